@@ -1,0 +1,1 @@
+"""Every setting and every site-specific fact. Imports nothing of ours."""

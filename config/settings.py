@@ -1,0 +1,206 @@
+"""Every setting of the node: one frozen tree, unknown keys refused. Defaults are mirrored, commented, in discnode.yaml."""
+
+import hashlib
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+AETitle = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=16, pattern=r"^[^\\\x00-\x1f]+$")]
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class SettingsError(Exception):
+    """The settings file cannot be used; the message names file, key and what is allowed."""
+
+
+class Section(BaseModel):
+    """A part of the settings tree."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ObjectKind(StrEnum):
+    """Kinds of result objects a destination may ask for."""
+
+    SEG = "seg"
+    PMAP = "pmap"
+    SR = "sr"
+    OVERLAY = "overlay"
+
+
+class Peer(Section):
+    """A calling application that may send to the node."""
+
+    ae_title: AETitle = Field(description="Calling AE title")
+    host: str | None = Field(None, description="Its address; if given, calls from elsewhere are refused")
+
+
+class Destination(Section):
+    """A storage SCP that receives results."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] = Field(description="Name used in routes and logs")
+    ae_title: AETitle = Field(description="Called AE title")
+    host: str = Field(description="Address or host name")
+    port: Port = Field(description="TCP port")
+    objects: tuple[ObjectKind, ...] = Field(tuple(ObjectKind), description="Kinds of objects it receives")
+
+
+class Route(Section):
+    """Which results go where. Without any route every result goes to every destination."""
+
+    when: dict[str, str] = Field(default_factory=dict, description="Conditions: calling_ae_title, protocol; empty = always")
+    send_to: tuple[str, ...] = Field(description="Names of destinations")
+
+    @model_validator(mode="after")
+    def _conditions_are_known(self) -> "Route":
+        unknown = set(self.when) - {"calling_ae_title", "protocol"}
+        if unknown:
+            raise ValueError(f"unknown condition {', '.join(sorted(unknown))}; allowed: calling_ae_title, protocol")
+        return self
+
+
+class Completion(Section):
+    """When an exam is complete. Evidence (the protocol card's grid and the announced image count) comes first."""
+
+    idle_s: float = Field(120.0, gt=0, le=86_400, description="Without evidence: seconds of silence before an exam is judged as it is")
+    sweep_s: float = Field(2.0, ge=0.2, le=60, description="Seconds between two looks at what has arrived")
+
+
+class Jobs(Section):
+    """The queue of analyses."""
+
+    workers: int = Field(1, ge=1, le=64, description="Worker processes, each at most 3 GB")
+    attempts: int = Field(3, ge=1, le=20, description="How often a job is tried before it is parked")
+    lease_s: float = Field(60.0, ge=5, le=3600, description="A job whose worker was silent this long is given to another")
+
+
+class RegistrationSettings(Section):
+    """Mask-guided registration to the level atlas."""
+
+    preset: Literal["fast", "paper"] = Field("fast", description="fast: 2 B-spline levels x 100 iterations; paper: 4 levels x 200")
+    processes: int = Field(2, ge=1, le=16, description="Warm registration processes in a worker; one disc at a time in each")
+    min_dice: float = Field(0.85, ge=0, le=1, description="Below this Dice with the atlas disc the exam needs review")
+
+
+class SegmentationSettings(Section):
+    """The network and when its answer is doubted."""
+
+    model: str = Field("cfcm-lumbar", description="Name in the model registry")
+    threshold: float = Field(0.5, gt=0, lt=1, description="Disc probability from which a voxel belongs to a disc")
+    max_ring_entropy: float = Field(0.6, gt=0, le=1, description="Mean entropy around a disc above which it needs review")
+
+
+class Delivery(Section):
+    """The outbox."""
+
+    first_retry_s: float = Field(5.0, gt=0, le=3600, description="Seconds before the first retry; doubles each time")
+    longest_retry_s: float = Field(900.0, gt=0, le=86_400, description="Longest wait between two tries; retries never end")
+    timeout_s: float = Field(30.0, gt=0, le=600, description="Network and response timeout")
+
+
+class Web(Section):
+    """Health endpoints."""
+
+    bind: str = Field("127.0.0.1", description="Address of the HTTP server")
+    port: int = Field(0, ge=0, le=65535, description="TCP port; 0 = no HTTP server")
+
+
+class Settings(Section):
+    """All settings of one node."""
+
+    ae_title: AETitle = Field("DISCNODE", description="AE title of the node; calls to another title are refused")
+    bind: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all")
+    port: Port = Field(11112, description="TCP port of the storage SCP")
+    storage_dir: Path = Field(Path("discnode-data"), description="Where received images, results and the database live")
+    database_url: str | None = Field(None, description="SQLAlchemy URL; empty = SQLite in storage_dir")
+    executor: Literal["processes"] = Field("processes", description="Where jobs run")
+    max_associations: int = Field(32, ge=1, le=1000, description="Associations served at once")
+    peers: tuple[Peer, ...] = Field((), description="Who may send; empty = anyone who calls our AE title")
+    destinations: tuple[Destination, ...] = Field((), description="Where results go; nothing is sent anywhere else")
+    routes: tuple[Route, ...] = Field((), description="Which results go where; empty = all to all destinations")
+    protocols_dir: Path | None = Field(None, description="Folder with the site's own protocol cards, used beside the built-in ones")
+    completion: Completion = Completion()
+    jobs: Jobs = Jobs()
+    segmentation: SegmentationSettings = SegmentationSettings()
+    registration: RegistrationSettings = RegistrationSettings()
+    delivery: Delivery = Delivery()
+    web: Web = Web()
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> "Settings":
+        names = [destination.name for destination in self.destinations]
+        if len(set(names)) < len(names):
+            raise ValueError("two destinations have the same name")
+        for route in self.routes:
+            for name in route.send_to:
+                if name not in names:
+                    raise ValueError(f"routes: destination {name!r} is not configured; allowed: {', '.join(names) or 'none'}")
+        return self
+
+    @property
+    def resolved_database_url(self) -> str:
+        """The database to use: ``database_url``, else SQLite in the storage folder."""
+        return self.database_url or f"sqlite:///{self.storage_dir / 'discnode.sqlite'}"
+
+    @property
+    def analysis_digest(self) -> str:
+        """Sixteen hex digits over the settings that change a result (not ports, paths or peers)."""
+        text = self.segmentation.model_dump_json() + self.registration.model_dump_json(exclude={"processes"})
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def load_settings(path: Path | None) -> Settings:
+    """Read and check a settings file (YAML); None gives the defaults.
+
+    Relative paths in the file are taken from the file's folder.
+
+    Raises:
+        SettingsError: naming file, key, what was found and what is allowed.
+    """
+    if path is None:
+        return Settings()
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: is not YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise SettingsError(f"{path}: must hold settings as 'key: value' lines")
+    try:
+        settings = Settings.model_validate(content)
+    except ValidationError as error:
+        raise SettingsError("\n".join(explain(path, error, Settings))) from error
+    folder = path.resolve().parent
+    moved = {"storage_dir": folder / settings.storage_dir}
+    if settings.protocols_dir is not None:
+        moved["protocols_dir"] = folder / settings.protocols_dir
+    return settings.model_copy(update=moved)
+
+
+def explain(path: Path, error: ValidationError, model: type[BaseModel]) -> list[str]:
+    """One line per fault of a YAML file: file, key, what is wrong, what is allowed."""
+    lines = []
+    for fault in error.errors():
+        key = ".".join(str(part) for part in fault["loc"]) or "(file)"
+        text = f"{path}: {key}: {fault['msg']}"
+        if fault["type"] == "extra_forbidden":
+            text = f"{path}: {key}: unknown key; allowed here: {', '.join(_keys_at(model, fault['loc'][:-1]))}"
+        elif fault["type"] not in ("value_error", "missing"):
+            text += f" (found {fault['input']!r})"
+        lines.append(text)
+    return lines
+
+
+def _keys_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    """The keys allowed at a place in the tree."""
+    for part in location:
+        if isinstance(part, int):
+            continue
+        annotation = model.model_fields[part].annotation
+        candidates = [annotation, *getattr(annotation, "__args__", ())]
+        model = next(one for one in candidates if isinstance(one, type) and issubclass(one, BaseModel))
+    return sorted(model.model_fields)

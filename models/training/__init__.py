@@ -1,0 +1,1 @@
+"""Training of the networks (extra: train). Nothing here is needed to run the node."""

@@ -1,0 +1,1 @@
+"""The science: arrays in, frozen results out."""

@@ -1,0 +1,213 @@
+"""The frozen records that flow through discnode, named with their units.
+
+Arrays of one exam share one native grid: ``(slices, rows, columns)``. Slices ascend along the image normal
+(row direction x column direction of ImageOrientationPatient), and ``affine`` maps ``(slice, row, column)`` indices to
+LPS millimetres (PS3.3 C.7.6.2.1.1).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import IntEnum, StrEnum
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from processing.refusal import Reason
+
+FloatArray = npt.NDArray[np.float32]
+LabelArray = npt.NDArray[np.uint8]
+Affine = npt.NDArray[np.float64]
+
+
+class Level(IntEnum):
+    """Lumbar discs, counted from below; the value is the voxel label in masks and truths."""
+
+    L5S1 = 1
+    L4L5 = 2
+    L3L4 = 3
+    L2L3 = 4
+    L1L2 = 5
+    T12L1 = 6
+
+
+#: The five levels that are measured (paper, Table 2).
+LUMBAR_LEVELS = (Level.L5S1, Level.L4L5, Level.L3L4, Level.L2L3, Level.L1L2)
+
+
+class Quantity(StrEnum):
+    """What is measured, always in ms."""
+
+    T1RHO = "T1rho"
+    T2 = "T2"
+
+
+class Region(StrEnum):
+    """Part of a disc. The nucleus is the central part; the annulus is split at the atlas midline."""
+
+    WHOLE_DISC = "whole_disc"
+    NUCLEUS = "nucleus"
+    ANTERIOR_ANNULUS = "anterior_annulus"
+    POSTERIOR_ANNULUS = "posterior_annulus"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageVolume:
+    """One sagittal volume: ``array`` (slices, rows, columns) float32, arbitrary signal units; ``affine`` LPS mm."""
+
+    array: FloatArray
+    affine: Affine
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EchoStack:
+    """The images of one decay: ``signal`` (echoes, slices, rows, columns) float32, ``times_ms`` ascending."""
+
+    role: Quantity
+    signal: FloatArray
+    times_ms: tuple[float, ...]
+    affine: Affine
+
+    @property
+    def first_echo(self) -> ImageVolume:
+        """The image at the shortest time, which the network segments (paper, Segmentation)."""
+        return ImageVolume(self.signal[0], self.affine)
+
+
+@dataclass(frozen=True, slots=True)
+class DiscConfidence:
+    """How sure the network is of one disc."""
+
+    level: Level
+    mean_probability: float
+    ring_entropy: float  # mean softmax entropy (0..1) in the 2 px band around the mask
+    touches_border: bool
+    n_voxels: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DiscMask:
+    """Named discs on the native grid.
+
+    ``levels`` (slices, rows, columns) uint8 with :class:`Level` values, 0 elsewhere; ``probability`` of disc, same
+    shape, float32 in 0..1; ``tissue`` same shape, uint8 class of the network (background, disc, body, sacrum, canal).
+    """
+
+    levels: LabelArray
+    probability: FloatArray
+    tissue: LabelArray
+    affine: Affine
+    confidence: tuple[DiscConfidence, ...]
+    model_name: str
+    model_sha256: str
+    reasons: tuple[Reason, ...] = ()  # doubts that ask for review, e.g. LEVELS_AMBIGUOUS
+
+    @property
+    def found(self) -> tuple[Level, ...]:
+        """The levels that have at least one voxel, from below."""
+        present = set(np.unique(self.levels).tolist())
+        return tuple(level for level in Level if level.value in present)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AtlasDisc:
+    """One level of the atlas: ``mask`` and ``regions`` (slices, rows, columns) on a small grid of its own.
+
+    ``regions`` uint8: 1 nucleus, 2 anterior annulus, 3 posterior annulus, 0 outside the mask. ``affine``: LPS-oriented mm,
+    origin at the disc's centroid, slices along -L (as a native sagittal grid), rows along -S, columns along +P.
+    """
+
+    level: Level
+    mask: LabelArray
+    regions: LabelArray
+    affine: Affine
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Alignment:
+    """One disc registered to its atlas disc (paper, Registration).
+
+    ``jacobian`` (atlas slices, rows, columns): det J of the whole transform (affine then B-spline), atlas -> patient.
+    ``transforms``: elastix parameter maps, in the order they are applied, plain strings so that they can be stored.
+    """
+
+    level: Level
+    centroid_shift_mm: tuple[float, float, float]
+    transforms: tuple[Mapping[str, tuple[str, ...]], ...]
+    jacobian: FloatArray
+    dice: float
+    dice_after_centroid: float
+    sd_jacobian: float
+    min_jacobian: float
+    n_folded: int
+    preset: str
+    seed: int
+    cpu_s: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RelaxationMap:
+    """A fitted map. All arrays (slices, rows, columns); outside the fitted mask everything is NaN / NOT_FITTED.
+
+    ``time_ms``, ``standard_error_ms``, ``s0``, ``residual_rms`` float32, NaN where ``status`` is not FITTED.
+    """
+
+    quantity: Quantity
+    time_ms: FloatArray
+    standard_error_ms: FloatArray
+    s0: FloatArray
+    residual_rms: FloatArray
+    status: LabelArray  # values of processing.fitting.FitStatus
+    affine: Affine
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RegisteredDisc:
+    """A disc in atlas space: its alignment and the maps fitted there from deformed echoes."""
+
+    alignment: Alignment
+    atlas: AtlasDisc
+    maps: Mapping[Quantity, RelaxationMap]
+
+
+@dataclass(frozen=True, slots=True)
+class DiscMeasurement:
+    """One number set: a level, a region and a quantity. Times in ms, volume in mm3 in the patient's space."""
+
+    level: Level
+    region: Region
+    quantity: Quantity
+    mean_ms: float
+    sd_ms: float
+    median_ms: float
+    n: int
+    n_excluded: int
+    excluded: Mapping[str, int] = field(default_factory=dict)  # FitStatus name -> voxels
+
+
+class Verdict(StrEnum):
+    """What became of an exam; ``status`` of ``result.json``."""
+
+    OK = "ok"
+    NEEDS_REVIEW = "needs_review"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ExamResult:
+    """Everything measured on one exam, before it is written anywhere."""
+
+    verdict: Verdict
+    reasons: tuple[Reason, ...]
+    background: ImageVolume  # what was segmented; the QC montage is drawn on it
+    mask: DiscMask | None
+    maps: Mapping[Quantity, RelaxationMap]  # native space; empty for an exam without echoes
+    registered: tuple[RegisteredDisc, ...]
+    measurements: tuple[DiscMeasurement, ...]
+    volumes_mm3: Mapping[Level, float]
+    times_ms: Mapping[Quantity, tuple[float, ...]]
+    timings_s: Mapping[str, float]
+    versions: Mapping[str, str]  # software, weights, settings digest, card, atlas, provider
+    produced_at: datetime  # aware UTC; the same for every retry of a job, so that objects come out identical
+    provenance: Mapping[str, Any] = field(default_factory=dict)

@@ -1,0 +1,1 @@
+"""Runs it: intake, jobs, pipeline, schedule, delivery."""
