@@ -1,0 +1,54 @@
+# Two commands do everything on a fresh machine (Debian 12, Python 3.11, pip): `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+LOCK := -c requirements-lock.txt
+DATA ?= ../shared/data
+OUT ?= demo
+
+.PHONY: demo test check format bench train peers clean
+.DEFAULT_GOAL := demo
+
+$(VENV)/bin/python:
+	@$(PYTHON) -m venv $(VENV) 2>/dev/null \
+	 || { rm -rf $(VENV); $(PYTHON) -m virtualenv $(VENV) 2>/dev/null; } \
+	 || { [ "$$(id -u)" = 0 ] && apt-get update -q && apt-get install -y -q python3-venv && $(PYTHON) -m venv $(VENV); } \
+	 || { echo "A virtual environment is needed: install python3-venv (Debian: apt-get install python3-venv)" >&2; exit 1; }
+
+# What the node needs.
+$(VENV)/.node: pyproject.toml requirements-lock.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install -q --progress-bar on $(LOCK) -e .
+	@touch $@
+
+# What the tests and the training need as well.
+$(VENV)/.dev: pyproject.toml requirements-lock.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install -q --progress-bar on $(LOCK) -e ".[dev,train]"
+	@touch $@ $(VENV)/.node
+
+demo: $(VENV)/.node
+	$(BIN)/discnode demo --out $(OUT)
+
+peers:
+	@sh tests/install_peers.sh
+
+test: $(VENV)/.dev peers
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m tests.benchmarks.accuracy
+
+train: $(VENV)/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m service.train_command --data $(DATA)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
