@@ -1,0 +1,35 @@
+"""The received images an exam was measured from, as the writers need them: headers by native slice."""
+
+from dataclasses import dataclass
+
+from pydicom.dataset import Dataset
+
+from processing.results import Affine
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SourceExam:
+    """Headers of one exam's images; PixelData may be absent.
+
+    ``grid_instances``: one header per slice of the native grid, in its order (time 0 or first echo of a relaxometry
+    series, or the images of the FSE series). ``all_instances``: every image that was used, the grid's among them.
+    ``affine`` (4, 4) maps (slice, row, column) indices to LPS mm, as in :mod:`processing.results`.
+    """
+
+    grid_instances: tuple[Dataset, ...]
+    all_instances: tuple[Dataset, ...]
+    affine: Affine
+
+    def __post_init__(self) -> None:
+        if not self.grid_instances:
+            raise ValueError("an exam has at least one slice")
+
+    @property
+    def sop_instance_uids(self) -> tuple[str, ...]:
+        """UIDs of all images used, sorted and each once."""
+        return tuple(sorted({str(instance.SOPInstanceUID) for instance in self.all_instances}))
+
+    @property
+    def series_uids(self) -> tuple[str, ...]:
+        """UIDs of all series used, sorted and each once."""
+        return tuple(sorted({str(instance.SeriesInstanceUID) for instance in self.all_instances}))
