@@ -1,0 +1,225 @@
+"""The commands of discnode."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from config.protocol_cards import load_cards
+from config.settings import Settings, SettingsError, load_settings
+
+EXIT_OK, EXIT_BUG, EXIT_USAGE, EXIT_REFUSED = 0, 1, 2, 3
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status (0 made, 1 bug, 2 wrong use or settings, 3 input refused)."""
+    options = _parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], int] = options.command
+    try:
+        return command(options)
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        return EXIT_USAGE
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="discnode", description="T1rho and T2 of lumbar discs. For research use only.")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    demo = commands.add_parser("demo", help="simulated scanner -> C-STORE -> node -> results at a receiving node")
+    demo.add_argument("--out", type=Path, default=Path("demo"), help="folder for everything it makes (default: demo)")
+    demo.add_argument("--seed", type=int, default=1)
+    demo.set_defaults(command=_demo)
+
+    serve = commands.add_parser("serve", help="the node")
+    serve.add_argument("--config", type=Path, required=True, help="settings file (YAML)")
+    serve.set_defaults(command=_serve)
+
+    check = commands.add_parser("check-config", help="says what is wrong in a settings file, where, and what is allowed")
+    check.add_argument("file", type=Path)
+    check.set_defaults(command=_check_config)
+
+    process = commands.add_parser("process", help="the same pipeline on files, no network")
+    process.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="DICOM files or folders of one exam")
+    process.add_argument("--out", type=Path, required=True, help="folder for result.json, discs.csv, qc.png and dicom/")
+    process.add_argument("--config", type=Path, help="settings file (YAML)")
+    process.set_defaults(command=_process)
+
+    simulate = commands.add_parser("simulate", help="writes a simulated exam with known truth")
+    simulate.add_argument("--out", type=Path, required=True, help="folder for the DICOM files")
+    simulate.add_argument("--protocol", choices=("mapss", "t1rho-fse"), default="mapss")
+    simulate.add_argument("--vendor", choices=("ge",), default="ge")
+    simulate.add_argument("--subject", default="PHANTOM-001", help="PatientID; the same subject keeps its anatomy")
+    simulate.add_argument("--visit", type=int, default=1)
+    simulate.add_argument("--seed", type=int, default=0)
+    simulate.add_argument("--snr", type=float, default=40.0, help="mean disc signal of the first echo over the noise SD")
+    simulate.add_argument("--slices", type=int, default=None, help="default: 12 for mapss, 1 for t1rho-fse")
+    simulate.add_argument("--truth", type=Path, help="also write labels, t1rho_ms, t2_ms and affine to this .npz")
+    simulate.set_defaults(command=_simulate)
+
+    jobs = commands.add_parser("jobs", help="analyses: queued, running, done, failed").add_subparsers(required=True, metavar="ACTION")
+    quarantine = commands.add_parser("quarantine", help="what was held, and why").add_subparsers(required=True, metavar="ACTION")
+    for group, actions in (
+        (jobs, (("list", _jobs_list), ("show", _jobs_show), ("retry", _jobs_retry))),
+        (
+            quarantine,
+            (
+                ("list", _quarantine_list),
+                ("show", _quarantine_show),
+                ("release", _quarantine_release),
+                ("discard", _quarantine_discard),
+            ),
+        ),
+    ):
+        for name, command in actions:
+            action = group.add_parser(name)
+            if name != "list":
+                action.add_argument("id", type=int)
+            if name == "discard":
+                action.add_argument("--reason", required=True, help="why the data are not needed")
+            action.add_argument("--config", type=Path, help="settings file of the node (YAML)")
+            action.set_defaults(command=command)
+    return parser
+
+
+def _load(path: Path | None) -> Settings:
+    """Settings whose protocol cards are in order too."""
+    settings = load_settings(path)
+    load_cards(settings.protocols_dir)
+    return settings
+
+
+def _check_config(options: argparse.Namespace) -> int:
+    settings = _load(options.file)
+    cards = load_cards(settings.protocols_dir)
+    print(f"{options.file}: in order")
+    print(f"  listens as {settings.ae_title} on {settings.bind}:{settings.port}; data in {settings.storage_dir}")
+    print(f"  sends to {', '.join(f'{d.name} ({d.ae_title}@{d.host}:{d.port})' for d in settings.destinations) or 'nobody'}")
+    print(f"  knows the protocols {', '.join(card.name for card in cards)}")
+    return EXIT_OK
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from service.app import run_node
+
+    return run_node(_load(options.config))
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from service.demo import run_demo
+
+    return run_demo(options.out, seed=options.seed)
+
+
+def _process(options: argparse.Namespace) -> int:
+    from service.pipeline import analyse_job
+    from service.progress import show_progress
+
+    missing = [path for path in options.paths if not path.exists()]
+    if missing:
+        print(f"no such file or folder: {', '.join(map(str, missing))}", file=sys.stderr)
+        return EXIT_USAGE
+    settings = _load(options.config)
+    with show_progress("process") as progress:
+        summary = analyse_job(options.paths, options.out, settings, datetime.now(UTC), progress=progress)
+    for reason in summary.reasons:
+        print(f"{reason.code}: {reason.detail}", file=sys.stderr)
+    print(f"{summary.status}: {options.out / 'result.json'}")
+    return EXIT_REFUSED if summary.status == "refused" else EXIT_OK
+
+
+def _simulate(options: argparse.Namespace) -> int:
+    from dicom_io.simulated_scanner import write_exam, write_truth
+    from processing.phantom import simulate_exam
+
+    slices = options.slices or (12 if options.protocol == "mapss" else 1)
+    exam = simulate_exam(
+        options.seed,
+        n_slices=slices,
+        snr=options.snr,
+        protocol=options.protocol,
+        subject=options.subject,
+        visit=options.visit,
+    )
+    paths = write_exam(exam, options.out, vendor=options.vendor)
+    if options.truth is not None:
+        write_truth(exam, options.truth)
+    print(f"{len(paths)} images in {options.out}")
+    return EXIT_OK
+
+
+def _jobs_list(options: argparse.Namespace) -> int:
+    from service import jobs
+    from service.database import open_database
+
+    for job in jobs.list_jobs(open_database(_load(options.config))):
+        print(f"{job.id:6d}  {job.state:10s}  tried {job.attempts}  {job.study_uid}  {job.error_summary}")
+    return EXIT_OK
+
+
+def _jobs_show(options: argparse.Namespace) -> int:
+    from service import jobs
+    from service.database import open_database
+
+    job = jobs.get_job(open_database(_load(options.config)), options.id)
+    if job is None:
+        return _unknown("job", options.id)
+    print(json.dumps(job.as_dict(), indent=2))
+    return EXIT_OK
+
+
+def _jobs_retry(options: argparse.Namespace) -> int:
+    from service import jobs
+    from service.database import open_database
+
+    return EXIT_OK if jobs.retry(open_database(_load(options.config)), options.id) else _unknown("failed job", options.id)
+
+
+def _quarantine_list(options: argparse.Namespace) -> int:
+    from service import quarantine
+    from service.database import open_database
+
+    for item in quarantine.list_items(open_database(_load(options.config))):
+        print(f"{item.id:6d}  {item.state:9s}  {item.code:22s}  {item.detail}")
+    return EXIT_OK
+
+
+def _quarantine_show(options: argparse.Namespace) -> int:
+    from service import quarantine
+    from service.database import open_database
+
+    item = quarantine.get_item(open_database(_load(options.config)), options.id)
+    if item is None:
+        return _unknown("quarantined item", options.id)
+    print(json.dumps(item.as_dict(), indent=2))
+    return EXIT_OK
+
+
+def _quarantine_release(options: argparse.Namespace) -> int:
+    from service import quarantine
+    from service.database import open_database
+
+    done = quarantine.release(open_database(_load(options.config)), options.id)
+    return EXIT_OK if done else _unknown("held item", options.id)
+
+
+def _quarantine_discard(options: argparse.Namespace) -> int:
+    from service import quarantine
+    from service.database import open_database
+
+    done = quarantine.discard(open_database(_load(options.config)), options.id, reason=options.reason)
+    return EXIT_OK if done else _unknown("held item", options.id)
+
+
+def _unknown(what: str, number: int) -> int:
+    print(f"no {what} with number {number}", file=sys.stderr)
+    return EXIT_USAGE
+
+
+if __name__ == "__main__":
+    sys.exit(main())
