@@ -1,0 +1,364 @@
+"""Typed, unit-bearing facts of one received image, read from its header; every vendor quirk of a header lives here.
+
+Values are decoded from the raw bytes by our own few lines instead of pydicom's conversions: those warn, log and repair
+(patient data could reach a log), while here an odd value is an error that names the attribute.
+"""
+
+import hashlib
+import json
+import math
+import re
+import struct
+import threading
+import warnings
+import zlib
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from pydicom import dcmread
+from pydicom.charset import python_encoding
+from pydicom.datadict import tag_for_keyword
+from pydicom.dataelem import RawDataElement
+from pydicom.dataset import FileDataset
+from pydicom.errors import InvalidDicomError
+from pydicom.uid import UID
+
+from processing.refusal import ReasonCode, UnsuitableInput
+
+MR_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.4"
+ENHANCED_MR_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.4.1"
+
+#: What pydicom's parser raises on bytes that are not (whole) DICOM. OSError: it seeks and reads in memory here.
+PARSE_FAULTS = (
+    InvalidDicomError,
+    EOFError,
+    OSError,
+    struct.error,
+    zlib.error,
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    NotImplementedError,
+    OverflowError,
+    RecursionError,
+)
+
+_UID_CHARACTERS = re.compile(r"[0-9.]{1,64}")
+_GE_CREATOR_TAG, _GE_CREATOR, _GE_COMPLEX_TAG = 0x00430010, "GEMS_PARM_01", 0x0043102F
+
+# pydicom's warnings are silenced while it parses; the warning filters belong to the whole process, so one at a time
+_parsing = threading.Lock()
+
+_Number = TypeVar("_Number", int, float)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstanceFacts:
+    """What an MR image says about itself, as far as the analysis needs it. None or () where the header is silent.
+
+    ``patient_key`` is a digest that is equal for equal patients; it is not the identity, and nothing else here is.
+    Lengths in mm, times in ms. ``orientation`` and ``position``: ImageOrientationPatient and ImagePositionPatient, LPS.
+    ``pixel_spacing_mm`` is between rows, then between columns. ``ge_complex_part``: GE's (0043,102F), 0 magnitude,
+    1 phase, 2 real, 3 imaginary; GE tells it nowhere else.
+    """
+
+    path: Path
+    sop_class_uid: str
+    sop_instance_uid: str
+    study_uid: str
+    series_uid: str
+    transfer_syntax_uid: str
+    patient_key: str
+    pixel_sha256: str
+    rows: int
+    columns: int
+    bits_allocated: int
+    pixel_representation: int
+    modality: str = ""
+    manufacturer: str = ""
+    series_description: str = ""
+    protocol_name: str = ""
+    scanning_sequence: str = ""
+    image_type: tuple[str, ...] = ()
+    photometric_interpretation: str = ""
+    frame_of_reference_uid: str = ""
+    acquisition_time: str = ""
+    ge_complex_part: int | None = None
+    echo_time_ms: float | None = None
+    echo_numbers: tuple[int, ...] = ()
+    series_number: int | None = None
+    instance_number: int | None = None
+    images_in_acquisition: int | None = None
+    orientation: tuple[float, ...] = ()
+    position: tuple[float, ...] = ()
+    pixel_spacing_mm: tuple[float, ...] = ()
+    slice_thickness_mm: float | None = None
+    spacing_between_slices_mm: float | None = None
+    rescale_slope: float | None = None
+    rescale_intercept: float | None = None
+    lossy_compressed: bool = False
+
+    def to_json(self) -> str:
+        """The facts as one JSON object."""
+        return json.dumps({**asdict(self), "path": str(self.path)}, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The facts that :meth:`to_json` wrote."""
+        content: dict[str, Any] = json.loads(text)
+        for key, value in content.items():
+            if isinstance(value, list):
+                content[key] = tuple(value)
+        content["path"] = Path(content["path"])
+        return cls(**content)
+
+
+def read_facts(path: Path) -> InstanceFacts:
+    """The facts of one file, whose pixel data are known to be all there.
+
+    Raises:
+        UnsuitableInput: UNREADABLE, when it is not DICOM, cut short, without identity or with a value of the wrong
+            form; UNSUPPORTED_OBJECT, when it is not a single-frame greyscale MR image with pixels.
+        OSError: the file cannot be opened or read.
+    """
+    return facts_from_bytes(path.read_bytes(), path)
+
+
+def facts_from_bytes(content: bytes, path: Path) -> InstanceFacts:
+    """As :func:`read_facts`, for a file's bytes that are at hand; ``path`` only says where they are kept."""
+    header = _Header(parse(content))
+    _check_whole(header, len(content))
+    sop_class_uid = header.uid("SOPClassUID")
+    _check_kind(header, sop_class_uid)
+    facts = InstanceFacts(
+        path=path,
+        sop_class_uid=sop_class_uid,
+        sop_instance_uid=header.uid("SOPInstanceUID"),
+        study_uid=header.uid("StudyInstanceUID"),
+        series_uid=header.uid("SeriesInstanceUID"),
+        transfer_syntax_uid=header.transfer_syntax,
+        patient_key=_patient_key(header),
+        pixel_sha256=hashlib.sha256(header.raw("PixelData") or b"").hexdigest(),
+        rows=header.positive("Rows"),
+        columns=header.positive("Columns"),
+        bits_allocated=header.positive("BitsAllocated"),
+        pixel_representation=header.unsigned("PixelRepresentation") or 0,
+        modality=header.text("Modality"),
+        manufacturer=header.text("Manufacturer"),
+        series_description=header.text("SeriesDescription"),
+        protocol_name=header.text("ProtocolName"),
+        scanning_sequence=header.text("ScanningSequence"),
+        image_type=tuple(part.upper() for part in header.texts("ImageType")),
+        photometric_interpretation=header.text("PhotometricInterpretation"),
+        frame_of_reference_uid=header.text("FrameOfReferenceUID"),
+        acquisition_time=header.text("AcquisitionDate") + header.text("AcquisitionTime"),
+        ge_complex_part=_ge_complex_part(header),
+        echo_time_ms=header.decimal("EchoTime"),
+        echo_numbers=header.integers("EchoNumbers"),
+        series_number=header.integer("SeriesNumber"),
+        instance_number=header.integer("InstanceNumber"),
+        images_in_acquisition=header.integer("ImagesInAcquisition"),
+        orientation=header.decimals("ImageOrientationPatient", count=6),
+        position=header.decimals("ImagePositionPatient", count=3),
+        pixel_spacing_mm=header.decimals("PixelSpacing", count=2),
+        slice_thickness_mm=header.decimal("SliceThickness"),
+        spacing_between_slices_mm=header.decimal("SpacingBetweenSlices"),
+        rescale_slope=header.decimal("RescaleSlope"),
+        rescale_intercept=header.decimal("RescaleIntercept"),
+        lossy_compressed=header.text("LossyImageCompression") == "01",
+    )
+    _check_pixel_length(header, facts)
+    return facts
+
+
+def parse(content: bytes) -> FileDataset:
+    """The data set of a DICOM file's bytes, values not yet decoded; nothing is warned about.
+
+    Raises:
+        UnsuitableInput: UNREADABLE.
+    """
+    try:
+        with _parsing, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return dcmread(BytesIO(content))
+    except InvalidDicomError as error:
+        raise UnsuitableInput(ReasonCode.UNREADABLE, "not a DICOM file (no 'DICM' at byte 128)") from error
+    except RecursionError as error:
+        raise UnsuitableInput(ReasonCode.UNREADABLE, "sequences are nested too deeply") from error
+    except PARSE_FAULTS as error:
+        raise UnsuitableInput(ReasonCode.UNREADABLE, f"broken DICOM file ({type(error).__name__})") from error
+
+
+class _Header:
+    """Decodes attributes of a parsed but still raw data set."""
+
+    def __init__(self, dataset: FileDataset) -> None:
+        self.dataset = dataset
+        file_meta = getattr(dataset, "file_meta", None)
+        self.transfer_syntax = _text(_bytes_of(file_meta, "TransferSyntaxUID"), "latin-1") if file_meta else ""
+        if not _UID_CHARACTERS.fullmatch(self.transfer_syntax):
+            raise UnsuitableInput(ReasonCode.UNREADABLE, "TransferSyntaxUID is missing or not a UID")
+        self._codec = "latin-1"
+        charsets = [name for name in self.texts("SpecificCharacterSet") if name]
+        if charsets:
+            self._codec = str(python_encoding.get(charsets[-1], "latin-1"))
+
+    def raw(self, keyword: str) -> bytes | None:
+        return _bytes_of(self.dataset, keyword)
+
+    def text(self, keyword: str) -> str:
+        return _text(self.raw(keyword), self._codec)
+
+    def texts(self, keyword: str) -> tuple[str, ...]:
+        text = self.text(keyword)
+        return tuple(part.strip() for part in text.split("\\")) if text else ()
+
+    def uid(self, keyword: str) -> str:
+        text = self.text(keyword)
+        if not _UID_CHARACTERS.fullmatch(text):
+            raise UnsuitableInput(ReasonCode.UNREADABLE, f"{keyword} is {'not a UID' if text else 'missing'}")
+        return text
+
+    def decimals(self, keyword: str, *, count: int) -> tuple[float, ...]:
+        return self._numbers(keyword, _finite, count=count)
+
+    def decimal(self, keyword: str) -> float | None:
+        return next(iter(self.decimals(keyword, count=1)), None)
+
+    def integers(self, keyword: str) -> tuple[int, ...]:
+        return self._numbers(keyword, _integer, count=None)
+
+    def integer(self, keyword: str) -> int | None:
+        return next(iter(self._numbers(keyword, _integer, count=1)), None)
+
+    def unsigned(self, keyword: str) -> int | None:
+        value = self.raw(keyword)
+        if not value:
+            return None
+        if len(value) != 2:
+            raise UnsuitableInput(ReasonCode.UNREADABLE, f"{keyword} has {len(value)} bytes instead of 2")
+        # PS3.5 7.3: only the retired big-endian syntax differs
+        return int.from_bytes(value, "big" if self.transfer_syntax == "1.2.840.10008.1.2.2" else "little")
+
+    def positive(self, keyword: str) -> int:
+        value = self.unsigned(keyword)
+        if not value:
+            raise UnsuitableInput(ReasonCode.UNREADABLE, f"{keyword} is {'missing' if value is None else 'zero'}")
+        return value
+
+    def _numbers(self, keyword: str, convert: Callable[[str], _Number], *, count: int | None) -> tuple[_Number, ...]:
+        parts = self.texts(keyword)
+        if not any(parts):
+            return ()
+        try:
+            numbers = tuple(convert(part) for part in parts)
+        except ValueError as error:
+            raise UnsuitableInput(ReasonCode.UNREADABLE, f"{keyword} is not a number: {parts!r:.80}") from error
+        if count is not None and len(numbers) != count:
+            raise UnsuitableInput(ReasonCode.UNREADABLE, f"{keyword} has {len(numbers)} values instead of {count}")
+        return numbers
+
+
+def _bytes_of(dataset: Any, keyword: str) -> bytes | None:
+    """The undecoded value; None when absent. File meta values are decoded by pydicom when it reads."""
+    tag = tag_for_keyword(keyword)
+    if tag is None or tag not in dataset:
+        return None
+    value = dataset.get_item(tag).value
+    if isinstance(value, str):
+        return value.encode("latin-1", "replace")
+    if value is not None and not isinstance(value, bytes):
+        raise UnsuitableInput(ReasonCode.UNREADABLE, f"{keyword} is not a plain value")
+    return value
+
+
+def _text(value: bytes | None, codec: str) -> str:
+    return (value or b"").decode(codec, "replace").strip(" \0\t\r\n")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(text)
+    return number
+
+
+def _integer(text: str) -> int:
+    number = _finite(text)  # some writers put '7.0' into an integer string
+    if number != int(number):
+        raise ValueError(text)
+    return int(number)
+
+
+def _patient_key(header: _Header) -> str:
+    parts = (header.text(keyword) for keyword in ("PatientID", "IssuerOfPatientID", "PatientBirthDate"))
+    return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()
+
+
+def _ge_complex_part(header: _Header) -> int | None:
+    dataset = header.dataset
+    if _GE_CREATOR_TAG not in dataset or _GE_COMPLEX_TAG not in dataset:
+        return None
+    creator, element = dataset.get_item(_GE_CREATOR_TAG).value, dataset.get_item(_GE_COMPLEX_TAG)
+    if not isinstance(creator, bytes) or _text(creator, "latin-1") != _GE_CREATOR:
+        return None
+    if not isinstance(element, RawDataElement) or not isinstance(element.value, bytes) or len(element.value) < 2:
+        return None
+    return int.from_bytes(element.value[:2], "little" if element.is_little_endian else "big", signed=True)
+
+
+def _check_kind(header: _Header, sop_class_uid: str) -> None:
+    if sop_class_uid == ENHANCED_MR_IMAGE_STORAGE:
+        raise UnsuitableInput(ReasonCode.UNSUPPORTED_OBJECT, "Enhanced MR is not read yet")
+    if sop_class_uid != MR_IMAGE_STORAGE:
+        raise UnsuitableInput(
+            ReasonCode.UNSUPPORTED_OBJECT, f"{UID(sop_class_uid).name} is not read, only MR Image Storage"
+        )
+    if not header.raw("PixelData"):
+        raise UnsuitableInput(ReasonCode.UNSUPPORTED_OBJECT, "MR image without pixel data")
+    samples, photometric = header.unsigned("SamplesPerPixel"), header.text("PhotometricInterpretation")
+    if samples not in (None, 1) or photometric not in ("", "MONOCHROME2"):
+        raise UnsuitableInput(
+            ReasonCode.UNSUPPORTED_OBJECT, f"not a greyscale image ({samples} samples per pixel, {photometric})"
+        )
+    frames = header.integer("NumberOfFrames")
+    if frames not in (None, 1):
+        raise UnsuitableInput(ReasonCode.UNSUPPORTED_OBJECT, f"{frames} frames in a single-frame MR image object")
+
+
+def _check_whole(header: _Header, n_bytes: int) -> None:
+    """Every element that was begun must be there to its last byte (pydicom returns short values without a word)."""
+    if len(header.dataset) == 0:  # also what pydicom returns when an encapsulated value never ends
+        raise UnsuitableInput(ReasonCode.UNREADABLE, "cut short or broken: no data set could be read")
+    end = 0
+    for tag in header.dataset.keys():  # noqa: SIM118 - iterating a Dataset decodes its values
+        element = header.dataset.get_item(tag)
+        if not isinstance(element, RawDataElement) or element.length == 0xFFFFFFFF:
+            continue
+        if element.value is not None and len(element.value) < element.length:
+            raise UnsuitableInput(
+                ReasonCode.UNREADABLE,
+                f"cut short: {element.tag} announces {element.length} bytes, {len(element.value)} are there",
+            )
+        end = max(end, element.value_tell + element.length)
+    deflated = header.transfer_syntax == "1.2.840.10008.1.2.1.99"  # positions are then those in the inflated bytes
+    if "PixelData" not in header.dataset and not deflated and 0 < end < n_bytes:
+        raise UnsuitableInput(ReasonCode.UNREADABLE, f"cut short or broken after byte {end} of {n_bytes}")
+
+
+def _check_pixel_length(header: _Header, facts: InstanceFacts) -> None:
+    if facts.bits_allocated not in (8, 16, 32):
+        raise UnsuitableInput(ReasonCode.UNSUPPORTED_OBJECT, f"{facts.bits_allocated} bits per pixel")
+    if UID(facts.transfer_syntax_uid).is_private or UID(facts.transfer_syntax_uid).is_encapsulated:
+        return  # the length says nothing; decoding will tell
+    expected = facts.rows * facts.columns * facts.bits_allocated // 8
+    length = len(header.raw("PixelData") or b"")
+    if length < expected:
+        raise UnsuitableInput(
+            ReasonCode.UNREADABLE,
+            f"cut short: {facts.rows} x {facts.columns} pixels need {expected} bytes, {length} are there",
+        )
