@@ -1,0 +1,170 @@
+"""What every output shares with its source (patient, study, trial, copied unchanged), and who made it, when."""
+
+import copy
+import hashlib
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.dataset import Dataset
+from pydicom.uid import UID
+from pydicom.valuerep import DA, TM
+
+from dicom_io.sources import SourceExam
+from dicom_io.uids import result_uid
+from processing.display import RESEARCH_USE_ONLY
+from processing.results import ExamResult
+
+MANUFACTURER = "discnode"
+
+#: Root attributes of the Patient, Clinical Trial Subject, General Study, Patient Study and Clinical Trial Study modules
+#: (PS3.3 C.7.1.1, C.7.1.3, C.7.2.1, C.7.2.2, C.7.2.3). They must be equal in all instances of a patient or study.
+PATIENT_STUDY_KEYWORDS = (
+    *("ReferencedPatientSequence", "PatientName", "PatientID", "IssuerOfPatientID", "TypeOfPatientID"),
+    *("IssuerOfPatientIDQualifiersSequence", "SourcePatientGroupIdentificationSequence", "PatientBirthDate"),
+    *("PatientBirthTime", "PatientBirthDateInAlternativeCalendar", "PatientAlternativeCalendar", "PatientSex"),
+    *("QualityControlSubject", "OtherPatientIDs", "OtherPatientNames", "OtherPatientIDsSequence", "EthnicGroup"),
+    *("ReferencedPatientPhotoSequence", "PatientSpeciesDescription", "PatientSpeciesCodeSequence", "PatientComments"),
+    *("PatientBreedDescription", "PatientBreedCodeSequence", "BreedRegistrationSequence", "ResponsiblePerson"),
+    *("ResponsiblePersonRole", "ResponsibleOrganization", "PatientIdentityRemoved", "DeidentificationMethod"),
+    *("DeidentificationMethodCodeSequence", "LongitudinalTemporalInformationModified"),
+    *("ClinicalTrialSponsorName", "ClinicalTrialProtocolID", "ClinicalTrialProtocolName", "ClinicalTrialSiteID"),
+    *("IssuerOfClinicalTrialProtocolID", "OtherClinicalTrialProtocolIDsSequence", "IssuerOfClinicalTrialSiteID"),
+    *("ClinicalTrialSiteName", "ClinicalTrialSubjectID", "ClinicalTrialSubjectReadingID"),
+    *("IssuerOfClinicalTrialSubjectID", "IssuerOfClinicalTrialSubjectReadingID"),
+    *("ClinicalTrialProtocolEthicsCommitteeName", "ClinicalTrialProtocolEthicsCommitteeApprovalNumber"),
+    *("StudyInstanceUID", "StudyDate", "StudyTime", "StudyID", "AccessionNumber", "StudyDescription"),
+    *("IssuerOfAccessionNumberSequence", "ReferringPhysicianName", "ReferringPhysicianIdentificationSequence"),
+    *("ConsultingPhysicianName", "ConsultingPhysicianIdentificationSequence", "ProcedureCodeSequence"),
+    *("PhysiciansOfRecord", "PhysiciansOfRecordIdentificationSequence", "NameOfPhysiciansReadingStudy"),
+    *("PhysiciansReadingStudyIdentificationSequence", "ReferencedStudySequence", "RequestingService"),
+    *("RequestingServiceCodeSequence", "ReasonForPerformedProcedureCodeSequence"),
+    *("AdmittingDiagnosesDescription", "AdmittingDiagnosesCodeSequence", "PatientAge", "PatientSize", "PatientWeight"),
+    *("PatientSizeCodeSequence", "PatientBodyMassIndex", "MeasuredAPDimension", "MeasuredLateralDimension"),
+    *("MedicalAlerts", "Allergies", "SmokingStatus", "PregnancyStatus", "LastMenstrualDate", "PatientSexNeutered"),
+    *("Occupation", "AdditionalPatientHistory", "ReasonForVisit", "ReasonForVisitCodeSequence", "AdmissionID"),
+    *("IssuerOfAdmissionIDSequence", "ServiceEpisodeID", "ServiceEpisodeDescription", "PatientState"),
+    *("IssuerOfServiceEpisodeIDSequence", "ClinicalTrialTimePointID", "ClinicalTrialTimePointDescription"),
+    *("LongitudinalTemporalOffsetFromEvent", "LongitudinalTemporalEventType", "ConsentForClinicalTrialUseSequence"),
+    *("ClinicalTrialTimePointTypeCodeSequence", "IssuerOfClinicalTrialTimePointID"),
+)
+
+#: Of the series and the encoding: the trial's coordinating centre, and what is needed to read text and times.
+_SHARED_KEYWORDS = ("ClinicalTrialCoordinatingCenterName", "SpecificCharacterSet", "TimezoneOffsetFromUTC")
+
+#: Type 2: present in every output, empty when the source has no value.
+_NEVER_ABSENT = (
+    *("PatientName", "PatientID", "PatientBirthDate", "PatientSex"),
+    *("StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName"),
+)
+
+#: What highdicom needs to place and reference an image, and to name the scanner.
+_GEOMETRY_KEYWORDS = (
+    *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"),
+    *("PositionReferenceIndicator", "Rows", "Columns", "PixelSpacing", "SliceThickness"),
+    *("ImageOrientationPatient", "ImagePositionPatient", "Modality", "Manufacturer", "ManufacturerModelName"),
+    *("DeviceSerialNumber", "SoftwareVersions", "StationName"),
+)
+
+
+def geometry_header(instance: Dataset) -> Dataset:
+    """A header with geometry, identity and scanner only, for highdicom's writers.
+
+    They check and copy patient attributes in their own way; real headers hold values they refuse. Patient and study
+    are copied afterwards by :func:`complete`, unchanged.
+    """
+    header = Dataset()
+    for keyword in _GEOMETRY_KEYWORDS:
+        if keyword in instance:
+            header[keyword] = instance[keyword]
+    for keyword in _NEVER_ABSENT:
+        setattr(header, keyword, None)
+    return header
+
+
+def equipment(result: ExamResult) -> dict[str, Any]:
+    """Arguments of highdicom's writers that say what made the object.
+
+    The serial number names the installed state (software, settings, weights): a node has no other.
+    """
+    state = "\n".join(f"{name}={result.versions[name]}" for name in sorted(result.versions))
+    return {
+        "manufacturer": MANUFACTURER,
+        "manufacturer_model_name": "discnode",
+        "software_versions": result.versions["discnode"],
+        "device_serial_number": hashlib.sha256(state.encode()).hexdigest()[:16],
+    }
+
+
+def identity(result: ExamResult, source: SourceExam, role: str, series_number: int) -> dict[str, Any]:
+    """Arguments of highdicom's writers that identify an object: one object, one series."""
+    return {
+        "sop_instance_uid": result_uid(result, source, role),
+        "series_instance_uid": result_uid(result, source, f"{role}/series"),
+        "series_number": series_number,
+        "instance_number": 1,
+    }
+
+
+def complete(dataset: Dataset, result: ExamResult, source: SourceExam, *, role: str, description: str) -> None:
+    """Finish an object that highdicom made: patient, study, trial, dates, description, research use; no chance left.
+
+    Changes ``dataset``. ``description`` becomes the series description, with the research-use text.
+    """
+    header = source.grid_instances[0]
+    for keyword in (*PATIENT_STUDY_KEYWORDS, *_SHARED_KEYWORDS):
+        if keyword in header:
+            dataset[keyword] = _unchanged(header, keyword)
+        elif keyword in dataset and keyword not in _NEVER_ABSENT:
+            del dataset[keyword]
+    for keyword in _NEVER_ABSENT:
+        if keyword not in header:
+            setattr(dataset, keyword, None)
+    if "ContentLabel" in dataset:
+        dataset.ContentCreatorName = ""  # Type 2 of the Content Identification macro (PS3.3 10.9)
+    dataset.SeriesDescription = f"{description} - {RESEARCH_USE_ONLY}"
+    _date(dataset, local_time(result.produced_at, header))
+    _name_dimensions(dataset, result_uid(result, source, f"{role}/dimensions"))
+
+
+def mark_lumbar_spine(dataset: Dataset) -> None:
+    """Body part of an image output. The spine is unpaired, so Laterality must be absent (PS3.3 C.7.3.1)."""
+    dataset.BodyPartExamined = "LSPINE"
+    if "Laterality" in dataset:
+        del dataset.Laterality
+
+
+def local_time(moment: datetime, header: Dataset) -> datetime:
+    """The moment in the time zone of the source's dates and times (PS3.3 C.12.1.1.8); as it is when none is given."""
+    offset = str(header.get("TimezoneOffsetFromUTC") or "")
+    if len(offset) == 5 and offset[0] in "+-" and offset[1:].isdigit():
+        minutes = int(offset[1:3]) * 60 + int(offset[3:5])
+        return moment.astimezone(timezone(timedelta(minutes=minutes if offset[0] == "+" else -minutes)))
+    return moment
+
+
+def _unchanged(header: Dataset, keyword: str) -> DataElement | RawDataElement:
+    """The element as its bytes stood in the file, even where they break the rules of their VR.
+
+    Converted only where bytes cannot be carried over: sequences, and what was not read from a little-endian file.
+    """
+    element = header.get_item(keyword)
+    vr = dictionary_VR(keyword)
+    if isinstance(element, RawDataElement) and element.is_little_endian and vr != "SQ":
+        return element._replace(VR=vr)
+    return copy.deepcopy(header[keyword])
+
+
+def _date(dataset: Dataset, moment: datetime) -> None:
+    day, clock = DA(moment.date()), TM(moment.time())
+    for stem in ("InstanceCreation", "Series", "Content"):
+        setattr(dataset, f"{stem}Date", day)
+        setattr(dataset, f"{stem}Time", clock)
+
+
+def _name_dimensions(dataset: Dataset, uid: UID) -> None:
+    """Replace highdicom's random UID of the dimension organization, so that writing twice gives the same bytes."""
+    for name in ("DimensionOrganizationSequence", "DimensionIndexSequence"):
+        for item in dataset.get(name, ()):
+            item.DimensionOrganizationUID = uid

@@ -1,0 +1,51 @@
+"""UIDs that follow from what an object was made of: same inputs, software, settings and weights, same UID."""
+
+import hashlib
+import uuid
+from collections.abc import Iterable
+
+from pydicom.uid import UID
+
+from dicom_io.sources import SourceExam
+from processing.results import ExamResult
+
+#: Name space of discnode's derived UIDs. Changing it changes every UID: a second run would no longer be harmless.
+_NAMESPACE = uuid.UUID("6f0e3c3e-2c37-5d0b-9c1c-0f8f6a4e9b21")
+
+#: What of ``ExamResult.versions`` decides the numbers, and so the identity of an object.
+_IDENTIFYING_VERSIONS = ("discnode", "settings_digest", "model_sha256", "protocol")
+
+
+def derived_uid(*parts: str) -> UID:
+    """A UID under 2.25 (PS3.5 B.2) from a name-based UUID (RFC 9562, version 5) of the parts.
+
+    Parts are joined with their lengths, so that ("ab", "c") and ("a", "bc") differ.
+    """
+    name = "".join(f"{len(part)}:{part}" for part in parts)
+    return UID(f"2.25.{uuid.uuid5(_NAMESPACE, name).int}")
+
+
+def inputs_digest(sop_instance_uids: Iterable[str]) -> str:
+    """SHA-256, in hex, of the set of images used, whatever their order."""
+    return hashlib.sha256("\n".join(sorted(set(sop_instance_uids))).encode()).hexdigest()
+
+
+def result_uid(result: ExamResult, source: SourceExam, role: str) -> UID:
+    """The UID of one object or series of a result; ``role`` names it, e.g. ``"seg"`` or ``"seg/series"``.
+
+    Raises:
+        KeyError: ``result.versions`` lacks discnode, settings_digest, model_sha256 or protocol.
+    """
+    versions = (result.versions[name] for name in _IDENTIFYING_VERSIONS)
+    return derived_uid(inputs_digest(source.sop_instance_uids), *versions, role)
+
+
+def tracking_uid(source: SourceExam, structure: str) -> UID:
+    """The UID that follows one structure of one patient through all visits (PS3.3 C.8.20.4, Tracking UID).
+
+    A patient without an ID is not followed beyond the study: two anonymous patients must not share a disc.
+    """
+    header = source.grid_instances[0]
+    patient_id, issuer = str(header.get("PatientID") or ""), str(header.get("IssuerOfPatientID") or "")
+    owner = ("patient", issuer, patient_id) if patient_id else ("study", str(header.StudyInstanceUID))
+    return derived_uid("tracking", *owner, structure)
