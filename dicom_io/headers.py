@@ -12,7 +12,8 @@ import struct
 import threading
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
@@ -50,8 +51,7 @@ PARSE_FAULTS = (
 _UID_CHARACTERS = re.compile(r"[0-9.]{1,64}")
 _GE_CREATOR_TAG, _GE_CREATOR, _GE_COMPLEX_TAG = 0x00430010, "GEMS_PARM_01", 0x0043102F
 
-# pydicom's warnings are silenced while it parses; the warning filters belong to the whole process, so one at a time
-_parsing = threading.Lock()
+_warning_filters = threading.Lock()
 
 _Number = TypeVar("_Number", int, float)
 
@@ -182,8 +182,7 @@ def parse(content: bytes) -> FileDataset:
         UnsuitableInput: UNREADABLE.
     """
     try:
-        with _parsing, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet_pydicom():
             return dcmread(BytesIO(content))
     except InvalidDicomError as error:
         raise UnsuitableInput(ReasonCode.UNREADABLE, "not a DICOM file (no 'DICM' at byte 128)") from error
@@ -191,6 +190,17 @@ def parse(content: bytes) -> FileDataset:
         raise UnsuitableInput(ReasonCode.UNREADABLE, "sequences are nested too deeply") from error
     except PARSE_FAULTS as error:
         raise UnsuitableInput(ReasonCode.UNREADABLE, f"broken DICOM file ({type(error).__name__})") from error
+
+
+@contextmanager
+def quiet_pydicom() -> Iterator[None]:
+    """Silence pydicom's warnings about odd values, which we judge ourselves.
+
+    Warning filters belong to the whole process, so one thread at a time.
+    """
+    with _warning_filters, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 class _Header:

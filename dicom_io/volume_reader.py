@@ -1,0 +1,128 @@
+"""An assembled exam -> arrays: pixels decoded and scaled, slices in native order, echoes by time."""
+
+import hashlib
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from pydicom.dataset import FileDataset
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.pixels.utils import pixel_array
+from pydicom.uid import UID
+
+from dicom_io.headers import PARSE_FAULTS, InstanceFacts, parse, quiet_pydicom
+from dicom_io.series import ExamAssembly
+from dicom_io.slice_grid import ImageSeries, scaling_of
+from dicom_io.sources import SourceExam
+from processing.refusal import ReasonCode, UnsuitableInput
+from processing.results import EchoStack, FloatArray, ImageVolume, Quantity
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ExamImages:
+    """What is measured of one exam, on its native grid.
+
+    ``background`` is what is segmented: the image at the shortest time, or the anatomy of an exam without echoes.
+    ``stacks`` is empty for such an exam. ``protocols``: names of the cards. ``source``: headers for the writers.
+    """
+
+    background: ImageVolume
+    stacks: tuple[EchoStack, ...]
+    protocols: tuple[str, ...]
+    source: SourceExam
+
+    @property
+    def times_ms(self) -> Mapping[Quantity, tuple[float, ...]]:
+        """The spin-lock times of T1rho and the preparation times of T2, as far as there are any."""
+        return {stack.role: stack.times_ms for stack in self.stacks}
+
+
+def read_exam(assembly: ExamAssembly) -> ExamImages:
+    """Read the pixels of a complete exam: its relaxometry series, else its anatomy.
+
+    Raises:
+        UnsuitableInput: UNSUPPORTED_OBJECT, naming a transfer syntax that cannot be decoded; UNREADABLE, when pixels
+            cannot be decoded or a file is no longer the one that was received.
+        ValueError: the assembly is not complete.
+        OSError: a file cannot be read.
+    """
+    series = assembly.series
+    if series is None:
+        raise ValueError(f"an exam that is {assembly.state} has nothing to read")
+    volumes, headers = _read_series(series)
+    times = series.card.times
+    stacks = tuple(
+        EchoStack(role, volumes[[series.times_ms.index(time) for time in times_ms]], times_ms, series.affine)
+        for role, times_ms in ((Quantity.T1RHO, times.t1rho_ms), (Quantity.T2, times.t2_ms))
+        if times_ms
+    )
+    n_slices = len(series.grid[0])
+    return ExamImages(
+        background=ImageVolume(volumes[0], series.affine),
+        stacks=stacks,
+        protocols=(series.card.name,),
+        source=SourceExam(headers[:n_slices], headers, series.affine),
+    )
+
+
+def find_dicom_files(paths: Iterable[Path]) -> list[Path]:
+    """Every regular file in ``paths`` (files, or folders searched to any depth), sorted, each once.
+
+    A file's name tells nothing, so all are to be tried, but DICOMDIR is an index and holds no image.
+    """
+    found: set[Path] = set()
+    for path in paths:
+        if not path.is_dir():
+            found.add(path)
+        for folder, _, names in os.walk(path):
+            found.update(Path(folder) / name for name in names)
+    return sorted(path for path in found if path.name.upper() != "DICOMDIR" and path.is_file())
+
+
+def _read_series(series: ImageSeries) -> tuple[FloatArray, tuple[FileDataset, ...]]:
+    """Signal (times, slices, rows, columns) and the headers, without pixels, in the same order."""
+    images, headers = [], []
+    for facts in series.instances:
+        image, header = _read_image(facts)
+        images.append(image)
+        headers.append(header)
+    shape = (len(series.times_ms), len(series.grid[0]), *images[0].shape)
+    return np.stack(images).reshape(shape), tuple(headers)
+
+
+def _read_image(facts: InstanceFacts) -> tuple[FloatArray, FileDataset]:
+    dataset = parse(facts.path.read_bytes())
+    _check_unchanged(dataset, facts)
+    slope, intercept = scaling_of(facts)
+    signal = _decode(dataset, facts).astype(np.float64) * slope + intercept
+    del dataset.PixelData
+    return signal.astype(np.float32), dataset
+
+
+def _check_unchanged(dataset: FileDataset, facts: InstanceFacts) -> None:
+    pixels = dataset.get_item("PixelData").value if "PixelData" in dataset else None
+    if not isinstance(pixels, bytes) or hashlib.sha256(pixels).hexdigest() != facts.pixel_sha256:
+        text = f"the file of image {facts.sop_instance_uid} has changed since its header was read"
+        raise UnsuitableInput(ReasonCode.UNREADABLE, text)
+
+
+def _decode(dataset: FileDataset, facts: InstanceFacts) -> np.ndarray:
+    """Stored values (rows, columns), signed or unsigned as the header says."""
+    syntax = UID(facts.transfer_syntax_uid)
+    try:
+        decodable = get_decoder(syntax).is_available
+    except NotImplementedError:
+        decodable = False
+    if not decodable:
+        raise UnsuitableInput(ReasonCode.UNSUPPORTED_OBJECT, f"transfer syntax {syntax.name} cannot be decoded here")
+    try:
+        with quiet_pydicom():
+            stored = pixel_array(dataset, raw=True)
+    except (RuntimeError, *PARSE_FAULTS) as error:
+        text = f"pixels ({syntax.name}) cannot be decoded ({type(error).__name__})"
+        raise UnsuitableInput(ReasonCode.UNREADABLE, text) from error
+    if stored.shape != (facts.rows, facts.columns):
+        raise UnsuitableInput(ReasonCode.UNREADABLE, f"decoded pixels have shape {stored.shape}")
+    return stored
