@@ -1,0 +1,137 @@
+"""The storage SCU: sends files to a destination, byte for byte, and says what the peer answered to each."""
+
+import socket
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pynetdicom import AE, _config, build_context, evt
+from pynetdicom.dsutils import split_dataset
+from pynetdicom.sop_class import Verification
+
+from dicom_io.presentation import describe, is_stored, proposed_contexts
+
+MAX_PDU_BYTES = 131_072
+
+_config.LOG_HANDLER_LEVEL = "none"
+# Files go out as they lie on disk, in pieces: nothing is decoded, and memory does not grow with the object.
+_config.STORE_SEND_CHUNKED_DATASET = True
+
+
+class PeerUnavailable(Exception):
+    """The destination cannot be talked to now; try again later."""
+
+
+class AssociationRejected(PeerUnavailable):
+    """The destination answers, but refuses the association (for instance an unknown AE title)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A storage SCP, and as whom we call it. ``timeout_s``: for connecting, and for each answer."""
+
+    host: str
+    port: int
+    called_ae_title: str
+    calling_ae_title: str
+    timeout_s: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class SendOutcome:
+    """What became of one file. ``status`` is None if the peer gave no answer."""
+
+    path: Path
+    stored: bool
+    status: int | None
+    detail: str
+
+
+def send_files(paths: Sequence[Path], peer: Peer) -> tuple[SendOutcome, ...]:
+    """Send files over one association; one outcome for each. Errors as in :func:`send_each`."""
+    return tuple(send_each(paths, peer))
+
+
+def send_each(paths: Sequence[Path], peer: Peer) -> Generator[SendOutcome, None, None]:
+    """Send files over one association; yields each outcome as the peer answers.
+
+    A file that the peer refuses does not stop the others. When the association breaks, the remaining files get
+    an outcome without status.
+
+    Raises:
+        PeerUnavailable: no association could be opened (nothing was sent).
+        OSError: a file cannot be read.
+    """
+    kinds = {path: _kind_of(path) for path in paths}
+    with _associate(proposed_contexts(kinds.values()), peer) as association:
+        accepted = {(str(one.abstract_syntax), str(one.transfer_syntax[0])) for one in association.accepted_contexts}
+        for number, path in enumerate(paths):
+            if not association.is_established:
+                yield SendOutcome(path, False, None, "association lost")
+            elif kinds[path] not in accepted:
+                yield SendOutcome(path, False, None, "the peer does not accept this SOP class in this transfer syntax")
+            else:
+                yield _send(association, path, message_id=number % 65_535 + 1)
+
+
+def _send(association: Any, path: Path, *, message_id: int) -> SendOutcome:
+    answer = association.send_c_store(path, msg_id=message_id)
+    if "Status" not in answer:
+        return SendOutcome(path, False, None, "no answer")
+    status = int(answer.Status)
+    return SendOutcome(path, is_stored(status), status, describe(status))
+
+
+def echo(peer: Peer) -> None:
+    """Ask a peer for life (C-ECHO).
+
+    Raises:
+        AssociationRejected: it answers, but does not accept our call.
+        PeerUnavailable: it cannot be reached or does not answer Success.
+    """
+    with _associate((build_context(Verification),), peer) as association:
+        answer = association.send_c_echo()
+        if "Status" not in answer or answer.Status != 0:
+            raise PeerUnavailable("no answer to C-ECHO")
+
+
+@contextmanager
+def _associate(contexts: Sequence[Any], peer: Peer) -> Iterator[Any]:
+    ae = AE(ae_title=peer.calling_ae_title)
+    ae.maximum_pdu_size = MAX_PDU_BYTES
+    ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = peer.timeout_s
+    try:
+        address = socket.getaddrinfo(peer.host, peer.port, type=socket.SOCK_STREAM)[0][4][0]
+    except OSError as error:
+        raise PeerUnavailable("the host name cannot be resolved") from error
+    association = ae.associate(
+        str(address),
+        peer.port,
+        contexts=list(contexts),
+        ae_title=peer.called_ae_title,
+        max_pdu=MAX_PDU_BYTES,
+        evt_handlers=[(evt.EVT_CONN_OPEN, _tune_socket)],
+    )
+    if association.is_rejected:
+        raise AssociationRejected("the peer rejects the association")
+    if not association.is_established:
+        raise PeerUnavailable("no association")
+    try:
+        yield association
+    finally:
+        if association.is_established:
+            association.release()
+
+
+def _tune_socket(event: evt.Event) -> None:
+    wrapped = event.assoc.dul.socket
+    if wrapped is not None and wrapped.socket is not None:
+        wrapped.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _kind_of(path: Path) -> tuple[str, str]:
+    """SOP class and transfer syntax of a DICOM file, from its file meta information."""
+    meta, _ = split_dataset(path)
+    return str(meta.MediaStorageSOPClassUID), str(meta.TransferSyntaxUID)

@@ -1,0 +1,237 @@
+"""The node's one record: tables, engine, transactions. SQLite in WAL mode by default; safe from several processes."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Column,
+    Connection,
+    DateTime,
+    Engine,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    create_engine,
+    event,
+    select,
+    update,
+)
+from sqlalchemy.engine import make_url
+
+from config.settings import Settings
+from service.states import check_move
+
+BUSY_TIMEOUT_S = 30.0
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """Aware UTC in Python; stored as UTC."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Any) -> datetime | None:
+        """Refuse naive times."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a time without a time zone")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Any) -> datetime | None:
+        """Give the zone back that SQLite drops."""
+        return None if value is None else value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+metadata = MetaData()
+
+#: A received object. ``path`` is relative to the inbox folder; ``facts`` is the header as the assembly needs it.
+instance = Table(
+    "instance",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("sop_uid", String(64), nullable=False, index=True),
+    Column("sop_class_uid", String(64), nullable=False),
+    Column("study_uid", String(64), nullable=False),
+    Column("series_uid", String(64), nullable=False),
+    Column("transfer_syntax", String(64), nullable=False),
+    Column("path", String(255), nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("size_bytes", Integer, nullable=False),
+    Column("calling_ae", String(16), nullable=False),
+    Column("received_at", UtcDateTime, nullable=False),
+    Column("facts", JSON),
+    Column("state", String(16), nullable=False),
+    UniqueConstraint("sop_uid", "sha256"),
+    Index("instance_by_study", "study_uid", "state"),
+    Index("instance_by_state", "state"),
+)
+
+#: The images of one study. ``version`` counts its analyses.
+exam = Table(
+    "exam",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("study_uid", String(64), nullable=False, unique=True),
+    Column("state", String(16), nullable=False, index=True),
+    Column("has_news", Boolean, nullable=False),
+    Column("detail", Text, nullable=False, default=""),
+    Column("version", Integer, nullable=False, default=0),
+    Column("first_arrival_at", UtcDateTime, nullable=False),
+    Column("last_arrival_at", UtcDateTime, nullable=False),
+)
+
+#: One analysis. ``created_at`` stands as the production time in its results, the same for every attempt.
+job = Table(
+    "job",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("exam_id", ForeignKey("exam.id"), nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("state", String(16), nullable=False, index=True),
+    Column("inputs", JSON, nullable=False),  # paths relative to the inbox folder
+    Column("inputs_digest", String(64), nullable=False),
+    Column("calling_ae", String(16), nullable=False),
+    Column("protocol", String(64), nullable=False),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("lease_until", UtcDateTime),
+    Column("worker", String(64)),
+    Column("started_at", UtcDateTime),
+    Column("finished_at", UtcDateTime),
+    Column("verdict", String(16)),
+    Column("error", Text),
+    UniqueConstraint("exam_id", "version"),
+)
+
+#: One result object on its way to one destination. ``path`` is relative to the storage folder.
+delivery = Table(
+    "delivery",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("job_id", ForeignKey("job.id"), nullable=False),
+    Column("sop_uid", String(64), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("path", String(255), nullable=False),
+    Column("destination", String(64), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("not_before", UtcDateTime, nullable=False),
+    Column("last_status", Integer),
+    Column("last_error", String(255)),
+    Column("sent_at", UtcDateTime),
+    UniqueConstraint("sop_uid", "destination"),
+    Index("delivery_due", "destination", "state", "not_before"),
+)
+
+#: Something held, with a reason. An object (``instance_id``, or only ``path`` if it is not readable), or an exam.
+quarantine = Table(
+    "quarantine",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("code", String(32), nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("instance_id", ForeignKey("instance.id")),
+    Column("exam_id", ForeignKey("exam.id")),
+    Column("sop_uid", String(64), nullable=False, default=""),
+    Column("path", String(255), nullable=False, default=""),
+    Column("sha256", String(64), nullable=False, default=""),
+    Column("calling_ae", String(16), nullable=False, default=""),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("state", String(16), nullable=False, index=True),
+    Column("resolved_reason", Text),
+    Column("resolved_at", UtcDateTime),
+)
+
+
+class Database:
+    """An open engine, and the folder its paths are relative to. One per process; may be used from any thread."""
+
+    def __init__(self, engine: Engine, storage_dir: Path) -> None:
+        self.storage_dir = storage_dir
+        self._engine = engine
+        self._writing = threading.Lock()  # SQLite waits for its lock by sleeping; threads of one process need not
+
+    @property
+    def inbox_dir(self) -> Path:
+        """Where received files lie."""
+        return self.storage_dir / "inbox"
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """One transaction that is durable when the block ends, and undone if it raises."""
+        with self._writing, self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A consistent view; changes nothing."""
+        with self._engine.connect().execution_options(read_only=True) as connection:
+            yield connection
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+
+def open_database(settings: Settings) -> Database:
+    """Open the node's database and create what is missing.
+
+    Raises:
+        sqlalchemy.exc.OperationalError: it cannot be opened.
+    """
+    url = make_url(settings.resolved_database_url)
+    is_sqlite = url.get_backend_name() == "sqlite"
+    if is_sqlite:
+        settings.storage_dir.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S} if is_sqlite else {})
+    if is_sqlite:
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+    with engine.begin() as connection:
+        metadata.create_all(connection)
+    return Database(engine, settings.storage_dir)
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # we say BEGIN ourselves; the driver would not take the write lock at once
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=FULL")  # an acknowledged row survives a power cut
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A transaction that reads before it writes must hold the write lock from its start, or it can fail half-way.
+    read_only = connection.get_execution_options().get("read_only", False)
+    connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+
+def move(connection: Connection, table: Table, row_id: int, new: StrEnum, **values: Any) -> None:
+    """Change the state of a row, with other values, inside the caller's write transaction.
+
+    Raises:
+        service.states.ForbiddenMove: the table of states does not allow it.
+        LookupError: there is no such row.
+    """
+    current = connection.execute(
+        select(table.c.state).where(table.c.id == row_id).with_for_update()
+    ).scalar_one_or_none()
+    if current is None:
+        raise LookupError(f"{table.name} {row_id} does not exist")
+    check_move(type(new)(current), new)
+    connection.execute(update(table).where(table.c.id == row_id).values(state=str(new), **values))

@@ -1,0 +1,315 @@
+"""The queue of analyses. Each change is one transaction; a job is a frozen record."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Row, func, insert, select, true, update
+
+from processing.refusal import Reason
+from processing.results import Verdict
+from service import database as db
+from service.database import Database, move
+from service.outbox import Parcel, put_in_outbox
+from service.quarantine import hold_exam
+from service.states import ExamState, JobState
+
+
+class LeaseLost(Exception):
+    """The job was given to another worker; this worker's outcome no longer counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One analysis of one set of images. Times are aware UTC; ``inputs`` are relative to the inbox folder."""
+
+    id: int
+    exam_id: int
+    study_uid: str
+    version: int
+    state: JobState
+    inputs: tuple[str, ...]
+    calling_ae: str
+    protocol: str
+    attempts: int
+    created_at: datetime
+    worker: str | None
+    lease_until: datetime | None
+    started_at: datetime | None
+    finished_at: datetime | None
+    verdict: str | None
+    error: str | None
+
+    @property
+    def error_summary(self) -> str:
+        """The last line of the traceback, or nothing."""
+        return self.error.strip().splitlines()[-1] if self.error else ""
+
+    @property
+    def result_folder(self) -> Path:
+        """Where its results lie, relative to the storage folder."""
+        return exam_folder(self.exam_id) / f"v{self.version}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """For printing as JSON."""
+        values = {name: getattr(self, name) for name in self.__slots__}
+        return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in values.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class JobRequest:
+    """The images to analyse. ``inputs`` are relative to the inbox folder, in a fixed order."""
+
+    exam_id: int
+    inputs: tuple[str, ...]
+    inputs_digest: str
+    calling_ae: str
+    protocol: str
+
+
+def exam_folder(exam_id: int) -> Path:
+    """Where the results of an exam lie, relative to the storage folder. Never named from the wire."""
+    return Path("results") / f"exam-{exam_id:06d}"
+
+
+def digest_of(sha256s: Iterable[str]) -> str:
+    """One digest over the set of input files, in whatever order they came."""
+    return hashlib.sha256("\n".join(sorted(sha256s)).encode()).hexdigest()
+
+
+_COLUMNS = (db.job, db.exam.c.study_uid)
+
+
+def _as_job(row: Row[Any]) -> Job:
+    values = row._mapping
+    return Job(
+        **{name: values[name] for name in Job.__slots__ if name not in ("state", "inputs")},
+        state=JobState(values["state"]),
+        inputs=tuple(values["inputs"]),
+    )
+
+
+def _read(connection: Connection, job_id: int) -> Job | None:
+    row = connection.execute(select(*_COLUMNS).join(db.exam).where(db.job.c.id == job_id)).one_or_none()
+    return None if row is None else _as_job(row)
+
+
+def list_jobs(database: Database) -> list[Job]:
+    """All jobs, oldest first."""
+    with database.read() as connection:
+        return [_as_job(row) for row in connection.execute(select(*_COLUMNS).join(db.exam).order_by(db.job.c.id))]
+
+
+def get_job(database: Database, job_id: int) -> Job | None:
+    """One job, or None."""
+    with database.read() as connection:
+        return _read(connection, job_id)
+
+
+@dataclass(frozen=True, slots=True)
+class LatestJob:
+    """What the intake asks about an exam's newest job."""
+
+    inputs_digest: str
+    state: JobState
+    verdict: str | None
+
+
+def latest_job(connection: Connection, exam_id: int) -> LatestJob | None:
+    """An exam's newest job, or None, inside the caller's transaction."""
+    query = (
+        select(db.job.c.inputs_digest, db.job.c.state, db.job.c.verdict)
+        .where(db.job.c.exam_id == exam_id)
+        .order_by(db.job.c.version.desc())
+        .limit(1)
+    )
+    row = connection.execute(query).one_or_none()
+    return None if row is None else LatestJob(row.inputs_digest, JobState(row.state), row.verdict)
+
+
+def enqueue(connection: Connection, request: JobRequest, now: datetime) -> int:
+    """Queue an analysis as the exam's next version, inside the caller's transaction; returns the job's number.
+
+    A queued or parked job of the same exam is superseded: more images came before it ran.
+    """
+    older = select(db.job.c.id).where(
+        db.job.c.exam_id == request.exam_id, db.job.c.state.in_((str(JobState.QUEUED), str(JobState.FAILED)))
+    )
+    for job_id in connection.execute(older).scalars().all():
+        move(connection, db.job, job_id, JobState.SUPERSEDED)
+    newest = connection.execute(select(func.max(db.job.c.version)).where(db.job.c.exam_id == request.exam_id)).scalar()
+    version = (newest or 0) + 1
+    connection.execute(update(db.exam).where(db.exam.c.id == request.exam_id).values(version=version))
+    result = connection.execute(
+        insert(db.job).values(
+            exam_id=request.exam_id,
+            version=version,
+            state=str(JobState.QUEUED),
+            inputs=list(request.inputs),
+            inputs_digest=request.inputs_digest,
+            calling_ae=request.calling_ae,
+            protocol=request.protocol,
+            attempts=0,
+            created_at=now,
+        )
+    )
+    assert result.inserted_primary_key is not None
+    return int(result.inserted_primary_key[0])
+
+
+def claim(database: Database, worker: str, now: datetime, lease_s: float) -> Job | None:
+    """Take the oldest queued job for a worker, or None."""
+    oldest = (
+        select(db.job.c.id)
+        .where(db.job.c.state == str(JobState.QUEUED))
+        .order_by(db.job.c.id)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    )
+    with database.read() as connection:  # an idle worker must not take the write lock several times a second
+        if connection.execute(oldest).scalar() is None:
+            return None
+    with database.write() as connection:
+        job_id = connection.execute(oldest).scalar()
+        if job_id is None:
+            return None
+        lease = now + timedelta(seconds=lease_s)
+        move(
+            connection,
+            db.job,
+            job_id,
+            JobState.RUNNING,
+            worker=worker,
+            lease_until=lease,
+            started_at=now,
+            attempts=db.job.c.attempts + 1,
+            error=None,
+        )
+        return _read(connection, job_id)
+
+
+def heartbeat(database: Database, job: Job, now: datetime, lease_s: float) -> bool:
+    """Prolong the lease; False if the job is no longer this worker's."""
+    with database.write() as connection:
+        result = connection.execute(_held_by(job).values(lease_until=now + timedelta(seconds=lease_s)))
+        return result.rowcount == 1
+
+
+def _held_by(job: Job) -> Any:
+    return update(db.job).where(
+        db.job.c.id == job.id,
+        db.job.c.state == str(JobState.RUNNING),
+        db.job.c.worker == job.worker,
+        db.job.c.attempts == job.attempts,
+    )
+
+
+def finish(
+    database: Database, job: Job, verdict: Verdict, reasons: Sequence[Reason], parcels: Sequence[Parcel], now: datetime
+) -> None:
+    """The job is done: its objects go to the outbox and its exam is settled, all in one transaction.
+
+    Raises:
+        LeaseLost: the job was given to another worker; nothing is changed.
+    """
+    with database.write() as connection:
+        if connection.execute(_held_by(job).values(lease_until=None)).rowcount != 1:
+            raise LeaseLost(f"job {job.id}")
+        move(connection, db.job, job.id, JobState.DONE, finished_at=now, verdict=str(verdict), error=None)
+        put_in_outbox(connection, job.id, parcels, now)
+        refused = verdict is Verdict.REFUSED
+        if refused:
+            for reason in reasons:
+                hold_exam(connection, job.exam_id, reason, now)
+        _settle_exam(
+            connection,
+            job,
+            ExamState.REFUSED if refused else ExamState.ANALYSED,
+            "; ".join(f"{r.code}: {r.detail}" for r in reasons),
+        )
+
+
+def fail(database: Database, job: Job, error: str, now: datetime, attempts: int) -> JobState:
+    """An attempt ended with an error: back to the queue, or parked after ``attempts`` tries. Returns the new state.
+
+    Raises:
+        LeaseLost: the job was given to another worker; nothing is changed.
+    """
+    with database.write() as connection:
+        if connection.execute(_held_by(job).values(lease_until=None)).rowcount != 1:
+            raise LeaseLost(f"job {job.id}")
+        return _give_back(connection, job, error, now, attempts)
+
+
+def release_lost(
+    database: Database,
+    now: datetime,
+    attempts: int,
+    *,
+    worker: str | None = None,
+    everyone: bool = False,
+    forgive: bool = False,
+) -> list[Job]:
+    """Give back running jobs: a dead worker's, everyone's (at the node's start), or those whose lease has run out.
+
+    Args:
+        database: the node's record.
+        now: aware time.
+        attempts: tries after which a job is parked.
+        worker: name of the dead worker.
+        everyone: no worker of an earlier node lives.
+        forgive: the attempt does not count, because the node itself ended it.
+
+    Returns:
+        The jobs as they are now.
+    """
+    condition: ColumnElement[bool]
+    if everyone:
+        condition, why = true(), "the node died"
+    elif worker is not None:
+        condition, why = db.job.c.worker == worker, "its worker was stopped" if forgive else "its worker died"
+    else:
+        condition, why = db.job.c.lease_until < now, "its worker was silent longer than the lease"
+    lost = select(*_COLUMNS).join(db.exam).where(db.job.c.state == str(JobState.RUNNING), condition)
+    with database.read() as connection:
+        if connection.execute(lost).first() is None:
+            return []
+    with database.write() as connection:
+        found = [_as_job(row) for row in connection.execute(lost).all()]
+        for job in found:
+            counted = job if not forgive else replace(job, attempts=job.attempts - 1)
+            _give_back(connection, counted, f"attempt {job.attempts}: {why}", now, attempts)
+        return [job for job in (_read(connection, job.id) for job in found) if job is not None]
+
+
+def _give_back(connection: Connection, job: Job, error: str, now: datetime, attempts: int) -> JobState:
+    values = {"worker": None, "lease_until": None, "error": error, "attempts": job.attempts}
+    if job.attempts < attempts:
+        move(connection, db.job, job.id, JobState.QUEUED, **values)
+        return JobState.QUEUED
+    move(connection, db.job, job.id, JobState.FAILED, finished_at=now, **values)
+    _settle_exam(connection, job, ExamState.FAILED, f"job {job.id} failed {job.attempts} times")
+    return JobState.FAILED
+
+
+def _settle_exam(connection: Connection, job: Job, state: ExamState, detail: str) -> None:
+    """Tell the exam, unless it has moved on because more images came."""
+    current = connection.execute(select(db.exam.c.state, db.exam.c.version).where(db.exam.c.id == job.exam_id)).one()
+    if current.state == ExamState.QUEUED and current.version == job.version:
+        move(connection, db.exam, job.exam_id, state, detail=detail)
+
+
+def retry(database: Database, job_id: int) -> bool:
+    """Queue a parked job again, with a fresh count of attempts; False if there is no parked job of that number."""
+    with database.write() as connection:
+        job = _read(connection, job_id)
+        if job is None or job.state is not JobState.FAILED:
+            return False
+        move(connection, db.job, job_id, JobState.QUEUED, attempts=0, finished_at=None)
+        state = connection.execute(select(db.exam.c.state).where(db.exam.c.id == job.exam_id)).scalar_one()
+        if state == ExamState.FAILED:
+            move(connection, db.exam, job.exam_id, ExamState.QUEUED, detail="")
+        return True

@@ -1,0 +1,209 @@
+"""What the node holds back, why, and what a person may do with it. Data stay until they are discarded."""
+
+import contextlib
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, insert, or_, select, update
+
+from processing.refusal import Reason, ReasonCode
+from service import database as db
+from service.database import Database, move
+from service.states import ExamState, InstanceState, QuarantineState
+
+
+class CannotRelease(Exception):
+    """The held thing has no way back into the intake."""
+
+
+@dataclass(frozen=True, slots=True)
+class QuarantineItem:
+    """Something held: an object (``sop_uid``, ``path`` relative to the inbox folder) or the exam of a study."""
+
+    id: int
+    state: QuarantineState
+    code: str
+    detail: str
+    what: str  # "object" or "exam"
+    study_uid: str
+    sop_uid: str
+    path: str
+    sha256: str
+    calling_ae: str
+    created_at: datetime
+    resolved_at: datetime | None
+    resolved_reason: str | None
+    instance_id: int | None
+    exam_id: int | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For printing as JSON."""
+        values = {name: getattr(self, name) for name in self.__slots__}
+        return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in values.items()}
+
+
+def hold_instance(connection: Connection, instance_id: int, reason: Reason, now: datetime) -> None:
+    """Open a case for a recorded object, inside the caller's transaction; the caller changes the object's state."""
+    row = connection.execute(select(db.instance).where(db.instance.c.id == instance_id)).one()
+    _open(
+        connection,
+        reason,
+        now,
+        instance_id=instance_id,
+        sop_uid=row.sop_uid,
+        path=row.path,
+        sha256=row.sha256,
+        calling_ae=row.calling_ae,
+    )
+
+
+def hold_exam(connection: Connection, exam_id: int, reason: Reason, now: datetime) -> None:
+    """Open a case for an exam, inside the caller's transaction; the same open case is not opened twice."""
+    table = db.quarantine
+    known = select(table.c.id).where(
+        table.c.exam_id == exam_id,
+        table.c.code == str(reason.code),
+        table.c.detail == reason.detail,
+        table.c.state == str(QuarantineState.HELD),
+    )
+    if connection.execute(known).first() is None:
+        _open(connection, reason, now, exam_id=exam_id)
+
+
+def hold_bytes(
+    connection: Connection, reason: Reason, now: datetime, *, sop_uid: str, path: str, sha256: str, calling_ae: str
+) -> None:
+    """Open a case for bytes that are no DICOM object; the same bytes, sent again, keep their one case."""
+    table = db.quarantine
+    known = select(table.c.id).where(table.c.sha256 == sha256, table.c.instance_id.is_(None))
+    if connection.execute(known).first() is None:
+        _open(connection, reason, now, sop_uid=sop_uid, path=path, sha256=sha256, calling_ae=calling_ae)
+
+
+def _open(connection: Connection, reason: Reason, now: datetime, **values: Any) -> None:
+    connection.execute(
+        insert(db.quarantine).values(
+            code=str(reason.code), detail=reason.detail, created_at=now, state=str(QuarantineState.HELD), **values
+        )
+    )
+
+
+def resolve_exam(connection: Connection, exam_id: int, why: str, now: datetime) -> None:
+    """Close an exam's open cases because what they named is settled, inside the caller's transaction."""
+    table = db.quarantine
+    held = select(table.c.id).where(table.c.exam_id == exam_id, table.c.state == str(QuarantineState.HELD))
+    for item_id in connection.execute(held).scalars().all():
+        move(connection, table, item_id, QuarantineState.RESOLVED, resolved_reason=why, resolved_at=now)
+
+
+_COLUMNS = (db.quarantine, db.exam.c.study_uid.label("exam_study"), db.instance.c.study_uid.label("instance_study"))
+_SOURCE = db.quarantine.outerjoin(db.exam).outerjoin(db.instance)
+
+
+def _as_item(row: Row[Any]) -> QuarantineItem:
+    values = row._mapping
+    derived = ("state", "what", "study_uid")
+    return QuarantineItem(
+        **{name: values[name] for name in QuarantineItem.__slots__ if name not in derived},
+        state=QuarantineState(values["state"]),
+        what="exam" if values["exam_id"] is not None else "object",
+        study_uid=values["exam_study"] or values["instance_study"] or "",
+    )
+
+
+def list_items(database: Database, *, only_held: bool = False) -> list[QuarantineItem]:
+    """All cases, oldest first."""
+    query = select(*_COLUMNS).select_from(_SOURCE).order_by(db.quarantine.c.id)
+    if only_held:
+        query = query.where(db.quarantine.c.state == str(QuarantineState.HELD))
+    with database.read() as connection:
+        return [_as_item(row) for row in connection.execute(query)]
+
+
+def get_item(database: Database, item_id: int) -> QuarantineItem | None:
+    """One case, or None."""
+    with database.read() as connection:
+        return _read(connection, item_id)
+
+
+def _read(connection: Connection, item_id: int) -> QuarantineItem | None:
+    row = connection.execute(select(*_COLUMNS).select_from(_SOURCE).where(db.quarantine.c.id == item_id)).one_or_none()
+    return None if row is None else _as_item(row)
+
+
+def release(database: Database, item_id: int) -> bool:
+    """Put a held thing back into the intake, to be judged again; False if there is no such held case.
+
+    Of two objects with one SOP Instance UID the released one is used, and the other is set aside.
+
+    Raises:
+        CannotRelease: the bytes are no DICOM object; they can only be discarded.
+    """
+    now = datetime.now(UTC)
+    with database.write() as connection:
+        item = _read(connection, item_id)
+        if item is None or item.state is not QuarantineState.HELD:
+            return False
+        if item.what == "object" and item.instance_id is None:
+            raise CannotRelease(f"item {item_id} is not a whole DICOM object; it can only be discarded")
+        move(connection, db.quarantine, item_id, QuarantineState.RELEASED, resolved_at=now, resolved_reason="released")
+        if item.instance_id is not None:
+            if item.code == ReasonCode.INSTANCE_CONFLICT:
+                _set_aside_others(connection, item)
+            move(connection, db.instance, item.instance_id, InstanceState.RECEIVED)
+        _reopen_exam(connection, item)
+        return True
+
+
+def _set_aside_others(connection: Connection, item: QuarantineItem) -> None:
+    table = db.instance
+    others = select(table.c.id).where(
+        table.c.sop_uid == item.sop_uid, table.c.id != item.instance_id, table.c.state == str(InstanceState.INDEXED)
+    )
+    for other in connection.execute(others).scalars().all():
+        move(connection, table, other, InstanceState.SET_ASIDE)
+
+
+def discard(database: Database, item_id: int, *, reason: str) -> bool:
+    """Close a case for good, with a person's reason; False if there is no such held case.
+
+    A held object is set aside and its file deleted. The images of a held exam stay.
+    """
+    now = datetime.now(UTC)
+    if not reason.strip():
+        raise ValueError("a reason is needed")
+    with database.write() as connection:
+        item = _read(connection, item_id)
+        if item is None or item.state is not QuarantineState.HELD:
+            return False
+        move(connection, db.quarantine, item_id, QuarantineState.DISCARDED, resolved_at=now, resolved_reason=reason)
+        if item.instance_id is not None:
+            move(connection, db.instance, item.instance_id, InstanceState.SET_ASIDE)
+            _reopen_exam(connection, item)
+        is_shared = item.path and _is_used(connection, item)
+    if item.path and not is_shared:
+        with contextlib.suppress(FileNotFoundError):
+            (database.inbox_dir / item.path).unlink()
+    return True
+
+
+def _is_used(connection: Connection, item: QuarantineItem) -> bool:
+    """True if another recorded object lies in the same file."""
+    condition = db.instance.c.path == item.path
+    if item.instance_id is not None:
+        condition &= db.instance.c.id != item.instance_id
+    return connection.execute(select(db.instance.c.id).where(condition)).first() is not None
+
+
+def _reopen_exam(connection: Connection, item: QuarantineItem) -> None:
+    """Let the intake judge the exam again."""
+    table = db.exam
+    row = connection.execute(
+        select(table.c.id, table.c.state).where(or_(table.c.id == item.exam_id, table.c.study_uid == item.study_uid))
+    ).one_or_none()
+    if row is None:
+        return
+    if row.state != ExamState.COLLECTING:
+        move(connection, table, row.id, ExamState.COLLECTING)
+    connection.execute(update(table).where(table.c.id == row.id).values(has_news=True))

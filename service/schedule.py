@@ -1,0 +1,37 @@
+"""What runs when, in the supervisor."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.schedulers.background import BackgroundScheduler
+
+from config.settings import Settings
+
+DELIVERY_S = 1.0
+ECHO_S = 5.0
+
+
+def build_schedule(
+    settings: Settings,
+    *,
+    sweep_intake: Callable[[], None],
+    sweep_leases: Callable[[], None],
+    echo_receiver: Callable[[], None],
+    deliver: Callable[[str], None],
+) -> BackgroundScheduler:
+    """A schedule, not yet started. One task never runs twice at once; a slow destination holds up only itself."""
+    tasks: list[tuple[str, Callable[..., None], float, tuple[str, ...]]] = [
+        ("intake", sweep_intake, settings.completion.sweep_s, ()),
+        ("leases", sweep_leases, settings.jobs.lease_s / 4, ()),
+        ("echo", echo_receiver, ECHO_S, ()),
+        *((f"deliver {one.name}", deliver, DELIVERY_S, (one.name,)) for one in settings.destinations),
+    ]
+    scheduler = BackgroundScheduler(
+        timezone=UTC,
+        executors={"default": ThreadPoolExecutor(len(tasks))},
+        job_defaults={"max_instances": 1, "coalesce": True, "misfire_grace_time": None},
+    )
+    for name, task, seconds, arguments in tasks:
+        scheduler.add_job(task, "interval", seconds=seconds, args=arguments, id=name, next_run_time=datetime.now(UTC))
+    return scheduler

@@ -1,0 +1,121 @@
+"""The lives of the things the node keeps: one table of states and allowed moves each. An unlisted move is an error."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+
+class ForbiddenMove(Exception):
+    """A thing was asked to change to a state that its table does not allow from where it is."""
+
+
+class InstanceState(StrEnum):
+    """A received object."""
+
+    RECEIVED = "received"  # durable, acknowledged, header not yet read
+    INDEXED = "indexed"  # header read, part of its exam
+    HELD = "held"  # in quarantine
+    SET_ASIDE = "set_aside"  # a person decided that it is not used; kept
+
+
+class ExamState(StrEnum):
+    """The images of one study, as far as the node measures them."""
+
+    COLLECTING = "collecting"  # images arrived that have not been judged, or more are awaited
+    INCOMPLETE = "incomplete"  # silence, and images are missing
+    HELD = "held"  # a conflict that a person must settle
+    QUEUED = "queued"  # its job waits or runs
+    ANALYSED = "analysed"
+    REFUSED = "refused"  # cannot be measured as it is
+    FAILED = "failed"  # its job is parked
+
+
+class JobState(StrEnum):
+    """One analysis of one set of images."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"  # parked after the last attempt
+    SUPERSEDED = "superseded"  # more images came before it ran
+
+
+class DeliveryState(StrEnum):
+    """One object on its way to one destination."""
+
+    WAITING = "waiting"
+    SENT = "sent"  # the peer answered Success or a warning
+
+
+class QuarantineState(StrEnum):
+    """Something held, with a reason."""
+
+    HELD = "held"
+    RELEASED = "released"
+    DISCARDED = "discarded"
+    RESOLVED = "resolved"  # what was missing came
+
+
+Moves = Mapping[StrEnum, frozenset[StrEnum]]
+
+_I, _E, _J, _D, _Q = InstanceState, ExamState, JobState, DeliveryState, QuarantineState
+
+INSTANCE_MOVES: Moves = {
+    _I.RECEIVED: frozenset({_I.INDEXED, _I.HELD}),
+    _I.INDEXED: frozenset({_I.HELD, _I.SET_ASIDE}),
+    _I.HELD: frozenset({_I.RECEIVED, _I.SET_ASIDE}),
+    _I.SET_ASIDE: frozenset(),
+}
+
+_JUDGED = frozenset({_E.INCOMPLETE, _E.HELD, _E.QUEUED, _E.ANALYSED, _E.REFUSED, _E.FAILED})
+EXAM_MOVES: Moves = {
+    _E.COLLECTING: _JUDGED,
+    _E.INCOMPLETE: frozenset({_E.COLLECTING}),
+    _E.HELD: frozenset({_E.COLLECTING}),
+    _E.QUEUED: frozenset({_E.COLLECTING, _E.ANALYSED, _E.REFUSED, _E.FAILED}),
+    _E.ANALYSED: frozenset({_E.COLLECTING}),
+    _E.REFUSED: frozenset({_E.COLLECTING}),
+    _E.FAILED: frozenset({_E.COLLECTING, _E.QUEUED}),
+}
+
+JOB_MOVES: Moves = {
+    _J.QUEUED: frozenset({_J.RUNNING, _J.SUPERSEDED}),
+    _J.RUNNING: frozenset({_J.DONE, _J.QUEUED, _J.FAILED}),
+    _J.DONE: frozenset(),
+    _J.FAILED: frozenset({_J.QUEUED, _J.SUPERSEDED}),
+    _J.SUPERSEDED: frozenset(),
+}
+
+DELIVERY_MOVES: Moves = {
+    _D.WAITING: frozenset({_D.SENT}),
+    _D.SENT: frozenset(),
+}
+
+QUARANTINE_MOVES: Moves = {
+    _Q.HELD: frozenset({_Q.RELEASED, _Q.DISCARDED, _Q.RESOLVED}),
+    _Q.RELEASED: frozenset(),
+    _Q.DISCARDED: frozenset(),
+    _Q.RESOLVED: frozenset(),
+}
+
+_TABLES: Mapping[type[StrEnum], Moves] = {
+    InstanceState: INSTANCE_MOVES,
+    ExamState: EXAM_MOVES,
+    JobState: JOB_MOVES,
+    DeliveryState: DELIVERY_MOVES,
+    QuarantineState: QUARANTINE_MOVES,
+}
+
+
+def check_move(current: StrEnum, new: StrEnum) -> None:
+    """Pass if the table of their kind allows the move.
+
+    Raises:
+        ForbiddenMove: it does not, or the two states belong to different kinds of things.
+    """
+    if type(current) is not type(new) or new not in _TABLES[type(current)][current]:
+        raise ForbiddenMove(f"{type(current).__name__}: {current} -> {new}")
+
+
+def predecessors(new: StrEnum) -> tuple[StrEnum, ...]:
+    """The states from which a thing may move to ``new``."""
+    return tuple(state for state, allowed in _TABLES[type(new)].items() if new in allowed)

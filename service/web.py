@@ -1,0 +1,46 @@
+"""The node's HTTP endpoints: is it alive, is it ready. For research use only."""
+
+import threading
+from collections.abc import Callable
+
+import uvicorn
+from fastapi import FastAPI, Response
+
+from config.settings import Web
+from service.health import Health
+
+
+def build_web(health: Callable[[], Health]) -> FastAPI:
+    """The application: ``/health/live`` and ``/health/ready`` (503 and what is wrong, if it is not)."""
+    app = FastAPI(title="discnode", description="For research use only.", docs_url=None, redoc_url=None)
+
+    @app.get("/health/live")
+    def live() -> dict[str, str]:
+        """The supervisor answers."""
+        return {"status": "alive"}
+
+    @app.get("/health/ready")
+    def ready(response: Response) -> dict[str, bool]:
+        """The receiver answers C-ECHO, the database takes writes, the workers run."""
+        now = health()
+        response.status_code = 200 if now.is_ready else 503
+        return {"ready": now.is_ready, "receiver": now.receiver, "workers": now.workers, "database": now.database}
+
+    return app
+
+
+class WebServer:
+    """The application, served from a thread until it is closed."""
+
+    def __init__(self, settings: Web, health: Callable[[], Health]) -> None:
+        config = uvicorn.Config(
+            build_web(health), host=settings.bind, port=settings.port, log_config=None, access_log=False
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, name="web", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop serving."""
+        self._server.should_exit = True
+        self._thread.join(timeout=5.0)

@@ -1,0 +1,226 @@
+"""A worker process: claims a job, runs the analysis, publishes its results. It may be killed at any moment."""
+
+import importlib
+import json
+import logging
+import os
+import shutil
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+from config.settings import Settings
+from processing.refusal import Reason, UnsuitableInput
+from processing.results import Verdict
+from service import jobs
+from service.children import receive_message
+from service.database import Database, open_database
+from service.jobs import Job, LeaseLost
+from service.logs import log_to_stderr
+from service.outbox import Parcel, destinations_for
+
+_log = logging.getLogger(__name__)
+
+POLL_S = 0.5
+
+
+class ObjectFile(Protocol):
+    """A result object on disk; a relative path is relative to the folder the analysis was given."""
+
+    @property
+    def kind(self) -> str:
+        """seg, pmap, sr or overlay."""
+
+    @property
+    def path(self) -> Path:
+        """Where it lies."""
+
+    @property
+    def sop_instance_uid(self) -> str:
+        """Its UID."""
+
+
+class ResultSummary(Protocol):
+    """What an analysis says of itself."""
+
+    @property
+    def status(self) -> str:
+        """A value of :class:`processing.results.Verdict`."""
+
+    @property
+    def reasons(self) -> Sequence[Reason]:
+        """Why it is not plainly ok."""
+
+    @property
+    def objects(self) -> Sequence[ObjectFile]:
+        """The DICOM objects made."""
+
+
+#: (files, folder that appears whole, settings, production time) -> summary
+Analysis = Callable[[Sequence[Path], Path, Settings, datetime], ResultSummary]
+
+
+def load_analysis(import_path: str) -> Analysis:
+    """The function named ``package.module:function``."""
+    module, _, function = import_path.partition(":")
+    loaded: Analysis = getattr(importlib.import_module(module), function)
+    return loaded
+
+
+def run_worker(database: Database, settings: Settings, name: str, analysis: Analysis) -> None:
+    """Work until killed."""
+    while True:
+        job = jobs.claim(database, name, datetime.now(UTC), settings.jobs.lease_s)
+        if job is None:
+            time.sleep(POLL_S)
+        else:
+            run_job(database, settings, job, analysis)
+
+
+def run_job(database: Database, settings: Settings, job: Job, analysis: Analysis) -> None:
+    """One attempt at one job; its outcome is in the database when this returns."""
+    _log.info(
+        "job started",
+        extra={"job": job.id, "study_uid": job.study_uid, "attempt": job.attempts, "images": len(job.inputs)},
+    )
+    started_s = time.monotonic()
+    try:
+        with _leased(database, job, settings.jobs.lease_s):
+            verdict, reasons, parcels = _analyse(database, settings, job, analysis)
+        jobs.finish(database, job, verdict, reasons, parcels, datetime.now(UTC))
+    except LeaseLost:
+        _log.warning("job was given to another worker", extra={"job": job.id})
+        return
+    except Exception as error:  # noqa: BLE001 - the worker loop: a bug in one analysis must not stop the others
+        text = traceback.format_exc()
+        try:
+            state = jobs.fail(database, job, text, datetime.now(UTC), settings.jobs.attempts)
+        except LeaseLost:
+            state = "given to another worker"  # type: ignore[assignment]
+        # Not the message: it may quote a header. `discnode jobs show` has the traceback.
+        _log.error(
+            "job attempt failed",
+            extra={"job": job.id, "error": type(error).__name__, "attempt": job.attempts, "state": state},
+        )
+        return
+    codes = ",".join(reason.code for reason in reasons)
+    seconds = round(time.monotonic() - started_s, 1)
+    _log.info(
+        "job finished",
+        extra={"job": job.id, "verdict": verdict, "codes": codes, "objects": len(parcels), "wall_s": seconds},
+    )
+
+
+def _analyse(
+    database: Database, settings: Settings, job: Job, analysis: Analysis
+) -> tuple[Verdict, tuple[Reason, ...], list[Parcel]]:
+    """Run the analysis in a folder of its own and put its results in their place."""
+    exam_folder = settings.storage_dir / jobs.exam_folder(job.exam_id)
+    attempts_folder = exam_folder / f".attempts-v{job.version}"
+    shutil.rmtree(attempts_folder, ignore_errors=True)  # what a killed attempt left
+    attempt = attempts_folder / str(job.attempts)
+    attempt.mkdir(parents=True)
+    out = attempt / "out"
+    paths = [database.inbox_dir / name for name in job.inputs]
+    try:
+        summary = analysis(paths, out, settings, job.created_at)
+        verdict, reasons, objects = Verdict(summary.status), tuple(summary.reasons), tuple(summary.objects)
+    except UnsuitableInput as refusal:
+        verdict, reasons, objects = Verdict.REFUSED, (refusal.reason,), ()
+        _write_refusal(reasons, out)
+    parcels = [
+        Parcel(one.sop_instance_uid, str(one.kind), str(job.result_folder / _relative(one.path, out)), destination.name)
+        for destination in destinations_for(settings, calling_ae=job.calling_ae, protocol=job.protocol)
+        for one in objects
+        if one.kind in destination.objects
+    ]
+    if not jobs.heartbeat(database, job, datetime.now(UTC), settings.jobs.lease_s):
+        raise LeaseLost(f"job {job.id}")
+    publish(out, settings.storage_dir / job.result_folder)
+    shutil.rmtree(attempts_folder, ignore_errors=True)
+    return verdict, reasons, parcels
+
+
+def _relative(path: Path, out: Path) -> Path:
+    return path.relative_to(out) if path.is_absolute() else path
+
+
+def _write_refusal(reasons: Sequence[Reason], out: Path) -> None:
+    from service.result_files import write_refusal
+
+    write_refusal(tuple(reasons), (), out)
+
+
+def publish(out: Path, final: Path) -> None:
+    """Make a finished folder durable and visible under its final name, and its result.json as the exam's newest.
+
+    A folder of the same version, left by an attempt that died before it was recorded, is replaced.
+    """
+    _flush_tree(out)
+    if final.exists():
+        shutil.rmtree(final)
+    os.replace(out, final)
+    source = final / "result.json"
+    if source.is_file():
+        content = json.loads(source.read_text(encoding="utf-8"))
+        for one in content.get("objects", ()):
+            one["path"] = f"{final.name}/{one['path']}"
+        newest = final.parent / "result.json"
+        temporary = newest.with_name(".result.json.new")
+        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        _flush(temporary)
+        os.replace(temporary, newest)
+    _flush(final.parent)
+
+
+def _flush_tree(folder: Path) -> None:
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            _flush(Path(parent, name))
+        _flush(Path(parent))
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _leased(database: Database, job: Job, lease_s: float) -> Iterator[None]:
+    """Prolong the job's lease from a thread while the block runs."""
+    ended = threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(lease_s / 4):
+            if not jobs.heartbeat(database, job, datetime.now(UTC), lease_s):
+                return  # publishing will notice
+
+    thread = threading.Thread(target=beat, name="lease", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def main() -> None:
+    """The process: told its name, the settings and the analysis on stdin."""
+    message = receive_message()
+    log_to_stderr(message.name)
+    database = open_database(message.settings)
+    analysis = load_analysis(message.analysis)
+    _log.info("worker ready")
+    run_worker(database, message.settings, message.name, analysis)
+
+
+if __name__ == "__main__":
+    main()
