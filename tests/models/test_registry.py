@@ -1,0 +1,85 @@
+import hashlib
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models import registry
+from models.inference import OnnxModel, cuda_works
+from models.preprocessing import normalise_slice, pad_to_grid
+from models.registry import ModelError, load_model, names
+
+
+def copy_of_weights(folder: Path) -> Path:
+    for path in registry._FOLDER.iterdir():
+        shutil.copy(path, folder / path.name)
+    return folder
+
+
+def test_the_default_network_is_registered_with_its_hash() -> None:
+    record = load_model("cfcm-lumbar")
+    assert record.sha256 == hashlib.sha256(record.path.read_bytes()).hexdigest()
+    assert record.path.stat().st_size < 2_000_000
+    assert "cfcm-lumbar" in names()
+
+
+def test_a_changed_file_is_refused(tmp_path: Path) -> None:
+    folder = copy_of_weights(tmp_path)
+    path = load_model("cfcm-lumbar", folder).path
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=r"SHA-256 .* registered is .* not used"):
+        load_model("cfcm-lumbar", folder)
+    path.unlink()
+    with pytest.raises(ModelError, match="cannot be read"):
+        load_model("cfcm-lumbar", folder)
+
+
+def test_an_unknown_name_is_refused_and_the_known_ones_named() -> None:
+    with pytest.raises(ModelError, match=r"'unet' is not registered; available: .*cfcm-lumbar"):
+        load_model("unet")
+
+
+def test_prediction_does_not_depend_on_the_batch_and_repeats_exactly() -> None:
+    model = OnnxModel(load_model("cfcm-lumbar"), device="cpu")
+    slices = np.random.default_rng(0).normal(size=(6, 64, 96)).astype(np.float32)
+    together = model.predict(slices)
+    assert together.shape == (6, 5, 64, 96)
+    assert np.array_equal(together, model.predict(slices))
+    assert np.allclose(together[4:5], model.predict(slices[4:5]), atol=1e-4)
+    assert model.provider == "CPUExecutionProvider"
+
+
+def test_a_size_the_network_cannot_halve_is_refused() -> None:
+    model = OnnxModel(load_model("cfcm-lumbar"), device="cpu")
+    with pytest.raises(ValueError, match="multiples of 16"):
+        model.predict(np.zeros((1, 100, 96), np.float32))
+
+
+def test_opening_prints_nothing_where_there_is_no_cuda(capfd: pytest.CaptureFixture[str]) -> None:
+    model = OnnxModel(load_model("cfcm-lumbar"))
+    assert model.provider == ("CUDAExecutionProvider" if cuda_works() else "CPUExecutionProvider")
+    assert capfd.readouterr() == ("", "")
+    if not cuda_works():
+        with pytest.raises(ModelError, match="CUDA was asked for"):
+            OnnxModel(load_model("cfcm-lumbar"), device="cuda")
+
+
+def test_normalised_slices_ignore_the_scale_of_the_image() -> None:
+    image = np.random.default_rng(1).gamma(2.0, 100.0, (128, 96)).astype(np.float32)
+    normalised = normalise_slice(image)
+    assert normalised.mean() == pytest.approx(0, abs=1e-4)
+    assert normalised.std() == pytest.approx(1, abs=1e-3)
+    assert np.allclose(normalised, normalise_slice(3.7 * image + 12), atol=0.02)
+    assert not normalise_slice(np.full((64, 64), 5.0)).any()
+    assert not normalise_slice(np.full((64, 64), np.nan)).any()
+
+
+def test_padding_keeps_the_picture_and_its_place() -> None:
+    slices = np.random.default_rng(2).normal(size=(2, 300, 200)).astype(np.float32)
+    padded, (row, column) = pad_to_grid(slices)
+    assert padded.shape == (2, 304, 256)
+    assert np.array_equal(padded[:, row : row + 300, column : column + 200], slices)
+    assert padded.min() == slices.min()
