@@ -1,0 +1,169 @@
+"""The analysis of one exam, step after step, on one page: read, segment, register, fit, measure, judge, write."""
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+
+from config.protocol_cards import load_cards
+from config.settings import Settings
+from dicom_io.headers import InstanceFacts
+from dicom_io.series import AssemblyState, ExamAssembly, assemble_exam
+from dicom_io.volume_reader import ExamImages, read_exam
+from models.inference import OnnxModel
+from models.registry import load_model
+from processing.atlas import load_atlas
+from processing.echoes import check_decay
+from processing.fitting import relaxation_map
+from processing.measurements import measure, volumes_mm3
+from processing.quality import judge
+from processing.refusal import Reason, ReasonCode, UnsuitableInput
+from processing.registration import disc_task, fit_registered
+from processing.registration_pool import RegistrationPool
+from processing.results import ExamResult
+from processing.segmentation import find_discs
+from service.exam_files import ExamFiles, read_exam_files
+from service.progress import Progress, log_progress
+from service.result_files import ResultSummary, write_refusal, write_result
+from service.versions import software_versions
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Instruments:
+    """What stays open between exams: the network's session and the warm registration processes."""
+
+    model: OnnxModel
+    registration: RegistrationPool
+
+
+@dataclass(slots=True)
+class Stopwatch:
+    """Wall seconds of each step, and who is told."""
+
+    progress: Progress
+    n_steps: int
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Time one step under its name."""
+        self.progress(name, len(self.seconds) / self.n_steps)
+        start = time.monotonic()
+        yield
+        self.seconds[name] = round(time.monotonic() - start, 3)
+
+
+@cache
+def open_instruments(model_name: str, registration_processes: int) -> Instruments:
+    """The instruments of this process, opened once (an elastix process takes many seconds to load)."""
+    return Instruments(OnnxModel(load_model(model_name)), RegistrationPool(registration_processes))
+
+
+def analyse_job(
+    paths: Sequence[Path],
+    out: Path,
+    settings: Settings,
+    produced_at: datetime,
+    *,
+    progress: Progress = log_progress,
+) -> ResultSummary:
+    """Analyse the DICOM files of one exam and write the results, or the refusal with its reasons, to ``out``.
+
+    Args:
+        paths: files or folders.
+        out: folder that appears, whole, when the analysis is done.
+        settings: the node's settings.
+        produced_at: aware time that stands in the objects; the same for every retry, so that they come out identical.
+        progress: is told the step and the finished share.
+    """
+    files = read_exam_files(paths)
+    try:
+        assembly = assemble(files, settings)
+        images = read_exam(assembly)
+        result = analyse(images, settings, produced_at, progress=progress)
+    except UnsuitableInput as refusal:
+        reasons = (refusal.reason, *files.refusals)
+        _log.warning("refused %s", " ".join(f"{reason.code}: {reason.detail};" for reason in reasons))
+        return write_refusal(reasons, files.facts, out)
+    progress("write", 0.95)
+    summary = write_result(result, images, out)
+    progress("done", 1.0)
+    return summary
+
+
+def assemble(files: ExamFiles, settings: Settings) -> ExamAssembly:
+    """The exam that the files make up, whole and of a known protocol.
+
+    Raises:
+        UnsuitableInput: with the first reason why they do not.
+    """
+    if not files.facts:
+        raise UnsuitableInput(ReasonCode.UNREADABLE, "no readable MR image among the files")
+    assembly = assemble_exam(files.facts, load_cards(settings.protocols_dir))
+    if assembly.state not in (AssemblyState.COMPLETE, AssemblyState.COMPLETE_WITHOUT_EVIDENCE):
+        reason = assembly.reasons[0]
+        raise UnsuitableInput(reason.code, reason.detail)
+    return assembly
+
+
+def analyse(images: ExamImages, settings: Settings, produced_at: datetime, *, progress: Progress = log_progress) -> ExamResult:
+    """The method of the paper, one step after the other.
+
+    Raises:
+        UnsuitableInput: the images cannot be measured (wrong plane, no discs, doubtful levels).
+    """
+    instruments = open_instruments(settings.segmentation.model, settings.registration.processes)
+    watch = Stopwatch(progress, n_steps=6)
+
+    with watch.step("segment"):
+        mask = find_discs(images.background, instruments.model, threshold=settings.segmentation.threshold)
+
+    with watch.step("check echoes"):
+        doubts: list[Reason] = []
+        for stack in images.stacks:
+            doubts += check_decay(stack, mask.levels > 0)
+
+    with watch.step("fit native"):
+        maps = {stack.role: relaxation_map(stack, mask.levels > 0) for stack in images.stacks}
+
+    with watch.step("register"):
+        atlas = load_atlas(dimension=2 if images.background.array.shape[0] == 1 else 3)
+        tasks = [disc_task(mask, level, images.stacks, atlas[level], preset=settings.registration.preset) for level in mask.found if level in atlas]
+        aligned, failures = instruments.registration.align(tasks)
+
+    with watch.step("fit registered"):
+        registered = tuple(fit_registered(signal) for signal in aligned)
+
+    with watch.step("measure"):
+        measurements = measure(mask, maps, registered)
+        verdict, reasons = judge(
+            mask,
+            registered,
+            measurements,
+            doubts=(*doubts, *failures),
+            min_dice=settings.registration.min_dice,
+            max_ring_entropy=settings.segmentation.max_ring_entropy,
+        )
+
+    return ExamResult(
+        verdict=verdict,
+        reasons=reasons,
+        background=images.background,
+        mask=mask,
+        maps=maps,
+        registered=registered,
+        measurements=measurements,
+        volumes_mm3=volumes_mm3(mask),
+        times_ms=images.times_ms,
+        timings_s=watch.seconds,
+        versions=software_versions(settings, instruments.model, images.protocols),
+        produced_at=produced_at,
+    )
+
+
