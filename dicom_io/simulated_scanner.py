@@ -285,7 +285,8 @@ def _stored(signal: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]:
         raise ValueError("signal must be finite and not negative to be stored as unsigned pixels")
     maximum = float(signal.max())
     scale = _STORED_MAXIMUM / maximum if maximum > 0 else 1.0
-    return np.rint(signal * scale).astype(np.uint16)
+    pixels: npt.NDArray[np.uint16] = np.rint(signal * scale).astype(np.uint16)
+    return pixels
 
 
 def _digest(*arrays: npt.NDArray[np.float32]) -> str:

@@ -1,7 +1,7 @@
-"""Simulated exams and training slices with known truth: anatomy, tissue and signal put together.
+"""Simulated exams with known truth: anatomy, tissue and signal put together.
 
-:func:`simulate_exam` makes the images of one visit, with the truth on their grid; :func:`draw_training_slice` makes one
-random slice with the classes of the network. Everything follows from the seed.
+:func:`simulate_exam` makes the images of one visit, with the truth on their grid. Everything follows from the seed. The
+parts (anatomy, tissue, voxels, signal, training slices) are modules of their own; their names are found here too.
 """
 
 import hashlib
@@ -16,7 +16,6 @@ from processing.phantom_anatomy import LumbarAnatomy, draw_anatomy, mean_anatomy
 from processing.phantom_signal import (
     T1RHO_MS,
     T2_MS,
-    Contrast,
     acquire,
     coil_field,
     decay,
@@ -24,9 +23,10 @@ from processing.phantom_signal import (
     intensity,
     mapss_contrast,
     mottle,
-    random_contrast,
 )
 from processing.phantom_tissue import CLASS_OF_TISSUE, SamplingPlane, Tissue, TissueSlice, rasterise, rasterise_volume
+from processing.phantom_training import draw_training_slice
+from processing.phantom_voxels import SUBSAMPLES, Votes, VoxelTruth
 from processing.results import Affine, FloatArray, ImageVolume, LabelArray, Quantity
 
 __all__ = [
@@ -66,10 +66,6 @@ _ANATOMY_ECHO_MS = 95.0
 _ANATOMY_MATRIX = 512
 _ANATOMY_ACQUIRED = (320, 224)
 _SIGNAL_SCALE = 2000.0  # scanner units of a signal of 1
-
-# Sub-samples of a voxel: offsets in (row, column), in voxels, one pair for each sub-slice through the thickness. Over
-# the eight sub-slices they fill the plane too, which costs half of sampling every sub-slice twice in both directions.
-_OFFSETS = np.array([[-3, -1], [1, 3], [-1, -3], [3, 1], [-1, 1], [3, -3], [-3, 3], [1, -1]], dtype=np.float64) / 8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -153,8 +149,8 @@ def simulate_exam(
     affine = frame.affine(n_slices, slice_spacing_mm, fov_mm, matrix)
     preparations = _PREPARATIONS[protocol]
     slices = [_measure_slice(anatomy, frame, affine, k, matrix, preparations, protocol, rng) for k in range(n_slices)]
-    clean = np.stack([one.signal for one in slices], axis=1) * np.float32(_SIGNAL_SCALE)
-    truth = _stack_truth(slices)
+    clean = np.stack([images for images, _ in slices], axis=1) * np.float32(_SIGNAL_SCALE)
+    truth = _stack_truth([truth for _, truth in slices])
     acquired = _scaled(_ACQUIRED[protocol], matrix / 256)
     first = acquire(clean[0], acquired, noise_sd=0.0, rng=None)
     in_disc = truth.labels > 0
@@ -242,18 +238,6 @@ class _Frame:
         return coil_field(np.float32(self.skin_mm) - p, s + np.float32(30), reach_mm=self.reach_mm, slant=self.slant)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Slice:
-    """Noise-free images (images, rows, columns) of a slice, and its truth (rows, columns)."""
-
-    signal: FloatArray
-    labels: LabelArray
-    upper_labels: LabelArray
-    classes: LabelArray
-    t1rho_ms: FloatArray
-    t2_ms: FloatArray
-
-
 def _measure_slice(
     anatomy: LumbarAnatomy,
     frame: _Frame,
@@ -263,14 +247,14 @@ def _measure_slice(
     preparations: tuple[tuple[float, Quantity | None], ...],
     protocol: Protocol,
     rng: np.random.Generator,
-) -> _Slice:
-    """Average the sub-samples of every voxel: signal, majority class, mean time of the disc tissue."""
+) -> tuple[FloatArray, VoxelTruth]:
+    """Noise-free images (images, rows, columns) of one slice, averaged over sub-samples, and the truth."""
     contrast = mapss_contrast() if protocol == "mapss" else fse_contrast(_T1RHO_FSE_ECHO_MS)
     grain = mottle(rng, (matrix, matrix), cell=3, strength=0.05)
     signal = np.zeros((len(preparations), matrix, matrix), np.float32)
-    votes = _Votes.empty((matrix, matrix))
-    n = len(_OFFSETS)
-    for index, offset in enumerate(_OFFSETS):
+    votes = Votes.empty((matrix, matrix))
+    n = len(SUBSAMPLES)
+    for index, offset in enumerate(SUBSAMPLES):
         plane = frame.plane(affine, slice_index + (index + 0.5) / n - 0.5, offset, matrix)
         tissue = rasterise(anatomy, plane)
         start = intensity(tissue, contrast) * grain
@@ -283,66 +267,12 @@ def _measure_slice(
                 signal[image] += start * decay(tissue, time_ms, T2_MS, tissue.t2_ms)
         votes.add(tissue)
     signal *= frame.coil(frame.plane(affine, slice_index, np.zeros(2), matrix)) / n
-    return votes.elect(signal)
+    return signal, votes.elect()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Votes:
-    """Sums over the sub-samples of each voxel; a class needs a plurality, a disc its own majority among discs."""
-
-    of_class: npt.NDArray[np.uint8]  # (classes, rows, columns)
-    of_level: npt.NDArray[np.uint8]  # (levels 0..9, rows, columns)
-    t1rho_sum: FloatArray
-    t2_sum: FloatArray
-
-    @classmethod
-    def empty(cls, shape: tuple[int, int]) -> "_Votes":
-        """No votes yet."""
-        return cls(
-            np.zeros((5, *shape), np.uint8),
-            np.zeros((10, *shape), np.uint8),
-            np.zeros(shape, np.float32),
-            np.zeros(shape, np.float32),
-        )
-
-    def add(self, tissue: TissueSlice) -> None:
-        """Count one plane of sub-samples."""
-        classes = CLASS_OF_TISSUE[tissue.tissue]
-        for value in range(5):
-            self.of_class[value] += classes == value
-        for level in np.flatnonzero(np.bincount(tissue.level.ravel(), minlength=10)[1:]) + 1:
-            self.of_level[level] += tissue.level == level
-        self.t1rho_sum[...] += tissue.t1rho_ms
-        self.t2_sum[...] += tissue.t2_ms
-
-    def elect(self, signal: FloatArray) -> _Slice:
-        """The truth of each voxel."""
-        classes = np.argmax(self.of_class, axis=0).astype(np.uint8)
-        half = self.of_class.sum(axis=0)[0, 0] / 2
-        disc = self.of_class[1] >= half
-        classes[disc] = 1
-        classes[(classes == 1) & ~disc] = 0
-        level = np.where(disc, np.argmax(self.of_level, axis=0), 0).astype(np.uint8)
-        count = np.maximum(self.of_class[1], 1)
-        measured = (level >= 1) & (level <= 5)
-        return _Slice(
-            signal=signal,
-            labels=np.where(measured, level, 0).astype(np.uint8),
-            upper_labels=np.where(level > 5, level, 0).astype(np.uint8),
-            classes=classes,
-            t1rho_ms=np.where(measured, self.t1rho_sum / count, np.nan).astype(np.float32),
-            t2_ms=np.where(measured, self.t2_sum / count, np.nan).astype(np.float32),
-        )
-
-
-def _stack_truth(slices: list[_Slice]) -> _Slice:
-    return _Slice(
-        signal=slices[0].signal,
-        labels=np.stack([one.labels for one in slices]),
-        upper_labels=np.stack([one.upper_labels for one in slices]),
-        classes=np.stack([one.classes for one in slices]),
-        t1rho_ms=np.stack([one.t1rho_ms for one in slices]),
-        t2_ms=np.stack([one.t2_ms for one in slices]),
+def _stack_truth(slices: list[VoxelTruth]) -> VoxelTruth:
+    return VoxelTruth(
+        **{name: np.stack([getattr(one, name) for one in slices]) for name in VoxelTruth.__slots__},
     )
 
 
@@ -359,7 +289,7 @@ def _anatomy_image(
     affine = frame.affine(n_slices, slice_spacing_mm, fov_mm, _ANATOMY_MATRIX)
     contrast = fse_contrast(_ANATOMY_ECHO_MS)
     images = np.zeros((n_slices, _ANATOMY_MATRIX, _ANATOMY_MATRIX), np.float32)
-    chosen = _OFFSETS[[0, 3, 4]]
+    chosen = SUBSAMPLES[[0, 3, 4]]
     for k in range(n_slices):
         for index, offset in enumerate(chosen):
             plane = frame.plane(affine, k + (index + 0.5) / len(chosen) - 0.5, offset, _ANATOMY_MATRIX)
@@ -370,85 +300,6 @@ def _anatomy_image(
         images[k] *= mottle(rng, (_ANATOMY_MATRIX, _ANATOMY_MATRIX), cell=4, strength=0.05)
     noise_sd = float(np.percentile(images, 60) / snr)
     return ImageVolume(acquire(images, _ANATOMY_ACQUIRED, noise_sd=noise_sd, rng=rng), affine)
-
-
-def draw_training_slice(
-    rng: np.random.Generator, *, size: int = 256, spacing_mm: float = 0.78125
-) -> tuple[FloatArray, LabelArray]:
-    """One random sagittal slice of a random subject in a random contrast, with the network's classes.
-
-    Returns:
-        image (size, size) float32, arbitrary positive units; classes (size, size) uint8: 0 background, 1 disc,
-        2 vertebral body, 3 sacrum, 4 canal.
-    """
-    anatomy = draw_anatomy(rng, severe=0.08, vacuum=0.4)
-    contrast = random_contrast(rng)
-    thickness_mm = float(rng.uniform(2.0, 6.0))
-    centre, turn = _training_view(rng, anatomy)
-    step = spacing_mm * float(rng.uniform(0.92, 1.08))
-    shape = (size, size)
-    total = np.zeros(shape, np.float32)
-    votes = _Votes.empty(shape)
-    chosen = _OFFSETS[[0, 1, 4, 5]]
-    for index, offset in enumerate(chosen):
-        depth = ((index + 0.5) / len(chosen) - 0.5) * thickness_mm
-        corner = np.array([-depth, 0.0, 0.0])
-        rows, columns = np.array([0.0, 0.0, -step]), np.array([0.0, step, 0.0])
-        corner = corner + (rows + columns) * (-(size - 1) / 2) + rows * offset[0] + columns * offset[1]
-        tissue = rasterise(anatomy, SamplingPlane(centre + turn @ corner, turn @ rows, turn @ columns, shape))
-        total += intensity(tissue, contrast)
-        votes.add(tissue)
-    truth = votes.elect(total[None] / len(chosen))
-    return _disturb(rng, truth.signal[0], truth.classes, step)
-
-
-def _training_view(
-    rng: np.random.Generator, anatomy: LumbarAnatomy
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Where a training slice is centred (body frame) and how it is turned: L5S1 or the top may be cut off."""
-    x = rng.normal(0, 9) if rng.random() < 0.8 else rng.uniform(-27, 27)
-    lowest = anatomy.discs[0].centre_mm[2]
-    if rng.random() < 0.18:  # the sacrum and L5S1 lie partly or wholly below the field of view
-        s = lowest + rng.uniform(90, 150)
-    else:
-        s = lowest + rng.uniform(30, 82)
-    middle = np.mean([disc.centre_mm[1] for disc in anatomy.discs[:6]])
-    p = middle + rng.uniform(-25, 45)
-    turn = Rotation.from_euler("xyz", rng.normal(0, (6.0, 2.5, 2.5)), degrees=True).as_matrix()
-    return np.array([x, p, s]), turn
-
-
-def _disturb(
-    rng: np.random.Generator, image: FloatArray, classes: LabelArray, step_mm: float
-) -> tuple[FloatArray, LabelArray]:
-    """Texture, coil, limited k-space, noise, a field of view smaller than the matrix, display gamma."""
-    size = image.shape[0]
-    image = image * mottle(rng, image.shape[:2], cell=int(rng.integers(2, 5)), strength=float(rng.uniform(0, 0.15)))
-    grid = np.arange(size, dtype=np.float32) * np.float32(step_mm)
-    skin = np.float32(size * step_mm * rng.uniform(0.7, 1.1))
-    image = image * coil_field(
-        skin - grid[None, :],
-        (grid - grid.mean())[:, None],
-        reach_mm=float(rng.uniform(60, 300)),
-        slant=float(rng.uniform(-0.4, 0.4)),
-    )
-    fov_mm = float(rng.uniform(180, 280))
-    fraction = min(size * step_mm / fov_mm, 1.0)
-    phase = float(rng.choice((0.5, 0.625, 0.75, 1.0)))
-    acquired = (max(int(size * fraction), 32), max(int(size * fraction * phase), 32))
-    disc = image[classes == 1]
-    level = float(disc.mean()) if disc.size else float(image.mean())
-    image = acquire(
-        image, acquired, noise_sd=max(level, 1e-3) / float(np.exp(rng.uniform(np.log(8), np.log(70)))), rng=rng
-    )
-    outside = int(size - fov_mm / step_mm) // 2
-    if outside > 0:  # black border around a small field of view
-        image, classes = image.copy(), classes.copy()
-        for array in (image, classes):
-            array[:outside], array[size - outside :] = 0, 0
-            array[:, :outside], array[:, size - outside :] = 0, 0
-    top = max(float(np.percentile(image, 99.5)), 1e-6)
-    return ((image / top) ** np.float32(rng.uniform(0.75, 1.3))).astype(np.float32), classes
 
 
 def _scaled(acquired: tuple[int, int], factor: float) -> tuple[int, int]:

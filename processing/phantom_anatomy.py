@@ -16,7 +16,7 @@ N_DISCS = 9
 
 _DISC_HEIGHT_MM = np.array([8.3, 9.4, 8.8, 7.9, 6.8, 6.2, 5.4, 5.0, 4.8])
 _DISC_HALF_DEPTH_MM = np.array([15.9, 16.7, 16.5, 16.0, 15.6, 15.2, 14.8, 14.4, 14.0])
-_DISC_HALF_WIDTH_MM = np.array([24.5, 25.5, 25.0, 24.0, 23.0, 22.0, 21.0, 20.0, 19.5])
+_DISC_HALF_WIDTH_MM = np.array([22.5, 23.3, 23.0, 22.2, 21.5, 20.5, 19.5, 18.8, 18.2])
 _DISC_WEDGE_DEG = np.array([12.0, 10.0, 8.0, 6.0, 4.0, 1.0, -1.0, -2.0, -2.0])
 _BODY_HEIGHT_MM = np.array([26.5, 27.0, 27.0, 26.5, 26.0, 25.0, 24.0, 23.0, 22.5])
 _BODY_WEDGE_DEG = np.array([8.0, 2.0, 0.0, -1.5, -2.5, -3.0, -3.5, -3.5, -3.5])
@@ -67,6 +67,8 @@ class Disc:
     anterior_annulus_ms: tuple[float, float]
     posterior_annulus_ms: tuple[float, float]
     texture_phase: tuple[float, float, float]
+    waviness: float  # relative unevenness of its height
+    node_mm: tuple[float, float, float]  # Schmorl's node: u, w, depth (negative: downwards, 0: none)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +109,10 @@ class Spot:
 
 @dataclass(frozen=True, slots=True)
 class LumbarAnatomy:
-    """One subject. ``canal_mm`` (points, 4): s ascending, p of the canal's centre, half depth of the sac, spine depth."""
+    """One subject.
+
+    ``canal_mm`` (points, 4): s ascending, p of the canal's centre, half depth of the sac, depth of the spine before it.
+    """
 
     discs: tuple[Disc, ...]
     bodies: tuple[Body, ...]
@@ -123,6 +128,9 @@ class LumbarAnatomy:
     scoliosis_mm: float
     warp_mm: tuple[tuple[float, float, float, float], ...]  # amplitude, wavelength, phase, direction of smooth waves
     end_plate_mm: float
+    muscle_fat: float  # 0..1, fatty streaks of the back muscles
+    bowel: float  # 0..1, how much of the abdomen is not fat
+    grain: tuple[float, ...]  # phases of the muscle and bowel pattern
 
     @property
     def grades(self) -> tuple[int, ...]:
@@ -168,10 +176,10 @@ def _grow(rng: np.random.Generator, variability: Variability) -> LumbarAnatomy:
     discs, bodies = _column(rng, variability, size, lordosis, slope_deg)
     sacrum, sacral_discs = _sacrum(rng, spread, size, slope_deg, discs[0])
     origin = np.array(bodies[2].centre_mm)
-    discs, bodies, sacrum, sacral_discs = (
-        tuple(replace(part, centre_mm=_triple(np.array(part.centre_mm) - origin)) for part in parts)
-        for parts in (discs, bodies, sacrum, sacral_discs)
-    )
+    discs = tuple(replace(part, centre_mm=_triple(np.array(part.centre_mm) - origin)) for part in discs)
+    bodies = tuple(replace(part, centre_mm=_triple(np.array(part.centre_mm) - origin)) for part in bodies)
+    sacrum = tuple(replace(part, centre_mm=_triple(np.array(part.centre_mm) - origin)) for part in sacrum)
+    sacral_discs = tuple(replace(part, centre_mm=_triple(np.array(part.centre_mm) - origin)) for part in sacral_discs)
     return LumbarAnatomy(
         discs=discs,
         bodies=bodies,
@@ -198,6 +206,9 @@ def _grow(rng: np.random.Generator, variability: Variability) -> LumbarAnatomy:
             for _ in range(4)
         ),
         end_plate_mm=float(1.15 + 0.3 * spread * rng.uniform(-1, 1)),
+        muscle_fat=float(rng.uniform(0.05, 0.6)),
+        bowel=float(rng.uniform(0.2, 0.7)),
+        grain=tuple(float(phase) for phase in rng.uniform(0, 2 * np.pi, 6)),
     )
 
 
@@ -290,7 +301,18 @@ def _draw_disc(
         anterior_annulus_ms=_pair(annulus * scale[2] * 0.98),
         posterior_annulus_ms=_pair(annulus * scale[3] * 1.06),
         texture_phase=_triple(rng.uniform(0, 2 * np.pi, 3)),
+        waviness=float(spread * rng.uniform(0, 0.05)),
+        node_mm=_draw_node(rng, spread, variability.healthy, depth),
     )
+
+
+def _draw_node(rng: np.random.Generator, spread: float, healthy: bool, depth: float) -> tuple[float, float, float]:
+    """A Schmorl's node in one disc of eight: where disc tissue sinks into a vertebra."""
+    u, w, size, chance = rng.uniform(-0.5, 0.6) * depth, rng.uniform(-10, 10), rng.uniform(1.5, 4.5), rng.random()
+    up = rng.random() < 0.5
+    if spread == 0 or healthy or chance > 0.12:
+        return 0.0, 0.0, 0.0
+    return float(u), float(w), float(size if up else -size)
 
 
 def _draw_grade(rng: np.random.Generator, variability: Variability, index: int) -> int:

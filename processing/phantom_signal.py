@@ -1,7 +1,7 @@
 """What a scanner would measure of phantom tissue: contrast, decay, coil, k-space and noise.
 
-MAPSS: S(TSL) = M0 exp(-TSL / T1rho) and S(TE) = M0 exp(-TE / T2) share one M0, that of a fat-suppressed spoiled gradient
-echo (the cycled radio-frequency phase removes the T1 recovery term, so two parameters describe the decay).
+MAPSS: S(TSL) = M0 exp(-TSL / T1rho) and S(TE) = M0 exp(-TE / T2) share one M0, that of a fat-suppressed spoiled
+gradient echo (the cycled radio-frequency phase removes the T1 recovery term, so two parameters describe the decay).
 """
 
 from dataclasses import dataclass
@@ -40,8 +40,13 @@ _PROPERTIES = {
     Tissue.VACUUM: (0.00, 0.00, 50.0, 40.0),
     Tissue.POSTERIOR_BONE: (0.30, 0.60, 75.0, 62.0),
     Tissue.VENOUS: (0.42, 0.25, 130.0, 110.0),
+    Tissue.ROOT: (0.60, 0.80, 105.0, 80.0),
 }
 _TABLE = np.array([_PROPERTIES[tissue] for tissue in Tissue], dtype=np.float32)
+#: Fraction of each tissue's signal that comes from fat, which is shifted along the readout.
+FATTY: _Table = np.zeros(len(Tissue), dtype=np.float32)
+FATTY[[Tissue.FAT, Tissue.EPIDURAL_FAT]] = 1.0
+FATTY[[Tissue.MARROW, Tissue.SACRUM, Tissue.POSTERIOR_BONE, Tissue.HAEMANGIOMA, Tissue.MODIC]] = 0.5
 T1RHO_MS: _Table = _TABLE[:, 2]
 T2_MS: _Table = _TABLE[:, 3]
 
@@ -106,7 +111,7 @@ def random_contrast(rng: np.random.Generator) -> Contrast:
 
 def intensity(tissue: TissueSlice, contrast: Contrast) -> FloatArray:
     """Unprepared signal (rows, columns) of tissue samples in a contrast."""
-    signal: FloatArray = contrast.base[tissue.tissue]
+    signal: FloatArray = contrast.base[tissue.tissue].astype(np.float32)
     inside = tissue.tissue == Tissue.DISC
     nucleus = tissue.nucleus[inside]
     value = np.float32(contrast.annulus) + nucleus * np.float32(contrast.nucleus - contrast.annulus)
@@ -128,8 +133,8 @@ def mottle(rng: np.random.Generator, shape: tuple[int, int], *, cell: int, stren
     """A smooth random factor around 1, (rows, columns): ``cell`` is its grain in samples."""
     coarse = rng.standard_normal((shape[0] // cell + 3, shape[1] // cell + 3)).astype(np.float32)
     fine = ndimage.zoom(coarse, cell, order=1, grid_mode=True, mode="nearest")
-    field: FloatArray = (1 + np.float32(strength) * fine[: shape[0], : shape[1]]).astype(np.float32)
-    return np.maximum(field, np.float32(0))
+    field: FloatArray = np.maximum(1 + strength * fine[: shape[0], : shape[1]], 0).astype(np.float32)
+    return field
 
 
 def coil_field(behind_mm: FloatArray, along_mm: FloatArray, *, reach_mm: float, slant: float) -> FloatArray:
@@ -142,8 +147,8 @@ def coil_field(behind_mm: FloatArray, along_mm: FloatArray, *, reach_mm: float, 
         slant: relative change per 100 mm along the body.
     """
     distance = np.maximum(behind_mm, 0) / np.float32(reach_mm)
-    field: FloatArray = (1 + np.float32(slant / 100) * along_mm) / (1 + distance * distance)
-    return field
+    field = (1 + np.float32(slant / 100) * along_mm) / (1 + distance * distance)
+    return field.astype(np.float32)
 
 
 def acquire(

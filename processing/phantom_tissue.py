@@ -42,6 +42,7 @@ class Tissue(IntEnum):
     VACUUM = 19
     POSTERIOR_BONE = 20
     VENOUS = 21  # inferior vena cava and its branches
+    ROOT = 22  # nerve root in a foramen
 
 
 #: Class of the network (0 background, 1 disc, 2 vertebral body, 3 sacrum, 4 canal) of each tissue.
@@ -209,10 +210,11 @@ def _along_canal(anatomy: LumbarAnatomy, s: _Float, column: int) -> _Float:
         values = np.where(fine < table[0, 0], table[0, 1] + 0.8 * (table[0, 0] - fine), values)
     width = 40 if column == 1 else 8  # a canal has no corners
     padded = np.pad(values, width // 2, mode="edge")
-    smooth = np.convolve(padded, np.ones(width + 1) / (width + 1), mode="valid").astype(np.float32)
+    smooth: _Float = np.convolve(padded, np.ones(width + 1) / (width + 1), mode="valid").astype(np.float32)
     index = ((s - np.float32(start)) * np.float32(4)).astype(np.int32)
     np.clip(index, 0, len(smooth) - 1, out=index)
-    return smooth[index]
+    values_there: _Float = smooth[index]
+    return values_there
 
 
 def _behind_axis(anatomy: LumbarAnatomy, points: _Points) -> _Float:
@@ -220,7 +222,8 @@ def _behind_axis(anatomy: LumbarAnatomy, points: _Points) -> _Float:
     centre = _along_canal(anatomy, points.s, 1)
     ahead = _along_canal(anatomy, points.s + np.float32(2), 1)
     slope = (ahead - centre) / np.float32(2)
-    return (points.p - centre) / np.sqrt(1 + slope * slope)
+    behind: _Float = (points.p - centre) / np.sqrt(1 + slope * slope)
+    return behind
 
 
 def _surroundings(anatomy: LumbarAnatomy, points: _Points) -> LabelArray:
@@ -229,9 +232,17 @@ def _surroundings(anatomy: LumbarAnatomy, points: _Points) -> LabelArray:
     depth = _along_canal(anatomy, points.s, 3)
     aside = np.abs(x)
     tissue = np.full(x.shape, Tissue.FAT, np.uint8)
-    streak = np.sin(points.s * np.float32(0.21) + behind * np.float32(0.75) + aside * np.float32(0.3))
+    one, two, three, four, five, six = (np.float32(phase) for phase in anatomy.grain)
+    bend = np.sin(points.s * np.float32(0.043) + behind * np.float32(0.09) + one) * np.float32(2.2)
+    streak = np.sin(points.s * np.float32(0.10) + behind * np.float32(0.43) + x * np.float32(0.11) + bend + two)
+    streak *= np.sin(points.s * np.float32(0.19) - behind * np.float32(0.21) + bend * np.float32(0.6) + three)
     back = (behind > 8) & (aside > 2.5 + 0.05 * behind)
-    tissue[back & (streak < 0.80)] = Tissue.MUSCLE
+    tissue[back & (streak < np.float32(0.95 - 0.75 * anatomy.muscle_fat))] = Tissue.MUSCLE
+    front = behind < -depth - 22
+    loops = np.sin(points.s * np.float32(0.16) + four + bend) * np.sin(points.p * np.float32(0.19) + five - bend)
+    loops += np.float32(0.7) * np.sin((points.s + points.p) * np.float32(0.27) + x * np.float32(0.1) + six)
+    tissue[front & (loops > np.float32(0.9 - anatomy.bowel))] = Tissue.BOWEL
+    tissue[front & (np.abs(loops - np.float32(0.9 - anatomy.bowel)) < 0.10)] = Tissue.MUSCLE  # the wall
     tissue[(behind > 8) & (aside <= 2.5)] = Tissue.CORTEX  # interspinous ligaments
     psoas = (aside > 24) & (behind < 2) & (behind > -depth) & (aside < 62)
     tissue[psoas & (streak < 0.9)] = Tissue.MUSCLE
@@ -297,10 +308,10 @@ def _body_shape(body: Body, near: _Local) -> tuple[_Float, _Float]:
     """Outline value (1 at the wall) and distance in mm beyond the end plates (negative inside)."""
     half = np.float32(body.height_mm / 2)
     v = near.v - np.float32(body.tilt) * near.w
-    upward = np.clip(v / half, -1, 1)
+    upward: _Float = np.clip(v / half, -1, 1)
     lower, upper = body.half_depths_mm
-    depth = np.float32((lower + upper) / 2) + upward * np.float32((upper - lower) / 2)
-    depth = depth * (1 - np.float32(body.waist) * (1 - upward * upward))
+    depth: _Float = np.float32((lower + upper) / 2) + upward * np.float32((upper - lower) / 2)
+    depth *= 1 - np.float32(body.waist) * (1 - upward * upward)
     outline = _cross_section(near.u, near.w, depth, np.float32(body.half_width_mm))
     wedge = np.float32(np.tan(np.deg2rad(body.wedge_deg / 2)))
     rim = np.minimum(outline, 1)
@@ -316,7 +327,7 @@ def _paint_body(body: Body, points: _Points, tissue: LabelArray, *, marrow: Tiss
     near = _local(body.centre_mm, body.angle_deg, points, window)
     outline, beyond = _body_shape(body, near)
     here = tissue[window]
-    wall = np.float32(1 + 1.1 / np.mean(body.half_depths_mm))
+    wall = np.float32(1 + 1.1 / (sum(body.half_depths_mm) / 2))
     here[(outline < wall) & (beyond < 0.9)] = Tissue.CORTEX
     inside = (outline < 1) & (beyond < 0.4)
     here[inside] = marrow
@@ -332,7 +343,7 @@ def _paint_ala(piece: Body, near: _Local, here: LabelArray) -> None:
     """The lateral masses of the sacrum, with the foramina between the pieces."""
     half = np.float32(piece.height_mm / 2)
     aside = np.abs(near.w) - np.float32(piece.half_width_mm * 0.95)
-    shape = (aside / 18) ** 2 + ((near.u - 4) / 13) ** 2 + (near.v / (half + 3)) ** 2
+    shape = (aside / 18) ** 2 + ((near.u - 3) / 14) ** 2 + (near.v / (half + 3)) ** 4
     foramen = (np.abs(near.w) - 14) ** 2 + (near.v + half + 1) ** 2 < 12
     foramen &= near.u > 0
     mass = (shape < 1) & (here != Tissue.SACRUM) & (np.abs(near.w) > 14)
@@ -354,7 +365,7 @@ def _paint_sacral_disc(remnant: RudimentaryDisc, points: _Points, tissue: LabelA
 
 
 def _paint_posterior_elements(body: Body, points: _Points, tissue: LabelArray) -> None:
-    """Pedicles, articular masses, laminae and the spinous process of one vertebra, each an ellipsoid with a dark rim."""
+    """Pedicles, articular masses, laminae and spinous process of one vertebra, each an ellipsoid with a dark rim."""
     window = points.window(body.centre_mm, 72)
     if window is None:
         return
@@ -384,7 +395,7 @@ def _paint_posterior_elements(body: Body, points: _Points, tissue: LabelArray) -
         & (aside < 22)
         & ((near.u - np.float32(back + 4)) ** 2 + (near.v + np.float32(0.45 * half)) ** 2 < 6.5)
     )
-    here[root & (here == Tissue.EPIDURAL_FAT)] = Tissue.NERVE
+    here[root & (here == Tissue.EPIDURAL_FAT)] = Tissue.ROOT
     outside_sac = (here != Tissue.CSF) & (here != Tissue.NERVE)
     here[rim & outside_sac] = Tissue.CORTEX
     here[bone & outside_sac] = Tissue.POSTERIOR_BONE
@@ -422,7 +433,14 @@ def _paint_disc(disc: Disc, end_plate_mm: float, points: _Points, result: Tissue
     rim = np.minimum(outline, np.float32(1.2))
     half = np.float32(disc.height_mm / 2) - np.float32(disc.rim_loss_mm / 2) * rim * rim
     half -= near.u * np.float32(np.tan(np.deg2rad(disc.wedge_deg / 2)))
+    if disc.waviness:
+        wave = np.sin(near.u * np.float32(0.55) + near.w * np.float32(0.3) + np.float32(disc.texture_phase[0]))
+        half *= 1 + np.float32(disc.waviness) * wave
     np.maximum(half, np.float32(0.28 * disc.height_mm / 2), out=half)
+    u, w, sink = disc.node_mm
+    if sink:
+        dent = np.exp(-((near.u - np.float32(u)) ** 2 + (near.w - np.float32(w)) ** 2) / np.float32(10.0))
+        half += np.float32(abs(sink)) * dent * (v * np.float32(sink) > 0)
     height = np.minimum(np.abs(v) / half, np.float32(1.5))
     side = np.clip(1 + np.float32(0.6 * disc.bulge_side) * near.w / np.float32(disc.half_width_mm), 0, 2)
     bulge = np.where(near.u < 0, np.float32(disc.bulge_mm[0]), np.float32(disc.bulge_mm[1]) * side)
