@@ -29,7 +29,7 @@ class FitStatus(IntEnum):
     NO_DECAY = 4  # best fit is flat or rising
     NOT_CONVERGED = 5
     OUT_OF_RANGE = 6  # best fit lies outside 1..1000 ms
-    OUTSIDE_IMAGE = 7  # atlas space only: the voxel lies outside the acquired slices
+    OUTSIDE_IMAGE = 7  # NaN in all echoes: an atlas voxel whose place in the patient was not imaged
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,7 +53,7 @@ def fit_monoexponential(
     """Fit S = S0·exp(-t/T) in every voxel by Levenberg-Marquardt (Iriondo 2020, Methods).
 
     The rate R = 1/T is the parameter, steps are damped by Marquardt's scaling, and the start is the log-linear fit
-    weighted with the squared signal. Least squares on magnitude signal overestimates T when SNR is low, as every plain fit does.
+    weighted with the squared signal. Like every plain least-squares fit of magnitudes it overestimates T at low SNR.
 
     Args:
         signal: (echoes, ...), any units.
@@ -132,6 +132,7 @@ def _usable(signal: _Float64) -> LabelArray:
     with np.errstate(invalid="ignore"):
         status[(signal[0] <= 0) | ((signal > 0).sum(axis=0) < 2)] = FitStatus.NO_SIGNAL
     status[~np.isfinite(signal).all(axis=0)] = FitStatus.NON_FINITE_SIGNAL
+    status[np.isnan(signal).all(axis=0)] = FitStatus.OUTSIDE_IMAGE
     return status
 
 
