@@ -141,7 +141,7 @@ def _tune_socket(event: evt.Event) -> None:
 
 def _check_address(event: evt.Event, peers: tuple[Peer, ...]) -> None:
     """Reject a configured AE title that calls from another host than the configured one (PS3.8 9.3.4)."""
-    calling = event.assoc.requestor.ae_title.strip()
+    calling = event.assoc.requestor.primitive.calling_ae_title.strip()  # requestor.ae_title is not set yet
     hosts = [peer.host for peer in peers if peer.ae_title == calling]
     if not hosts or None in hosts:
         return  # an unknown title is rejected by require_calling_aet
@@ -162,7 +162,7 @@ def _addresses(host: str) -> set[str]:
 def _note_rejection(event: evt.Event) -> None:
     _log.warning(
         "association rejected",
-        extra={"calling_ae": event.assoc.requestor.ae_title.strip(), "address": event.assoc.requestor.address},
+        extra={"calling_ae": event.assoc.requestor.primitive.calling_ae_title.strip(), "address": event.assoc.requestor.address},
     )
 
 
