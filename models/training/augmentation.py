@@ -90,7 +90,8 @@ def change_contrast(rng: np.random.Generator, image: FloatArray, allowed: LabelA
         image = _unit_range(image)
     draw = rng.random()
     if draw < 0.35:
-        return np.power(image, np.float32(np.exp(rng.normal(0, 0.35))), dtype=np.float32)
+        powered: FloatArray = np.power(image, np.float32(np.exp(rng.normal(0, 0.35))))
+        return powered
     if draw < 0.65:  # a monotone curve
         knots = np.concatenate([[0.0], np.cumsum(rng.uniform(0.2, 1.0, 5))])
         return np.interp(image, np.linspace(0, 1, 6), knots / knots[-1]).astype(np.float32)
