@@ -24,7 +24,7 @@ def map_role(quantity: Quantity) -> str:
     return f"pmap-{quantity.value.lower()}"
 
 
-def write_map(result: ExamResult, source: SourceExam, quantity: Quantity) -> ParametricMap:
+def map_object(result: ExamResult, source: SourceExam, quantity: Quantity) -> ParametricMap:
     """The native map of one quantity as a Parametric Map; 0 where there is no value (the object has no NaN).
 
     Frames ascend along row direction x column direction, as dcmqi and OHIF take for granted.

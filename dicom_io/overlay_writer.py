@@ -15,7 +15,7 @@ from processing.results import ExamResult
 SERIES_NUMBER = 9005
 
 
-def write_overlay(result: ExamResult, source: SourceExam, picture: npt.NDArray[np.uint8]) -> SCImage:
+def overlay_object(result: ExamResult, source: SourceExam, picture: npt.NDArray[np.uint8]) -> SCImage:
     """The picture, (rows, columns, 3) uint8 sRGB, as a Secondary Capture of the source's study.
 
     The picture must not show who the patient is: Burned In Annotation is NO.

@@ -17,7 +17,7 @@ from processing.results import DiscMeasurement, ExamResult, Level, Region
 SERIES_NUMBER = 9004
 
 
-def write_report(result: ExamResult, source: SourceExam, segmentation: Segmentation) -> sr.Comprehensive3DSR:
+def report_object(result: ExamResult, source: SourceExam, segmentation: Segmentation) -> sr.Comprehensive3DSR:
     """The measurements of a result; each group refers to its disc's segment in ``segmentation``.
 
     One group per disc and region: mean, SD and median in ms, voxels used and excluded, and the whole disc's volume in

@@ -15,7 +15,7 @@ from processing.results import DiscMask, ExamResult, Level
 SERIES_NUMBER = 9001
 
 
-def write_segmentation(result: ExamResult, source: SourceExam) -> Segmentation:
+def segmentation_object(result: ExamResult, source: SourceExam) -> Segmentation:
     """The discs of a result as a Segmentation: BINARY, segment n is the nth level found, from below.
 
     Every segment has a tracking UID that stays the same for this disc of this patient.

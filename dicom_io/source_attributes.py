@@ -9,7 +9,7 @@ from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
-from pydicom.valuerep import DA, TM
+from pydicom.valuerep import DA, DT, TM
 
 from dicom_io.sources import SourceExam
 from dicom_io.uids import result_uid
@@ -161,6 +161,9 @@ def _date(dataset: Dataset, moment: datetime) -> None:
     for stem in ("InstanceCreation", "Series", "Content"):
         setattr(dataset, f"{stem}Date", day)
         setattr(dataset, f"{stem}Time", clock)
+    for item in dataset.get("ContributingEquipmentSequence", ()):
+        if "ContributionDateTime" in item:  # highdicom's own entry
+            item.ContributionDateTime = DT(moment)
 
 
 def _name_dimensions(dataset: Dataset, uid: UID) -> None:

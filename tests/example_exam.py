@@ -4,14 +4,16 @@ Nothing about it is symmetric: discs lie off centre in every direction, each has
 voxel, and rows, columns and slices differ in number and spacing, so that any flip or swap of axes is seen.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
+from scipy.spatial.transform import Rotation
 
 from dicom_io.sources import SourceExam
+from dicom_io.volume_reader import ExamImages
 from processing.refusal import Reason, ReasonCode
 from processing.results import (
     Alignment,
@@ -32,31 +34,28 @@ from processing.results import (
 SHAPE = (7, 96, 80)
 SPACING_MM = (4.0, 1.5, 1.25)
 FIRST_POSITION_MM = (17.0, -41.0, 63.0)
+STRAIGHT = np.eye(3)
+#: Oblique about all three axes, about as a technologist tilts a sagittal stack.
+OBLIQUE = Rotation.from_euler("xyz", (7, -11, 5), degrees=True).as_matrix()
 TIMES_MS = {Quantity.T1RHO: (0.0, 10.0, 40.0, 80.0), Quantity.T2: (0.0, 12.8, 25.7, 51.4)}
 PRODUCED_AT = datetime(2026, 3, 14, 9, 26, 53, 589793, UTC)
 STUDY_UID, SERIES_UID, FRAME_UID = "1.2.826.0.1.3680043.10.1", "1.2.826.0.1.3680043.10.1.1", "1.2.826.0.1.3680043.10.2"
 
 
-@dataclass(frozen=True)
-class ExampleImages:
-    """What the volume reader gives, as far as the result files need it."""
-
-    source: SourceExam
-    protocols: tuple[str, ...] = ("ge-mapss",)
-
-
-def affine() -> np.ndarray:
-    """Sagittal: slices to the right, rows to inferior, columns to posterior."""
+def affine(rotation: np.ndarray = STRAIGHT) -> np.ndarray:
+    """Sagittal: slices to the right, rows to inferior, columns to posterior; then rotated about the first voxel."""
     matrix = np.eye(4)
     matrix[:3, 0] = (-SPACING_MM[0], 0, 0)
     matrix[:3, 1] = (0, 0, -SPACING_MM[1])
     matrix[:3, 2] = (0, SPACING_MM[2], 0)
+    matrix[:3, :3] = rotation @ matrix[:3, :3]
     matrix[:3, 3] = FIRST_POSITION_MM
     return matrix
 
 
-def header(slice_index: int, time_ms: float, number: int) -> Dataset:
+def header(slice_index: int, time_ms: float, number: int, rotation: np.ndarray = STRAIGHT) -> Dataset:
     """One MR image's header, valid in dciodvfy's eyes once it has pixels."""
+    grid = affine(rotation)
     image = Dataset()
     image.file_meta = FileMetaDataset()
     image.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
@@ -90,8 +89,8 @@ def header(slice_index: int, time_ms: float, number: int) -> Dataset:
     image.StudyInstanceUID, image.SeriesInstanceUID, image.FrameOfReferenceUID = STUDY_UID, SERIES_UID, FRAME_UID
     image.StudyID, image.SeriesNumber, image.InstanceNumber = "815", 4, number
     image.PositionReferenceIndicator = ""
-    image.ImageOrientationPatient = [0, 1, 0, 0, 0, -1]
-    image.ImagePositionPatient = [FIRST_POSITION_MM[0] - SPACING_MM[0] * slice_index, *FIRST_POSITION_MM[1:]]
+    image.ImageOrientationPatient = _decimals([*grid[:3, 2] / SPACING_MM[2], *grid[:3, 1] / SPACING_MM[1]])
+    image.ImagePositionPatient = _decimals(grid[:3, 3] + grid[:3, 0] * slice_index)
     image.SamplesPerPixel, image.PhotometricInterpretation = 1, "MONOCHROME2"
     image.Rows, image.Columns = SHAPE[1:]
     image.PixelSpacing = [SPACING_MM[1], SPACING_MM[2]]
@@ -100,16 +99,21 @@ def header(slice_index: int, time_ms: float, number: int) -> Dataset:
     return image
 
 
-def source_exam() -> SourceExam:
+def _decimals(numbers: Iterable[float]) -> list[str]:
+    """Decimal strings as scanners write them, at most 16 characters."""
+    return [f"{number:.9f}" for number in numbers]
+
+
+def source_exam(rotation: np.ndarray = STRAIGHT) -> SourceExam:
     """Seven slices at seven times, in one series."""
     times_ms = sorted({*TIMES_MS[Quantity.T1RHO], *TIMES_MS[Quantity.T2]})
     images = tuple(
-        header(k, time_ms, 1 + k * len(times_ms) + echo)
+        header(k, time_ms, 1 + k * len(times_ms) + echo, rotation)
         for k in range(SHAPE[0])
         for echo, time_ms in enumerate(times_ms)
     )
     grid = tuple(image for image in images if image.EchoTime == 0)
-    return SourceExam(grid, images, affine())
+    return SourceExam(grid, images, affine(rotation))
 
 
 def disc_levels(levels: tuple[Level, ...] = tuple(Level)[:5]) -> np.ndarray:
@@ -226,3 +230,8 @@ def exam_result(levels: tuple[Level, ...] = tuple(Level)[:5], *, with_maps: bool
         },
         produced_at=PRODUCED_AT,
     )
+
+
+def exam_images(result: ExamResult) -> ExamImages:
+    """What the volume reader gives, as far as the result files need it."""
+    return ExamImages(result.background, (), ("ge-mapss",), source_exam())

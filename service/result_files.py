@@ -1,0 +1,213 @@
+"""The files of an analysed exam, as a person or a script opens them: result.json, discs.csv, qc.png, dicom/*.dcm."""
+
+import csv
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from matplotlib.image import imsave
+
+from dicom_io.result_objects import WrittenObject, write_objects
+from dicom_io.volume_reader import ExamImages
+from processing.display import RESEARCH_USE_ONLY
+from processing.montage import draw_montage
+from processing.refusal import Reason
+from processing.results import DiscMeasurement, ExamResult, Level, Quantity, Region, Verdict
+from service.refusal_file import refusal_document
+
+#: Name and version of the format of ``result.json``; described in ``service/result_schema.json``.
+RESULT_SCHEMA = "discnode.result/1"
+
+_CSV_COLUMNS = (
+    *("level", "region", "quantity", "mean_ms", "sd_ms", "median_ms", "n", "n_excluded", "volume_mm3", "use"),
+)
+_OUR_FILES = ("result.json", "discs.csv", "qc.png", "dicom")
+_KEYS = {Quantity.T1RHO: "t1rho_ms", Quantity.T2: "t2_ms"}
+_TIMES_KEYS = {Quantity.T1RHO: "t1rho_times_ms", Quantity.T2: "t2_times_ms"}
+
+
+@dataclass(frozen=True, slots=True)
+class ResultSummary:
+    """What was written. Paths of ``objects`` are relative to the result's folder."""
+
+    status: Verdict
+    reasons: tuple[Reason, ...]
+    objects: tuple[WrittenObject, ...]
+
+
+class HasSeries(Protocol):
+    """Anything that tells which series it is of."""
+
+    @property
+    def series_uid(self) -> str:
+        """SeriesInstanceUID."""
+
+
+def write_result(result: ExamResult, images: ExamImages, folder: Path) -> ResultSummary:
+    """Write everything about one exam into ``folder``, which appears whole or not at all.
+
+    What an earlier analysis left there is replaced; other files in it stay.
+
+    Raises:
+        ValueError: the result has no disc.
+        OSError: the folder cannot be written.
+    """
+    with _whole_folder(folder) as partial:
+        picture = draw_montage(result)
+        imsave(partial / "qc.png", picture, metadata={"Comment": RESEARCH_USE_ONLY, "Software": "discnode"})
+        objects = write_objects(result, images.source, picture, partial)
+        _write_csv(partial / "discs.csv", result)
+        _write_json(partial / "result.json", result_document(result, images, objects))
+    return ResultSummary(result.verdict, result.reasons, objects)
+
+
+def write_refusal(reasons: Sequence[Reason], inputs: Iterable[HasSeries], folder: Path) -> ResultSummary:
+    """Write the ``result.json`` of an exam that could not be measured: why, and which series it was."""
+    series_uids = sorted({one.series_uid for one in inputs})
+    with _whole_folder(folder) as partial:
+        document = refusal_document(reasons, series_uids) | {"use": RESEARCH_USE_ONLY}
+        _write_json(partial / "result.json", document)
+    return ResultSummary(Verdict.REFUSED, tuple(reasons), ())
+
+
+def result_document(result: ExamResult, images: ExamImages, objects: Sequence[WrittenObject]) -> dict[str, Any]:
+    """The content of ``result.json`` (:data:`RESULT_SCHEMA`). It says nothing about who the patient is."""
+    times = {key: list(result.times_ms.get(quantity, ())) for quantity, key in _TIMES_KEYS.items()}
+    protocol = ", ".join(images.protocols)
+    return {
+        "schema": RESULT_SCHEMA,
+        "use": RESEARCH_USE_ONLY,
+        "status": result.verdict.value,
+        "reasons": [{"code": reason.code.value, "detail": reason.detail} for reason in result.reasons],
+        "produced_at": result.produced_at.isoformat(),
+        "inputs": [{"series_uid": uid, "protocol": protocol, **times} for uid in images.source.series_uids],
+        "discs": [_disc(result, level) for level in result.mask.found] if result.mask else [],
+        "objects": [
+            {
+                "kind": one.kind.value,
+                "path": one.path.as_posix(),
+                "sop_class_uid": one.sop_class_uid,
+                "sop_instance_uid": one.sop_instance_uid,
+            }
+            for one in objects
+        ],
+        "timings_s": dict(result.timings_s),
+        "versions": dict(result.versions),
+    }
+
+
+def _disc(result: ExamResult, level: Level) -> dict[str, Any]:
+    rows = {(row.region, row.quantity): row for row in result.measurements if row.level is level}
+    return {
+        "level": level.name,
+        "volume_mm3": _number(result.volumes_mm3.get(level)),
+        **_statistics(rows, Region.WHOLE_DISC),
+        "regions": {region.value: _statistics(rows, region) for region in Region if region is not Region.WHOLE_DISC},
+        "registration": _registration(result, level),
+    }
+
+
+def _statistics(rows: Mapping[tuple[Region, Quantity], DiscMeasurement], region: Region) -> dict[str, Any]:
+    """Both quantities of one region; an empty object where nothing was measured."""
+    return {key: _values(rows.get((region, quantity))) for quantity, key in _KEYS.items()}
+
+
+def _values(row: DiscMeasurement | None) -> dict[str, Any]:
+    if row is None:
+        return {}
+    return {
+        "mean": _number(row.mean_ms),
+        "sd": _number(row.sd_ms),
+        "median": _number(row.median_ms),
+        "n": row.n,
+        "n_excluded": row.n_excluded,
+        "excluded": dict(row.excluded),
+    }
+
+
+def _registration(result: ExamResult, level: Level) -> dict[str, Any]:
+    for disc in result.registered:
+        if disc.alignment.level is level:
+            return {
+                "dice": _number(disc.alignment.dice),
+                "sd_jacobian": _number(disc.alignment.sd_jacobian),
+                "min_jacobian": _number(disc.alignment.min_jacobian),
+            }
+    return {}
+
+
+def _number(value: float | None) -> float | None:
+    """A JSON number with six decimals; null for what does not exist (JSON has no NaN)."""
+    return round(float(value), 6) if value is not None and math.isfinite(value) else None
+
+
+def _write_json(path: Path, document: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _write_csv(path: Path, result: ExamResult) -> None:
+    """One row per level, region and quantity. The volume stands with the whole disc, also where nothing was fitted."""
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, _CSV_COLUMNS, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(row | {"use": RESEARCH_USE_ONLY.lower()} for row in _csv_rows(result))
+
+
+def _csv_rows(result: ExamResult) -> Iterator[dict[str, Any]]:
+    for level in result.mask.found if result.mask else ():
+        volume = {"volume_mm3": _number(result.volumes_mm3.get(level))}
+        measured = [row for row in result.measurements if row.level is level]
+        if not measured:
+            yield {"level": level.name, "region": Region.WHOLE_DISC.value, **volume}
+        for row in measured:
+            numbers = {"mean_ms": row.mean_ms, "sd_ms": row.sd_ms, "median_ms": row.median_ms}
+            yield {
+                "level": level.name,
+                "region": row.region.value,
+                "quantity": row.quantity.value,
+                **{name: _number(value) for name, value in numbers.items()},
+                "n": row.n,
+                "n_excluded": row.n_excluded,
+                **(volume if row.region is Region.WHOLE_DISC else {}),
+            }
+
+
+@contextmanager
+def _whole_folder(folder: Path) -> Iterator[Path]:
+    """A new folder beside ``folder`` that takes its place when the block is done, and vanishes when it fails.
+
+    Where ``folder`` already holds something, our files in it are replaced, ``result.json`` last: whoever finds that
+    file finds the rest.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
+    partial.chmod(0o755)  # mkdtemp's 0700 would hide the results from their readers
+    try:
+        yield partial
+        try:
+            os.replace(partial, folder)  # works for an empty folder, too
+        except OSError:
+            if not folder.is_dir():
+                raise
+            _replace_our_files(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _replace_our_files(partial: Path, folder: Path) -> None:
+    for name in _OUR_FILES:
+        old = folder / name
+        if old.is_dir():
+            shutil.rmtree(old)
+        else:
+            old.unlink(missing_ok=True)
+    for name in reversed(_OUR_FILES):
+        if (partial / name).exists():
+            os.replace(partial / name, folder / name)

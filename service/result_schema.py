@@ -1,0 +1,118 @@
+"""The format of ``result.json``, published as JSON Schema in ``result_schema.json`` beside this file.
+
+``python -m service.result_schema`` prints the schema. Changes that break a reader get a new number in the name.
+"""
+
+import json
+import sys
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from config.settings import ObjectKind
+from processing.refusal import ReasonCode
+from processing.results import Verdict
+
+Uid = Annotated[str, Field(pattern=r"^[0-9.]{1,64}$")]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class _Empty(_Part):
+    """An empty object: nothing was measured."""
+
+
+class ReasonEntry(_Part):
+    """Why the exam was refused, or what is to be checked."""
+
+    code: ReasonCode
+    detail: str = Field(description="For a person; never holds a patient's identity")
+
+
+class InputEntry(_Part):
+    """One series that was measured, or refused. A refused series has no protocol and no times."""
+
+    series_uid: Uid
+    protocol: str | None = Field(None, description="Name of the protocol card")
+    t1rho_times_ms: tuple[float, ...] = Field((), description="Spin-lock times; empty without T1rho")
+    t2_times_ms: tuple[float, ...] = Field((), description="Echo preparation times; empty without T2")
+
+
+class Statistics(_Part):
+    """Relaxation time over the voxels of a region, in ms. mean, sd and median are null where no voxel has a value."""
+
+    mean: float | None
+    sd: float | None
+    median: float | None
+    n: int = Field(ge=0, description="Voxels with a value")
+    n_excluded: int = Field(ge=0, description="Voxels of the region without a value")
+    excluded: dict[str, int] = Field({}, description="Reason of exclusion -> voxels")
+
+
+class RegionEntry(_Part):
+    """T1rho and T2 of a region; empty where not measured."""
+
+    t1rho_ms: Statistics | _Empty
+    t2_ms: Statistics | _Empty
+
+
+class Regions(_Part):
+    """Parts of a disc, as the atlas divides it."""
+
+    nucleus: RegionEntry
+    anterior_annulus: RegionEntry
+    posterior_annulus: RegionEntry
+
+
+class Registration(_Part):
+    """How well the disc was registered to its atlas disc."""
+
+    dice: float | None
+    sd_jacobian: float | None = Field(description="SD of det J over the atlas disc")
+    min_jacobian: float | None = Field(description="Minimum of det J; below 0 means folding")
+
+
+class DiscEntry(RegionEntry):
+    """One disc. t1rho_ms and t2_ms are those of the whole disc."""
+
+    level: Literal["L5S1", "L4L5", "L3L4", "L2L3", "L1L2", "T12L1"]
+    volume_mm3: float | None
+    regions: Regions
+    registration: Registration | _Empty = Field(description="Empty where the disc was not registered")
+
+
+class ObjectEntry(_Part):
+    """One DICOM object that was made."""
+
+    kind: ObjectKind
+    path: str = Field(description="Relative to the folder of this file, with forward slashes")
+    sop_class_uid: Uid
+    sop_instance_uid: Uid
+
+
+class ResultDocument(_Part):
+    """The result of one exam. For research use only."""
+
+    format: Literal["discnode.result/1"] = Field("discnode.result/1", alias="schema")
+    use: Literal["Research use only"] = "Research use only"
+    status: Verdict
+    reasons: tuple[ReasonEntry, ...]
+    produced_at: datetime | None = Field(None, description="Time that stands in the DICOM objects; absent when refused")
+    inputs: tuple[InputEntry, ...]
+    discs: tuple[DiscEntry, ...] = Field(description="From below: L5S1 first")
+    objects: tuple[ObjectEntry, ...]
+    timings_s: dict[str, float] = Field(description="Step -> wall seconds")
+    versions: dict[str, str] = Field(description="Software, weights, settings and protocol that made the result")
+
+
+def schema_text() -> str:
+    """The JSON Schema (draft 2020-12) of ``result.json``."""
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": "discnode.result/1"}
+    return json.dumps(schema | ResultDocument.model_json_schema(by_alias=True), indent=2, ensure_ascii=False) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(schema_text())

@@ -1,0 +1,367 @@
+"""DICOM outputs: what they hold, that they keep the source's identity, and that writing twice gives the same bytes."""
+
+import dataclasses
+from datetime import timedelta
+from io import BytesIO
+
+import example_exam
+import highdicom
+import numpy as np
+import pytest
+from pydicom import Dataset, dcmread
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from scipy.ndimage import center_of_mass
+
+from config.settings import ObjectKind
+from dicom_io.map_writer import map_object
+from dicom_io.overlay_writer import overlay_object
+from dicom_io.report_writer import report_object
+from dicom_io.result_objects import write_objects
+from dicom_io.segmentation_writer import segmentation_object
+from dicom_io.source_attributes import PATIENT_STUDY_KEYWORDS
+from dicom_io.sources import SourceExam
+from processing.display import LEVEL_COLOURS
+from processing.results import ExamResult, Level, Quantity, Region
+
+PICTURE = np.random.default_rng(1).integers(0, 256, (50, 70, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def result() -> ExamResult:
+    return example_exam.exam_result()
+
+
+@pytest.fixture(scope="module")
+def source() -> SourceExam:
+    return example_exam.source_exam()
+
+
+@pytest.fixture(scope="module")
+def objects(result, source) -> dict[str, Dataset]:
+    segmentation = segmentation_object(result, source)
+    return {
+        "seg": segmentation,
+        "T1rho": map_object(result, source, Quantity.T1RHO),
+        "T2": map_object(result, source, Quantity.T2),
+        "sr": report_object(result, source, segmentation),
+        "overlay": overlay_object(result, source, PICTURE),
+    }
+
+
+def stored(dataset: Dataset) -> Dataset:
+    """The object as another program reads it."""
+    stream = BytesIO()
+    dataset.save_as(stream, enforce_file_format=True)
+    stream.seek(0)
+    return dcmread(stream)
+
+
+# ---- identity and reproducibility
+
+
+def test_writing_twice_gives_the_same_bytes(result, source, tmp_path):
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+    first = write_objects(result, source, PICTURE, tmp_path / "first")
+    second = write_objects(example_exam.exam_result(), example_exam.source_exam(), PICTURE, tmp_path / "second")
+    assert [one.kind for one in first] == [*(ObjectKind.SEG, ObjectKind.PMAP, ObjectKind.PMAP), *("sr", "overlay")]
+    for one, two in zip(first, second, strict=True):
+        assert one == two
+        assert (tmp_path / "first" / one.path).read_bytes() == (tmp_path / "second" / two.path).read_bytes()
+
+
+def test_every_object_is_a_series_of_its_own(objects):
+    assert len({one.SOPInstanceUID for one in objects.values()}) == 5
+    assert len({one.SeriesInstanceUID for one in objects.values()}) == 5
+    assert len({one.SeriesNumber for one in objects.values()}) == 5
+
+
+def test_patient_study_and_trial_equal_the_source(objects, source):
+    header = source.grid_instances[0]
+    for name, made in objects.items():
+        read = stored(made)
+        for keyword in PATIENT_STUDY_KEYWORDS:
+            assert read.get(keyword) == header.get(keyword), (name, keyword)
+        assert read.ClinicalTrialCoordinatingCenterName == "Core lab"
+        assert read.SpecificCharacterSet == "ISO_IR 100"
+
+
+def test_the_keywords_of_the_patient_and_study_modules_exist():
+    assert [keyword for keyword in PATIENT_STUDY_KEYWORDS if tag_for_keyword(keyword) is None] == []
+    assert len(set(PATIENT_STUDY_KEYWORDS)) == len(PATIENT_STUDY_KEYWORDS)
+
+
+@pytest.mark.parametrize("implicit", [False, True])
+def test_odd_patient_values_are_carried_over_as_they_stand(result, implicit):
+    """Real headers break rules: they must come out as they went in, not stop the writer or be repaired."""
+    odd = {
+        **{"PatientSex": b"X ", "PatientBirthDate": b"1979", "PatientAge": b"46", "PatientWeight": b"61,5"},
+        **{"StudyTime": b"8:30", "StudyID": b"A" * 30},
+    }
+    instances = []
+    for image in example_exam.source_exam().grid_instances:
+        image.PatientName = ""
+        del image.AccessionNumber
+        for keyword, value in odd.items():
+            tag = Tag(tag_for_keyword(keyword))
+            image[keyword] = RawDataElement(tag, dictionary_VR(tag), len(value), value, 0, implicit, True)
+        image.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
+        stream = BytesIO()
+        image.save_as(stream, enforce_file_format=True)
+        stream.seek(0)
+        instances.append(dcmread(stream))
+    source = SourceExam(tuple(instances), tuple(instances), example_exam.affine())
+    segmentation = segmentation_object(result, source)
+    for made in (segmentation, report_object(result, source, segmentation), overlay_object(result, source, PICTURE)):
+        read = stored(made)
+        for keyword, value in odd.items():
+            assert read.get_item(keyword).value.rstrip() == value.rstrip(), keyword
+        assert (read.PatientName, read.AccessionNumber) == ("", "")
+
+
+def test_times_stand_in_the_time_zone_of_the_source(result):
+    source = example_exam.source_exam()
+    for image in source.grid_instances:
+        image.TimezoneOffsetFromUTC = "-0730"
+    made = segmentation_object(result, source)
+    assert made.TimezoneOffsetFromUTC == "-0730"
+    for stem in ("InstanceCreation", "Series", "Content"):
+        assert made[f"{stem}Date"].value.isoformat() == "2026-03-14"
+        assert made[f"{stem}Time"].value.isoformat() == "01:56:53.589793"
+
+
+def test_times_are_those_of_the_result_not_of_the_clock(objects):
+    for made in objects.values():
+        assert (str(made.ContentDate), str(made.ContentTime)) == ("20260314", "092653.589793")
+
+
+def test_every_object_says_research_use_only(objects):
+    for made in objects.values():
+        assert "Research use only" in made.SeriesDescription
+        assert len(made.SeriesDescription) <= 64
+    assert "Research use only" in objects["seg"].ContentDescription
+    assert objects["T2"].ContentQualification == "RESEARCH"
+    assert objects["overlay"].ImageComments == "Research use only"
+
+
+def test_every_image_output_names_the_lumbar_spine_and_no_side(objects):
+    for name in ("seg", "T1rho", "T2", "overlay"):
+        assert objects[name].BodyPartExamined == "LSPINE"
+        assert "Laterality" not in objects[name]
+
+
+def test_a_disc_is_followed_through_visits_but_not_into_another_patient(result, source):
+    def tracking(exam: SourceExam) -> dict[str, str]:
+        return {one.SegmentLabel: one.TrackingUID for one in segmentation_object(result, exam).SegmentSequence}
+
+    other_visit, other_patient, anonymous, anonymous_too = (example_exam.source_exam() for _ in range(4))
+    for exam, study, patient in (
+        (other_visit, "1.2.9", "P-0815"),
+        (other_patient, "1.2.9", "P-0816"),
+        (anonymous, "1.2.8", ""),
+        (anonymous_too, "1.2.9", ""),
+    ):
+        for image in exam.all_instances:
+            image.StudyInstanceUID, image.PatientID = study, patient
+    assert tracking(source) == tracking(other_visit)
+    sets = [set(tracking(exam).values()) for exam in (source, other_patient, anonymous, anonymous_too)]
+    assert len(set.union(*sets)) == 20
+
+
+# ---- segmentation
+
+
+def test_segments_hold_the_discs_in_their_place(objects, result):
+    read = highdicom.seg.Segmentation.from_dataset(stored(objects["seg"]))
+    volume = read.get_volume(combine_segments=True, relabel=False)
+    assert [segment.SegmentLabel for segment in read.SegmentSequence] == [
+        *("L5/S1 disc", "L4/L5 disc", "L3/L4 disc", "L2/L3 disc", "L1/L2 disc")
+    ]
+    for level in Level:
+        inside = result.mask.levels == level
+        assert (volume.array == level).sum() == inside.sum()
+        if inside.any():
+            truth = example_exam.affine() @ [*center_of_mass(inside), 1]
+            np.testing.assert_allclose(volume.affine @ [*center_of_mass(volume.array == level), 1], truth, atol=1e-9)
+
+
+def test_segments_are_numbered_without_gaps_when_a_level_is_missing(source):
+    result = example_exam.exam_result((Level.L4L5, Level.L2L3))
+    read = highdicom.seg.Segmentation.from_dataset(stored(segmentation_object(result, source)))
+    assert [(one.SegmentNumber, one.SegmentLabel) for one in read.SegmentSequence] == [
+        (1, "L4/L5 disc"),
+        (2, "L2/L3 disc"),
+    ]
+    sizes = [int((read.get_volume(combine_segments=True, relabel=False).array == number).sum()) for number in (1, 2)]
+    assert sizes == [int((result.mask.levels == level).sum()) for level in (Level.L4L5, Level.L2L3)]
+
+
+def test_segments_have_colour_algorithm_and_source_images(objects, source):
+    made = objects["seg"]
+    for segment, level in zip(made.SegmentSequence, Level, strict=False):
+        colour = highdicom.color.CIELabColor.from_dicom_value(segment.RecommendedDisplayCIELabValue)
+        np.testing.assert_allclose(colour.to_rgb(), LEVEL_COLOURS[level], atol=1)
+        assert segment.SegmentAlgorithmType == "AUTOMATIC"
+        assert segment.SegmentationAlgorithmIdentificationSequence[0].AlgorithmName == "cfcm-lumbar"
+    grid = {str(image.SOPInstanceUID) for image in source.grid_instances}
+    assert {
+        str(one.ReferencedSOPInstanceUID) for one in made.ReferencedSeriesSequence[0].ReferencedInstanceSequence
+    } <= grid
+
+
+def test_a_result_without_a_disc_has_no_segmentation(source):
+    result = example_exam.exam_result(())
+    with pytest.raises(ValueError, match="without a disc"):
+        segmentation_object(result, source)
+
+
+# ---- maps
+
+
+@pytest.mark.parametrize("quantity", list(Quantity))
+def test_map_frames_ascend_along_the_normal_and_hold_milliseconds(objects, result, quantity):
+    """dcmqi and OHIF take frame k for slice k along row direction x column direction."""
+    read = stored(objects[quantity.value])
+    groups = read.PerFrameFunctionalGroupsSequence
+    positions = np.array([group.PlanePositionSequence[0].ImagePositionPatient for group in groups], float)
+    grid = example_exam.affine()
+    np.testing.assert_allclose(positions, [grid[:3, 3] + k * grid[:3, 0] for k in range(len(groups))], atol=1e-9)
+    assert [group.FrameContentSequence[0].DimensionIndexValues for group in groups] == list(range(1, len(groups) + 1))
+    truth = np.nan_to_num(result.maps[quantity].time_ms, nan=0.0)
+    np.testing.assert_array_equal(read.pixel_array, truth)
+    assert np.isfinite(read.pixel_array).all()
+    for k, group in enumerate(groups):
+        image = group.DerivationImageSequence[0].SourceImageSequence[0]
+        assert image.ReferencedSOPInstanceUID == example_exam.source_exam().grid_instances[k].SOPInstanceUID
+
+
+def test_map_says_what_it_holds_and_in_which_unit(objects):
+    for name, code in (("T1rho", ("T1RHO", "99DISCNODE")), ("T2", ("113065", "DCM"))):
+        made = objects[name]
+        mapping = made.SharedFunctionalGroupsSequence[0].RealWorldValueMappingSequence[0]
+        assert (mapping.RealWorldValueSlope, mapping.RealWorldValueIntercept) == (1.0, 0.0)
+        assert mapping.MeasurementUnitsCodeSequence[0].CodeValue == "ms"
+        concept = mapping.QuantityDefinitionSequence[0].ConceptCodeSequence[0]
+        assert (concept.CodeValue, concept.CodingSchemeDesignator) == code
+        assert (made.Modality, made.BitsAllocated) == ("MR", 32)
+    assert objects["T1rho"].CodingSchemeIdentificationSequence[0].CodingSchemeDesignator == "99DISCNODE"
+    anatomy = objects["T2"].SharedFunctionalGroupsSequence[0].FrameAnatomySequence[0]
+    assert (anatomy.FrameLaterality, anatomy.AnatomicRegionSequence[0].CodeValue) == ("U", "122496007")
+
+
+def test_map_refers_to_every_image_it_was_fitted_to(objects, source):
+    referenced = {
+        str(one.ReferencedSOPInstanceUID)
+        for series in objects["T1rho"].ReferencedSeriesSequence
+        for one in series.ReferencedInstanceSequence
+    }
+    assert referenced == set(source.sop_instance_uids)
+
+
+def test_an_oblique_map_lies_where_the_source_lies(result):
+    source = example_exam.source_exam(example_exam.OBLIQUE)
+    volume = highdicom.pm.ParametricMap.from_dataset(stored(map_object(result, source, Quantity.T2))).get_volume()
+    weights = np.nan_to_num(result.maps[Quantity.T2].time_ms, nan=0.0)
+    truth = source.affine @ [*center_of_mass(weights), 1]
+    np.testing.assert_allclose(volume.affine @ [*center_of_mass(volume.array), 1], truth, atol=1e-4)
+
+
+# ---- report
+
+
+def measured(report: Dataset) -> dict[tuple[str, str, str], float]:
+    """(tracking identifier, concept, derivation) -> value, of every number in a report."""
+    read = highdicom.sr.Comprehensive3DSR.from_dataset(report)
+    numbers = {}
+    for group in read.content.get_volumetric_roi_measurement_groups():
+        for one in group.get_measurements():
+            key = (group.tracking_identifier, one.name.value, one.derivation.meaning if one.derivation else "")
+            assert key not in numbers
+            numbers[key] = one.value
+    return numbers
+
+
+def test_report_holds_every_number_of_the_result(objects, result):
+    numbers = measured(stored(objects["sr"]))
+    expected = {}
+    for row in result.measurements:
+        name = {Level.L5S1: "L5/S1", Level.L4L5: "L4/L5", Level.L3L4: "L3/L4", Level.L2L3: "L2/L3"}.get(
+            row.level, "L1/L2"
+        )
+        label = (
+            f"{name} disc" if row.region is Region.WHOLE_DISC else f"{name} disc, {row.region.value.replace('_', ' ')}"
+        )
+        code = "T1RHO" if row.quantity is Quantity.T1RHO else "113065"
+        counts = "T1RHO" if row.quantity is Quantity.T1RHO else "T2"
+        expected |= {
+            (label, code, "Mean"): row.mean_ms,
+            (label, code, "Standard Deviation"): row.sd_ms,
+            (label, code, "Median"): row.median_ms,
+            (label, f"{counts}_USED", ""): row.n,
+            (label, f"{counts}_EXCLUDED", ""): row.n_excluded,
+        }
+        if row.region is Region.WHOLE_DISC:
+            expected[label, "118565006", ""] = result.volumes_mm3[row.level]
+    assert numbers.keys() == expected.keys()
+    for key, value in expected.items():
+        assert numbers[key] == pytest.approx(value, abs=5e-7), key
+
+
+def test_report_refers_to_the_segments_and_to_all_images(objects, source):
+    read = highdicom.sr.Comprehensive3DSR.from_dataset(stored(objects["sr"]))
+    groups = read.content.get_volumetric_roi_measurement_groups()
+    assert len(groups) == 20
+    for group in groups:
+        segment = objects["seg"].SegmentSequence[group.referenced_segment.referenced_segment_numbers[0] - 1]
+        assert group.tracking_identifier.startswith(segment.SegmentLabel)
+        assert group.referenced_segment.referenced_sop_instance_uid == objects["seg"].SOPInstanceUID
+    evidence = {str(uid) for _, _, uid, _ in read.get_evidence()}
+    assert evidence == {*source.sop_instance_uids, str(objects["seg"].SOPInstanceUID)}
+
+
+def test_report_says_research_use_the_verdict_and_what_is_in_doubt(objects):
+    items = objects["sr"].ContentSequence
+    texts = [item.TextValue for item in items if item.ConceptNameCodeSequence[0].CodeValue == "121106"]
+    assert texts[0].startswith("Research use only")
+    assert "needs_review" in texts[1]
+    assert texts[2].startswith("REGISTRATION_POOR: L1/L2")
+
+
+def test_report_leaves_out_statistics_of_no_voxels_but_not_the_count(result, source):
+    nan = float("nan")
+    empty = dataclasses.replace(result.measurements[0], mean_ms=nan, sd_ms=nan, median_ms=nan, n=0, n_excluded=380)
+    changed = dataclasses.replace(result, measurements=(empty,))
+    numbers = measured(stored(report_object(changed, source, segmentation_object(changed, source))))
+    of_disc = {key[1:]: value for key, value in numbers.items() if key[0] == "L5/S1 disc"}
+    assert of_disc == {("118565006", ""): 2850.0, ("T1RHO_USED", ""): 0, ("T1RHO_EXCLUDED", ""): 380}
+
+
+def test_an_exam_without_echoes_gives_segmentation_volumes_and_overview(source, tmp_path):
+    result = example_exam.exam_result(with_maps=False)
+    written = write_objects(result, source, PICTURE, tmp_path)
+    assert [one.kind.value for one in written] == ["seg", "sr", "overlay"]
+    numbers = measured(dcmread(tmp_path / "dicom" / "sr.dcm"))
+    assert sorted(numbers.values()) == sorted(result.volumes_mm3.values())
+
+
+# ---- overview
+
+
+def test_overlay_holds_the_picture(objects):
+    read = stored(objects["overlay"])
+    np.testing.assert_array_equal(read.pixel_array, PICTURE)
+    assert (read.BurnedInAnnotation, list(read.PatientOrientation)) == ("NO", ["P", "F"])
+
+
+def test_a_retry_later_keeps_uids(result, source, objects):
+    later = dataclasses.replace(result, produced_at=result.produced_at + timedelta(hours=5))
+    assert segmentation_object(later, source).SOPInstanceUID == objects["seg"].SOPInstanceUID
+
+
+def test_other_weights_or_settings_make_other_objects(result, source, objects):
+    for key in ("model_sha256", "settings_digest", "discnode", "protocol"):
+        other = dataclasses.replace(result, versions={**result.versions, key: "other"})
+        assert overlay_object(other, source, PICTURE).SOPInstanceUID != objects["overlay"].SOPInstanceUID

@@ -1,0 +1,149 @@
+"""Other programs on the outputs: dciodvfy and dcentvfy (dicom3tools), dcmqi."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import example_exam
+import nibabel
+import numpy as np
+import pytest
+
+from dicom_io.result_objects import write_objects
+from processing.results import Level, Quantity
+
+pytestmark = pytest.mark.peers
+
+PICTURE = np.random.default_rng(2).integers(0, 256, (40, 60, 3), np.uint8)
+OBJECTS = ("seg", "t1rho", "t2", "sr", "overlay")
+
+
+def tool(name: str) -> str:
+    found = shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
+    if found is None:
+        pytest.skip(f"{name} is not installed")
+    return found
+
+
+def run(*command: str | Path) -> str:
+    done = subprocess.run(
+        [str(part) for part in command], capture_output=True, text=True, timeout=120, env={**os.environ, "LC_ALL": "C"}
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module", params=["straight", "oblique"])
+def exam(request, tmp_path_factory):
+    """(result, source, folder) with the objects written to ``dicom`` and the sources, with pixels, to ``source``."""
+    folder = tmp_path_factory.mktemp(request.param)
+    rotation = example_exam.OBLIQUE if request.param == "oblique" else example_exam.STRAIGHT
+    result, source = example_exam.exam_result(), example_exam.source_exam(rotation)
+    write_objects(result, source, PICTURE, folder)
+    (folder / "source").mkdir()
+    for number, image in enumerate(source.all_instances):
+        image.PixelData = np.full(example_exam.SHAPE[1:], number, np.uint16).tobytes()
+        image["PixelData"].VR = "OW"
+        image.save_as(folder / "source" / f"{number}.dcm", enforce_file_format=True)
+    return result, source, folder
+
+
+@pytest.mark.parametrize("name", OBJECTS)
+def test_dciodvfy_finds_no_error(exam, name):
+    done = subprocess.run(
+        [tool("dciodvfy"), "-new", str(exam[2] / "dicom" / f"{name}.dcm")], capture_output=True, text=True, timeout=120
+    )
+    assert "Error" not in done.stderr, done.stderr
+    known = ("99DISCNODE", "Unrecognized defined term = <QUANTITY>")
+    warnings = [line for line in done.stderr.splitlines() if line.startswith("Warning")]
+    assert [line for line in warnings if not any(text in line for text in known)] == []
+
+
+def test_dciodvfy_finds_no_error_in_an_exam_without_echoes(tmp_path):
+    write_objects(example_exam.exam_result(with_maps=False), example_exam.source_exam(), PICTURE, tmp_path)
+    for name in ("seg", "sr", "overlay"):
+        done = subprocess.run(
+            [tool("dciodvfy"), "-new", str(tmp_path / "dicom" / f"{name}.dcm")],
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert "Error" not in done.stderr, done.stderr
+
+
+def test_dcentvfy_finds_patient_study_and_frame_of_reference_equal_to_the_source(exam):
+    folder = exam[2]
+    text = run(tool("dcentvfy"), *sorted((folder / "dicom").iterdir()), *sorted((folder / "source").iterdir()))
+    # dcentvfy 2022 places the Accession Number of a report in another entity than that of an image, whatever its value.
+    lines = [line for line in text.splitlines() if "Different information entities" not in line]
+    assert lines == []
+
+
+def test_dcmqi_reads_the_discs_where_they_lie(exam, tmp_path):
+    result, source, folder = exam
+    run(
+        *(tool("segimage2itkimage"), "--inputDICOM", folder / "dicom" / "seg.dcm"),
+        *("--outputDirectory", tmp_path, "--prefix", "disc", "-t", "nii"),
+    )
+    for number, level in enumerate(result.mask.found, start=1):
+        image = nibabel.load(tmp_path / f"disc-{number}.nii.gz")
+        expected = lps_of(np.argwhere(result.mask.levels == level), source.affine)
+        found = ras_to_lps(nibabel.affines.apply_affine(image.affine, np.argwhere(np.asarray(image.dataobj) > 0)))
+        np.testing.assert_allclose(in_order(found), in_order(expected), atol=1e-3)
+
+
+@pytest.mark.parametrize("quantity", list(Quantity))
+def test_dcmqi_reads_the_map_where_it_lies(exam, tmp_path, quantity):
+    result, source, folder = exam
+    run(
+        *(tool("paramap2itkimage"), "--inputDICOM", folder / "dicom" / f"{quantity.value.lower()}.dcm"),
+        *("--outputDirectory", tmp_path, "--prefix", "map", "-t", "nii"),
+    )
+    image = nibabel.load(tmp_path / "map-pmap.nii.gz")
+    values = np.asarray(image.dataobj)
+    indices = np.argwhere(values > 0)
+    found = np.column_stack([ras_to_lps(nibabel.affines.apply_affine(image.affine, indices)), values[values > 0]])
+    truth = result.maps[quantity].time_ms
+    fitted = np.isfinite(truth)
+    expected = np.column_stack([lps_of(np.argwhere(fitted), source.affine), truth[fitted]])
+    np.testing.assert_allclose(in_order(found), in_order(expected), atol=1e-3)
+    meta = json.loads((tmp_path / "map-meta.json").read_text())
+    assert meta["MeasurementUnitsCode"]["CodeValue"] == "ms"
+
+
+def test_dcmqi_reads_the_numbers_of_the_report(exam, tmp_path):
+    result, _, folder = exam
+    run(tool("tid1500reader"), "--inputDICOM", folder / "dicom" / "sr.dcm", "--outputMetadata", tmp_path / "sr.json")
+    groups = json.loads((tmp_path / "sr.json").read_text())["Measurements"]
+    assert len(groups) == 4 * len(result.mask.found)
+    means = {
+        (group["ReferencedSegment"], item["quantity"]["CodeValue"], round(float(item["value"]), 4))
+        for group in groups
+        for item in group["measurementItems"]
+        if item.get("derivationModifier", {}).get("CodeMeaning") == "Mean"
+    }
+    codes = {Quantity.T1RHO: "T1RHO", Quantity.T2: "113065"}
+    assert means == {(int(row.level), codes[row.quantity], round(row.mean_ms, 4)) for row in result.measurements}
+    volumes = {
+        Level(group["ReferencedSegment"]): float(item["value"])
+        for group in groups
+        for item in group["measurementItems"]
+        if item["quantity"]["CodeValue"] == "118565006"
+    }
+    assert volumes == result.volumes_mm3
+
+
+def lps_of(indices: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    return indices @ affine[:3, :3].T + affine[:3, 3]
+
+
+def ras_to_lps(points: np.ndarray) -> np.ndarray:
+    return points * (-1, -1, 1)
+
+
+def in_order(points: np.ndarray) -> np.ndarray:
+    """Points sorted by coordinates rounded to 0.1 mm, so that two sets can be compared row by row."""
+    return points[np.lexsort(np.round(points[:, :3], 1).T)]
