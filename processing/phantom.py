@@ -145,7 +145,7 @@ def simulate_exam(
         )
     anatomy = draw_anatomy(_generator("anatomy", seed, subject), healthy=healthy)
     rng = _generator("visit", seed, subject, visit)
-    frame = _Frame.draw(rng, anatomy, oblique_deg)
+    frame = _Frame.draw(rng, anatomy, oblique_deg, fov_mm)
     affine = frame.affine(n_slices, slice_spacing_mm, fov_mm, matrix)
     preparations = _PREPARATIONS[protocol]
     slices = [_measure_slice(anatomy, frame, affine, k, matrix, preparations, protocol, rng) for k in range(n_slices)]
@@ -192,15 +192,16 @@ class _Frame:
     slant: float
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, anatomy: LumbarAnatomy, oblique_deg: float) -> "_Frame":
+    def draw(cls, rng: np.random.Generator, anatomy: LumbarAnatomy, oblique_deg: float, fov_mm: float) -> "_Frame":
         """A subject placed by hand: a few degrees and millimetres off."""
         oblique = Rotation.from_euler("z", oblique_deg, degrees=True).as_matrix()
-        tilt = Rotation.from_euler("xyz", np.clip(rng.standard_normal(3), -2, 2) * (1.5, 1.0, 1.0), degrees=True)
+        tilt = Rotation.from_euler("xyz", np.clip(rng.standard_normal(3), -2, 2) * (1.5, 0.6, 0.8), degrees=True)
         turn = oblique @ tilt.as_matrix()
         shift = np.clip(rng.standard_normal(3), -2, 2) * (4.0, 8.0, 15.0)
-        top = anatomy.discs[4].centre_mm[2] + 6.0
-        middle = np.mean([disc.centre_mm[1] for disc in anatomy.discs[:5]])
-        focus = np.array([rng.uniform(-1.5, 1.5), middle + 22.0, top + 10.0 + rng.uniform(0, 3) - 100.0])
+        bottom, top = anatomy.lumbar_extent_mm
+        above = float(np.clip(fov_mm - (top - bottom) - 28.0, 6.0, 12.0))  # the rest shows the sacrum
+        x, p = anatomy.lumbar_middle_mm
+        focus = np.array([x + rng.uniform(-0.8, 0.8), p + 22.0, top + above + rng.uniform(-1.5, 1.5) - fov_mm / 2])
         return cls(
             turn=turn,
             shift=shift,

@@ -16,7 +16,7 @@ N_DISCS = 9
 
 _DISC_HEIGHT_MM = np.array([8.3, 9.4, 8.8, 7.9, 6.8, 6.2, 5.4, 5.0, 4.8])
 _DISC_HALF_DEPTH_MM = np.array([15.9, 16.7, 16.5, 16.0, 15.6, 15.2, 14.8, 14.4, 14.0])
-_DISC_HALF_WIDTH_MM = np.array([22.5, 23.3, 23.0, 22.2, 21.5, 20.5, 19.5, 18.8, 18.2])
+_DISC_HALF_WIDTH_MM = np.array([21.5, 22.3, 22.0, 21.3, 20.6, 19.8, 19.0, 18.4, 18.0])
 _DISC_WEDGE_DEG = np.array([12.0, 10.0, 8.0, 6.0, 4.0, 1.0, -1.0, -2.0, -2.0])
 _BODY_HEIGHT_MM = np.array([26.5, 27.0, 27.0, 26.5, 26.0, 25.0, 24.0, 23.0, 22.5])
 _BODY_WEDGE_DEG = np.array([8.0, 2.0, 0.0, -1.5, -2.5, -3.0, -3.5, -3.5, -3.5])
@@ -133,6 +133,22 @@ class LumbarAnatomy:
     grain: tuple[float, ...]  # phases of the muscle and bowel pattern
 
     @property
+    def lumbar_extent_mm(self) -> tuple[float, float]:
+        """Lowest and highest s of the discs L5S1 to L1L2."""
+        reaches = []
+        for disc in self.discs[:5]:
+            angle = np.deg2rad(disc.angle_deg)
+            reach = (disc.half_depth_mm + 1) * abs(np.sin(angle)) + 0.8 * disc.height_mm * np.cos(angle)
+            reaches.append((disc.centre_mm[2] - reach, disc.centre_mm[2] + reach))
+        return float(min(low for low, _ in reaches)), float(max(high for _, high in reaches))
+
+    @property
+    def lumbar_middle_mm(self) -> tuple[float, float]:
+        """Mean x (with the scoliosis) and p of the discs L5S1 to L1L2."""
+        centres = np.array([disc.centre_mm for disc in self.discs[:5]])
+        return float(self.scoliosis_mm * np.sin(centres[:, 2] * np.pi / 110).mean()), float(centres[:, 1].mean())
+
+    @property
     def grades(self) -> tuple[int, ...]:
         """Pfirrmann grades of L5S1, L4L5, L3L4, L2L3, L1L2."""
         return tuple(disc.grade for disc in self.discs[:5])
@@ -170,7 +186,7 @@ def draw_anatomy(
 def _grow(rng: np.random.Generator, variability: Variability) -> LumbarAnatomy:
     """Stack the segments from S1 upwards and downwards, then add what surrounds them."""
     spread = variability.shape
-    size = 1 + 0.05 * spread * float(np.clip(rng.standard_normal(), -2, 2))
+    size = 1 + 0.045 * spread * float(np.clip(rng.standard_normal(), -1.8, 1.8))
     lordosis = 1 + 0.2 * spread * float(np.clip(rng.standard_normal(), -2, 2))
     slope_deg = 37 + 0.6 * 50 * (lordosis - 1) + 4 * spread * float(np.clip(rng.standard_normal(), -2, 2))
     discs, bodies = _column(rng, variability, size, lordosis, slope_deg)
@@ -200,7 +216,7 @@ def _grow(rng: np.random.Generator, variability: Variability) -> LumbarAnatomy:
             9.5 + spread * rng.uniform(-2, 2),
         ),
         spots=_spots(rng, spread, discs, bodies),
-        scoliosis_mm=float(2.0 * spread * rng.standard_normal()),
+        scoliosis_mm=float(1.0 * spread * rng.standard_normal()),
         warp_mm=tuple(
             (0.55 * spread * rng.uniform(0.3, 1), rng.uniform(24, 60), rng.uniform(0, 2 * np.pi), rng.uniform(0, np.pi))
             for _ in range(4)
@@ -218,7 +234,7 @@ def _column(
     """Discs and vertebral bodies from the sacral end plate (at the origin) upwards."""
     spread = variability.shape
     place, angle = np.zeros(3), slope_deg
-    common_height = 1 + 0.09 * spread * float(np.clip(rng.standard_normal(), -2, 2))
+    common_height = 1 + 0.07 * spread * float(np.clip(rng.standard_normal(), -2, 2))
     slipped = -1 if variability.healthy or rng.random() > 0.05 * spread else int(rng.integers(0, 3))
     tilts = 0.03 * spread * rng.standard_normal(N_DISCS)
     discs: list[Disc] = []
