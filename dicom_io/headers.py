@@ -6,6 +6,7 @@ Values are decoded from the raw bytes by our own few lines instead of pydicom's 
 
 import hashlib
 import json
+import logging
 import math
 import re
 import struct
@@ -24,7 +25,7 @@ from pydicom.charset import python_encoding
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import FileDataset
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.uid import UID
 
 from processing.refusal import ReasonCode, UnsuitableInput
@@ -35,6 +36,7 @@ ENHANCED_MR_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.4.1"
 #: What pydicom's parser raises on bytes that are not (whole) DICOM. OSError: it seeks and reads in memory here.
 PARSE_FAULTS = (
     InvalidDicomError,
+    BytesLengthException,
     EOFError,
     OSError,
     struct.error,
@@ -194,13 +196,18 @@ def parse(content: bytes) -> FileDataset:
 
 @contextmanager
 def quiet_pydicom() -> Iterator[None]:
-    """Silence pydicom's warnings about odd values, which we judge ourselves.
+    """Silence pydicom's warnings about odd values, which we judge ourselves; they quote values, even patient names.
 
-    Warning filters belong to the whole process, so one thread at a time.
+    Warning filters and loggers belong to the whole process, so one thread at a time.
     """
+    logger = logging.getLogger("pydicom")
     with _warning_filters, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        yield
+        was_disabled, logger.disabled = logger.disabled, True
+        try:
+            yield
+        finally:
+            logger.disabled = was_disabled
 
 
 class _Header:
@@ -278,7 +285,7 @@ def _bytes_of(dataset: Any, keyword: str) -> bytes | None:
     tag = tag_for_keyword(keyword)
     if tag is None or tag not in dataset:
         return None
-    value = dataset.get_item(tag).value
+    value = dataset.get_item(tag, keep_deferred=True).value
     if isinstance(value, str):
         return value.encode("latin-1", "replace")
     if value is not None and not isinstance(value, bytes):
@@ -313,7 +320,10 @@ def _ge_complex_part(header: _Header) -> int | None:
     dataset = header.dataset
     if _GE_CREATOR_TAG not in dataset or _GE_COMPLEX_TAG not in dataset:
         return None
-    creator, element = dataset.get_item(_GE_CREATOR_TAG).value, dataset.get_item(_GE_COMPLEX_TAG)
+    creator, element = (
+        dataset.get_item(_GE_CREATOR_TAG, keep_deferred=True).value,
+        dataset.get_item(_GE_COMPLEX_TAG, keep_deferred=True),
+    )
     if not isinstance(creator, bytes) or _text(creator, "latin-1") != _GE_CREATOR:
         return None
     if not isinstance(element, RawDataElement) or not isinstance(element.value, bytes) or len(element.value) < 2:
@@ -346,14 +356,13 @@ def _check_whole(header: _Header, n_bytes: int) -> None:
         raise UnsuitableInput(ReasonCode.UNREADABLE, "cut short or broken: no data set could be read")
     end = 0
     for tag in header.dataset.keys():  # noqa: SIM118 - iterating a Dataset decodes its values
-        element = header.dataset.get_item(tag)
+        element = header.dataset.get_item(tag, keep_deferred=True)
         if not isinstance(element, RawDataElement) or element.length == 0xFFFFFFFF:
             continue
-        if element.value is not None and len(element.value) < element.length:
-            raise UnsuitableInput(
-                ReasonCode.UNREADABLE,
-                f"cut short: {element.tag} announces {element.length} bytes, {len(element.value)} are there",
-            )
+        n_there = len(element.value or b"")
+        if n_there < element.length:
+            text = f"cut short: {element.tag} announces {element.length} bytes, {n_there} are there"
+            raise UnsuitableInput(ReasonCode.UNREADABLE, text)
         end = max(end, element.value_tell + element.length)
     deflated = header.transfer_syntax == "1.2.840.10008.1.2.1.99"  # positions are then those in the inflated bytes
     if "PixelData" not in header.dataset and not deflated and 0 < end < n_bytes:
