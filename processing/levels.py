@@ -25,8 +25,10 @@ _MIN_DEPTH_SHARE = 0.55  # anterior-posterior length against the median disc; di
 _RING_MM = (2.0, 9.0)  # where the neighbours of a disc are looked at
 _MIN_BONE = 0.3  # mean probability of bone above or below a disc
 _SACRUM_SHARE = 0.5  # of the bone on one side
-_DOUBTFUL_SHARE = 0.3  # between this and _SACRUM_SHARE it could be either
+_SURE_SACRUM_SHARE = 0.75  # asked for where the picture ends before L5S1 would show below L5
+_DOUBTFUL_SHARE = 0.3  # between this and what is asked for it could be either
 _MIN_VIEW_BELOW_MM = 15.0
+_L5_HEIGHT_MM = 30.0  # with the end plates
 _FUSED_SPACING_MM = 14.0  # two cores closer than this, or without bone between, are one disc
 _GAP = 1.55  # times the usual spacing: a disc in between was missed
 _GROWTH_MM = 10.0  # how far from its core a disc may reach
@@ -134,6 +136,7 @@ def assign_levels(candidates: Sequence[Candidate], *, lowest_disc: Level | None 
 
 def _check_anchor(lowest: Candidate) -> None:
     """Refuse unless the lowest disc clearly stands on the sacrum."""
+    asked = _SACRUM_SHARE if lowest.view_below_mm >= _L5_HEIGHT_MM else _SURE_SACRUM_SHARE
     if lowest.view_below_mm < _MIN_VIEW_BELOW_MM:
         needed = f"{_MIN_VIEW_BELOW_MM:.0f} mm are needed to tell the sacrum"
         detail = f"{lowest.view_below_mm:.0f} mm in view below the lowest disc; {needed}"
@@ -141,8 +144,8 @@ def _check_anchor(lowest: Candidate) -> None:
         detail = "no bone recognised below the lowest disc"
     elif lowest.sacrum_below < _DOUBTFUL_SHARE:
         detail = "a vertebral body, not the sacrum, lies below the lowest disc found: L5S1 is out of view or was missed"
-    elif lowest.sacrum_below < _SACRUM_SHARE:
-        detail = f"the bone below the lowest disc is doubtful ({lowest.sacrum_below:.0%} sacrum)"
+    elif lowest.sacrum_below < asked:
+        detail = f"the bone below the lowest disc is doubtful ({lowest.sacrum_below:.0%} sacrum, {asked:.0%} needed)"
     else:
         return
     raise UnsuitableInput(ReasonCode.LEVELS_AMBIGUOUS, detail)

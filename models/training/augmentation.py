@@ -23,7 +23,24 @@ def draw_example(rng: np.random.Generator, source: TrainingSlice, size: int) -> 
     allowed: LabelArray = ndimage.map_coordinates(source.allowed, coordinates, order=0, mode="constant", cval=1)
     image = change_contrast(rng, _unit_range(image), allowed, recolour=0.55 if source.is_real else 0.1)
     image = add_scanner_effects(rng, image)
-    return normalise_slice(image), allowed
+    last = field_end(rng, allowed)
+    normalised = np.empty_like(image)
+    normalised[:last] = normalise_slice(image[:last])
+    normalised[last:] = normalised[:last].min()  # as pad_to_grid leaves what lies beyond the field
+    allowed[last:] = 1 << BACKGROUND
+    return normalised, allowed
+
+
+def field_end(rng: np.random.Generator, allowed: LabelArray) -> int:
+    """The first row beyond the field of view: mostly none, in one case of four somewhere around the lowest disc.
+
+    A lumbar picture that ends just above or below L5S1 must not make the network take L5 for the sacrum.
+    """
+    rows = len(allowed)
+    discs = np.flatnonzero((allowed == 1 << DISC).any(axis=1))
+    if not len(discs) or rng.random() >= 0.25:
+        return rows
+    return int(np.clip(discs[-1] + rng.uniform(-50, 35), 0.4 * rows, rows))
 
 
 def warp_coordinates(rng: np.random.Generator, allowed: LabelArray, size: int) -> FloatGrid:

@@ -23,7 +23,7 @@ TRANSITIONAL_SUBJECTS = frozenset({"241"})
 
 _SURE_BODY_MM = 1.5  # a vertebra pixel up to here behind the discs' posterior line is body
 _MAYBE_BODY_MM = 8.0  # up to here pedicle or body; further back posterior element, which is background
-_SURE_SACRUM_MM = (4.0, 14.0)  # depth of the block below the lowest disc
+_SURE_SACRUM_MM = (4.0, 18.0)  # depth of the block below the lowest disc
 
 
 def load_folder(folder: Path) -> list[TrainingSlice]:
