@@ -19,7 +19,7 @@ _DISC_HALF_DEPTH_MM = np.array([15.9, 16.7, 16.5, 16.0, 15.6, 15.2, 14.8, 14.4, 
 _DISC_HALF_WIDTH_MM = np.array([21.5, 22.3, 22.0, 21.3, 20.6, 19.8, 19.0, 18.4, 18.0])
 _DISC_WEDGE_DEG = np.array([12.0, 10.0, 8.0, 6.0, 4.0, 1.0, -1.0, -2.0, -2.0])
 _BODY_HEIGHT_MM = np.array([26.5, 27.0, 27.0, 26.5, 26.0, 25.0, 24.0, 23.0, 22.5])
-_BODY_WEDGE_DEG = np.array([8.0, 2.0, 0.0, -1.5, -2.5, -3.0, -3.5, -3.5, -3.5])
+_BODY_WEDGE_DEG = np.array([8.5, 3.0, 1.0, -1.0, -2.5, -3.0, -3.5, -3.5, -3.5])
 _SACRAL_HEIGHT_MM = np.array([28.0, 23.0, 19.0, 16.0])
 _SACRAL_HALF_DEPTH_MM = np.array([15.9, 11.5, 8.5, 6.5, 5.0])
 _SACRAL_HALF_WIDTH_MM = np.array([25.0, 21.0, 17.0, 14.0])
@@ -187,7 +187,7 @@ def _grow(rng: np.random.Generator, variability: Variability) -> LumbarAnatomy:
     """Stack the segments from S1 upwards and downwards, then add what surrounds them."""
     spread = variability.shape
     size = 1 + 0.045 * spread * float(np.clip(rng.standard_normal(), -1.8, 1.8))
-    lordosis = 1 + 0.2 * spread * float(np.clip(rng.standard_normal(), -2, 2))
+    lordosis = 1 + 0.17 * spread * float(np.clip(rng.standard_normal(), -2, 2))
     slope_deg = 37 + 0.6 * 50 * (lordosis - 1) + 4 * spread * float(np.clip(rng.standard_normal(), -2, 2))
     discs, bodies = _column(rng, variability, size, lordosis, slope_deg)
     sacrum, sacral_discs = _sacrum(rng, spread, size, slope_deg, discs[0])
@@ -291,7 +291,7 @@ def _draw_disc(
     height *= 1 + spread * (_HEIGHT_BY_GRADE[grade - 1] - 1) * rng.uniform(0.7, 1.25)
     depth = size * _DISC_HALF_DEPTH_MM[index] * (1 + 0.04 * spread * rng.standard_normal())
     wedge = _DISC_WEDGE_DEG[index] * lordosis + 1.5 * spread * rng.standard_normal()
-    steepest = np.rad2deg(2 * np.arctan(0.62 * height / 2 / depth))  # the posterior edge keeps some height
+    steepest = np.rad2deg(2 * np.arctan(0.42 * height / 2 / depth))  # the posterior edge keeps some height
     bulge = 0.4 + spread * (0.2 if variability.healthy else 0.45 * (grade - 1)) * rng.uniform(0, 1.3)
     scale = 1 + 0.06 * spread * rng.standard_normal(4)
     annulus = np.array([_ANNULUS_T1RHO_MS[grade - 1], _ANNULUS_T2_MS[grade - 1]])
@@ -350,7 +350,7 @@ def _sacrum(
     place, angle = np.zeros(3), slope_deg
     pieces: list[Body] = []
     discs: list[RudimentaryDisc] = []
-    kyphosis = 11 + 4 * spread * rng.standard_normal()
+    kyphosis = 8 + 3 * spread * rng.standard_normal()
     visible = 0.75 if spread else 1.0  # at least 60 % of real sacra show an S1/S2 disc
     depth_scale = lowest.half_depth_mm / _SACRAL_HALF_DEPTH_MM[0]
     for index, height in enumerate(_SACRAL_HEIGHT_MM * size * (1 + 0.04 * spread * rng.standard_normal(4))):

@@ -9,6 +9,7 @@ from enum import IntEnum
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
 from processing.phantom_anatomy import Body, Disc, LumbarAnatomy, RudimentaryDisc, Spot
 from processing.results import Affine, FloatArray, LabelArray
@@ -136,6 +137,9 @@ class _Points:
     x: _Float
     p: _Float
     s: _Float
+    behind: _Float  # distance behind the canal's centre line, perpendicular to it; negative in front
+    canal_radius: _Float  # half depth of the dural sac at this height
+    spine_depth: _Float  # from the canal's centre to the front of the spine at this height
     plane: SamplingPlane
 
     def window(self, centre: tuple[float, float, float], radius: float) -> tuple[slice, slice] | None:
@@ -188,7 +192,8 @@ def _sample(anatomy: LumbarAnatomy, plane: SamplingPlane) -> _Points:
         )
         wave = np.sin(argument) * np.float32(amplitude)
         p, s = p - wave * np.float32(np.sin(direction)), s + wave * np.float32(np.cos(direction))
-    return _Points(x, p, s, plane)
+    centre, cosine, radius, depth = _canal_course(anatomy, s)
+    return _Points(x, p, s, (p - centre) * cosine, radius, depth, plane)
 
 
 def _local(
@@ -200,36 +205,26 @@ def _local(
     return _Local(points.x[window] - np.float32(centre[0]), p * cos + s * sin, s * cos - p * sin)
 
 
-def _along_canal(anatomy: LumbarAnatomy, s: _Float, column: int) -> _Float:
-    """A column of ``canal_mm`` as a function of s, looked up every 0.25 mm."""
+def _canal_course(anatomy: LumbarAnatomy, s: _Float) -> tuple[_Float, _Float, _Float, _Float]:
+    """At each s: p of the canal's centre, cosine of its lean, half depth of the sac, depth of the spine before it."""
     table = np.array(anatomy.canal_mm)
-    start, stop = table[0, 0] - 60, table[-1, 0] + 60
-    fine = np.arange(start, stop, 0.25)
-    values = np.interp(fine, table[:, 0], table[:, column])
-    if column == 1:  # goes on straight past both ends
-        values = np.where(fine < table[0, 0], table[0, 1] + 0.8 * (table[0, 0] - fine), values)
-    width = 40 if column == 1 else 8  # a canal has no corners
-    padded = np.pad(values, width // 2, mode="edge")
-    smooth: _Float = np.convolve(padded, np.ones(width + 1) / (width + 1), mode="valid").astype(np.float32)
-    index = ((s - np.float32(start)) * np.float32(4)).astype(np.int32)
-    np.clip(index, 0, len(smooth) - 1, out=index)
-    values_there: _Float = smooth[index]
-    return values_there
-
-
-def _behind_axis(anatomy: LumbarAnatomy, points: _Points) -> _Float:
-    """Distance of each sample behind the canal's centre line, perpendicular to it (negative in front)."""
-    centre = _along_canal(anatomy, points.s, 1)
-    ahead = _along_canal(anatomy, points.s + np.float32(2), 1)
-    slope = (ahead - centre) / np.float32(2)
-    behind: _Float = (points.p - centre) / np.sqrt(1 + slope * slope)
-    return behind
+    step = 0.1
+    fine = np.arange(table[0, 0] - 80, table[-1, 0] + 80, step)
+    centre, radius, depth = (np.interp(fine, table[:, 0], table[:, column]) for column in (1, 2, 3))
+    below = np.clip(table[0, 0] - fine, 0, None)
+    centre = centre + 1.2 * below  # the sacrum goes on
+    centre = ndimage.uniform_filter1d(centre, 121, mode="nearest")  # a canal has no corners
+    cosine = 1 / np.sqrt(1 + ndimage.uniform_filter1d(np.gradient(centre, step), 61, mode="nearest") ** 2)
+    index = ((s - np.float32(fine[0])) * np.float32(1 / step)).astype(np.int32)
+    np.clip(index, 0, len(fine) - 1, out=index)
+    smooth = (centre, cosine, ndimage.uniform_filter1d(radius, 21, mode="nearest"), depth)
+    first, second, third, fourth = (values.astype(np.float32)[index] for values in smooth)
+    return first, second, third, fourth
 
 
 def _surroundings(anatomy: LumbarAnatomy, points: _Points) -> LabelArray:
     """Fat, muscle and air: everything the spine lies in."""
-    x, behind = points.x, _behind_axis(anatomy, points)
-    depth = _along_canal(anatomy, points.s, 3)
+    x, behind, depth = points.x, points.behind, points.spine_depth
     aside = np.abs(x)
     tissue = np.full(x.shape, Tissue.FAT, np.uint8)
     one, two, three, four, five, six = (np.float32(phase) for phase in anatomy.grain)
@@ -257,8 +252,7 @@ def _surroundings(anatomy: LumbarAnatomy, points: _Points) -> LabelArray:
 
 def _paint_vessels(anatomy: LumbarAnatomy, points: _Points, tissue: LabelArray) -> None:
     """The aorta to the left, the inferior vena cava to the right; both part in front of L4."""
-    behind = _behind_axis(anatomy, points)
-    depth = _along_canal(anatomy, points.s, 3)
+    behind, depth = points.behind, points.spine_depth
     fork = np.float32(anatomy.bodies[1].centre_mm[2])
     below = np.clip(fork - points.s, 0, None)
     for (x, gap, radius), kind, shift in (
@@ -276,8 +270,7 @@ def _paint_vessels(anatomy: LumbarAnatomy, points: _Points, tissue: LabelArray) 
 
 def _paint_canal(anatomy: LumbarAnatomy, points: _Points, tissue: LabelArray) -> None:
     """Epidural and foraminal fat, the dural sac, cauda equina below the conus, cord above."""
-    behind = _behind_axis(anatomy, points)
-    radius = _along_canal(anatomy, points.s, 2)
+    behind, radius = points.behind, points.canal_radius
     aside = points.x * np.float32(1 / 1.45)
     distance = behind * behind + aside * aside
     tissue[(np.abs(behind) < radius + 3.5) & (np.abs(points.x) < 24)] = Tissue.EPIDURAL_FAT
