@@ -162,7 +162,10 @@ def _addresses(host: str) -> set[str]:
 def _note_rejection(event: evt.Event) -> None:
     _log.warning(
         "association rejected",
-        extra={"calling_ae": event.assoc.requestor.primitive.calling_ae_title.strip(), "address": event.assoc.requestor.address},
+        extra={
+            "calling_ae": event.assoc.requestor.primitive.calling_ae_title.strip(),
+            "address": event.assoc.requestor.address,
+        },
     )
 
 

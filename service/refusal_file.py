@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from processing.display import RESEARCH_USE_ONLY
 from processing.refusal import Reason
 from processing.results import Verdict
 
@@ -14,6 +15,7 @@ def refusal_document(reasons: Sequence[Reason], series_uids: Sequence[str]) -> d
     """A ``discnode.result/1`` document with status refused."""
     return {
         "schema": "discnode.result/1",
+        "use": RESEARCH_USE_ONLY,
         "status": str(Verdict.REFUSED),
         "reasons": [{"code": str(reason.code), "detail": reason.detail} for reason in reasons],
         "inputs": [{"series_uid": uid} for uid in series_uids],

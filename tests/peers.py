@@ -57,7 +57,12 @@ def run_tool(*command: str | Path, timeout_s: float = 60.0) -> subprocess.Comple
     """Run a peer's tool to its end; its exit status is the caller's to judge."""
     need(str(command[0]))
     return subprocess.run(
-        [str(part) for part in command], env=PEER_ENVIRONMENT, capture_output=True, text=True, timeout=timeout_s, check=False
+        [str(part) for part in command],
+        env=PEER_ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
     )
 
 
@@ -78,7 +83,9 @@ def statuses(result: subprocess.CompletedProcess[str]) -> list[str]:
     return re.findall(r"Received Store Response \((.*?)\)", result.stdout + result.stderr)
 
 
-def dcmsend(port: int, files: Sequence[Path], report: Path, *, called: str = "DISCNODE") -> subprocess.CompletedProcess[str]:
+def dcmsend(
+    port: int, files: Sequence[Path], report: Path, *, called: str = "DISCNODE"
+) -> subprocess.CompletedProcess[str]:
     """Send files and write dcmsend's report of what was acknowledged."""
     return run_tool(
         "dcmsend", "-aet", "SCANNER", "-aec", called, "+crf", report, "--no-halt", "127.0.0.1", str(port), *files
@@ -93,7 +100,8 @@ def acknowledged(report: Path) -> set[str]:
     return {
         found.group(1)
         for block in blocks
-        if re.search(r"DIMSE Status\s*:\s*0x0000", block) and (found := re.search(r"SOP Instance\s*:\s*([0-9.]+)", block))
+        if re.search(r"DIMSE Status\s*:\s*0x0000", block)
+        and (found := re.search(r"SOP Instance\s*:\s*([0-9.]+)", block))
     }
 
 
@@ -110,7 +118,9 @@ class Storescp:
 
     def start(self) -> None:
         command = ["storescp", "--fork", *self._options, "-aet", self.ae_title, "-od", str(self.folder), str(self.port)]
-        self._process = subprocess.Popen(command, env=PEER_ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self._process = subprocess.Popen(
+            command, env=PEER_ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         wait_until(lambda: is_listening(self.port), "storescp to listen")
 
     def stop(self) -> None:

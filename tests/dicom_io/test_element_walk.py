@@ -105,7 +105,9 @@ def test_nested_sequences_of_undefined_length(syntax: str) -> None:
 
 
 def test_a_bomb_of_nested_sequences_is_refused_without_recursion_error() -> None:
-    start = struct.pack("<HH2sHI", 0x0040, 0xA043, b"SQ", 0, 0xFFFFFFFF) + struct.pack("<HHI", 0xFFFE, 0xE000, 0xFFFFFFFF)
+    start = struct.pack("<HH2sHI", 0x0040, 0xA043, b"SQ", 0, 0xFFFFFFFF) + struct.pack(
+        "<HHI", 0xFFFE, 0xE000, 0xFFFFFFFF
+    )
     with pytest.raises(BrokenDataSet, match=f"deeper than {MAX_DEPTH}"):
         identify(start * 100_000, EXPLICIT_LITTLE)
 

@@ -1,6 +1,7 @@
 import errno
 import socket
 import struct
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -10,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from peers import echoscu, free_port, need, statuses, storescu
-from pydicom.dataset import Dataset
-from pydicom.uid import CTImageStorage, MRImageStorage
-from pynetdicom import AE
-from pynetdicom.dimse_primitives import C_STORE
+from peers import echoscu, free_port, need, run_tool, statuses, storescu
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, MRImageStorage
+from pynetdicom import AE, _config
+from pynetdicom.dsutils import encode_file_meta
 from small_mr_exam import mr_dataset, write_mapss
 from test_element_walk import encode
 
@@ -24,6 +25,11 @@ from dicom_io.receiver import BrokenObject, Ledger, ReceivedInstance, Receiver, 
 from processing.refusal import ReasonCode
 
 pytestmark = pytest.mark.peers
+
+
+@pytest.fixture(autouse=True)
+def _send_files_undecoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_config, "STORE_SEND_CHUNKED_DATASET", True)
 
 
 @dataclass
@@ -77,22 +83,20 @@ def image(**attributes: object) -> pydicom.FileDataset:
 def send_bytes(
     node: OpenNode, *data: bytes, sop_uid: str = "1.2.3.4", sop_class: str = MRImageStorage, calling: str = "SCANNER"
 ) -> list[Dataset]:
-    """Send encoded data sets as they are over one association; returns the answers."""
+    """Send encoded data sets as they are over one association, whatever is in them; returns the answers."""
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = UID(sop_class), UID(sop_uid)
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
     ae = AE(ae_title=calling)
-    ae.add_requested_context(sop_class, "1.2.840.10008.1.2.1")
+    ae.add_requested_context(sop_class, ExplicitVRLittleEndian)
     association = ae.associate("127.0.0.1", node.port, ae_title="DISCNODE")
     assert association.is_established
     answers = []
-    for number, one in enumerate(data, start=1):
-        request = C_STORE()
-        request.MessageID, request.Priority = number, 2
-        request.AffectedSOPClassUID, request.AffectedSOPInstanceUID = sop_class, sop_uid
-        request.DataSet = __import__("io").BytesIO(one)
-        association.dimse.send_msg(request, association.accepted_contexts[0].context_id)
-        _, answer = association.dimse.get_msg(block=True)
-        result = Dataset()
-        result.Status, result.ErrorComment = answer.Status, answer.ErrorComment or ""
-        answers.append(result)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "object")
+        for one in data:
+            path.write_bytes(b"\0" * 128 + b"DICM" + encode_file_meta(meta) + one)
+            answers.append(association.send_c_store(path))
     association.release()
     return answers
 
@@ -139,8 +143,6 @@ def test_compressed_objects_are_kept_undecoded(node: OpenNode, tmp_path: Path) -
     need("dcmcjpls", "storescu")
     plain, packed = tmp_path / "plain.dcm", tmp_path / "packed.dcm"
     image().save_as(plain, enforce_file_format=True)
-    from peers import run_tool
-
     assert run_tool("dcmcjpls", plain, packed).returncode == 0
     assert statuses(storescu(node.port, [packed], "-xt")) == ["Success"]
     assert node.notebook.received[0].transfer_syntax == "1.2.840.10008.1.2.4.80"
@@ -180,8 +182,6 @@ def test_an_object_other_than_announced_is_refused(node: OpenNode) -> None:
 
 @pytest.mark.parametrize("uid", ["../../EVIL", "/tmp/EVIL", "1.2.3/4"])
 def test_a_uid_that_is_a_path_stays_inside_the_inbox(node: OpenNode, tmp_path: Path, uid: str) -> None:
-    dataset = image()
-    dataset["StudyInstanceUID"]._value = uid
     data = encode(image(StudyInstanceUID="9.9.9.99999")).replace(b"9.9.9.99999\0", uid.encode().ljust(12, b"\0"))
     (answer,) = send_bytes(node, data)
 
@@ -209,9 +209,7 @@ def test_success_is_answered_only_after_the_record(node: OpenNode) -> None:
         return record(one)
 
     node.notebook.record = slow_record  # type: ignore[method-assign]
-    opened = open_receiver(
-        Settings(port=free_port()), node.inbox, Ledger(slow_record, node.notebook.broken.append)
-    )
+    opened = open_receiver(Settings(port=free_port()), node.inbox, Ledger(slow_record, node.notebook.broken.append))
     answers: list[Dataset] = []
     other = OpenNode(opened, node.inbox, node.notebook)
     sender = threading.Thread(target=lambda: answers.extend(send_bytes(other, encode(image()))))

@@ -48,7 +48,9 @@ def analyse(paths: Sequence[Path], out: Path, settings: Settings, produced_at: d
         "status": "ok",
         "reasons": [],
         "images": len(uids),
-        "objects": [{"kind": one.kind, "path": str(one.path), "sop_instance_uid": one.sop_instance_uid} for one in objects],
+        "objects": [
+            {"kind": one.kind, "path": str(one.path), "sop_instance_uid": one.sop_instance_uid} for one in objects
+        ],
     }
     (building / "result.json").write_text(json.dumps(content))
     building.rename(out)

@@ -1,0 +1,159 @@
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from peers import Orthanc, Storescp, free_port
+from records import NOW, add_exam, add_job, later, open_database, settings_in
+from small_mr_exam import mr_dataset
+
+from config.settings import Delivery, Destination, Settings
+from processing.results import Verdict
+from service import jobs
+from service.database import Database
+from service.delivery import count_waiting, deliver_due, list_deliveries, retry_delay_s, send_now
+from service.outbox import Parcel, destinations_for
+
+# pynetdicom 3.0 leaves the socket of a refused connection to the garbage collector.
+pytestmark = [
+    pytest.mark.peers,
+    pytest.mark.filterwarnings("ignore:.*socket.socket.*:pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+def destination(name: str, scp: Storescp | Orthanc) -> Destination:
+    return Destination(name=name, ae_title=scp.ae_title, host="127.0.0.1", port=scp.port)
+
+
+class Outbox:
+    """A record with one finished job of three objects."""
+
+    def __init__(self, folder: Path, *destinations: Destination) -> None:
+        self.settings = settings_in(
+            folder, destinations=[one.model_dump() for one in destinations], delivery={"timeout_s": 3.0}
+        )
+        self.database: Database = open_database(self.settings)
+        add_job(self.database, add_exam(self.database))
+        job = jobs.claim(self.database, "w", NOW, 60.0)
+        assert job is not None
+        parcels = []
+        for number in range(3):
+            path = Path("results") / f"{number}.dcm"
+            (self.settings.storage_dir / path).parent.mkdir(exist_ok=True)
+            image = mr_dataset(np.full((6, 5), number, dtype=np.uint16), SOPInstanceUID=f"1.2.3.{number}")
+            image.save_as(self.settings.storage_dir / path, enforce_file_format=True)
+            parcels += [Parcel(f"1.2.3.{number}", "overlay", str(path), one.name) for one in destinations]
+        jobs.finish(self.database, job, Verdict.OK, (), parcels, NOW)
+
+    def deliver(self, name: str, seconds: float = 0.0) -> int:
+        (one,) = [one for one in self.settings.destinations if one.name == name]
+        return deliver_due(self.database, one, self.settings, now=lambda: later(seconds))
+
+    def sent(self, name: str) -> int:
+        return sum(one.state == "sent" for one in list_deliveries(self.database) if one.destination == name)
+
+
+@pytest.fixture
+def closing() -> Iterator[list[Database]]:
+    opened: list[Database] = []
+    yield opened
+    for one in opened:
+        one.close()
+
+
+def test_results_reach_two_real_archives(
+    storescp: Storescp, orthanc: Orthanc, tmp_path: Path, closing: list[Database]
+) -> None:
+    outbox = Outbox(tmp_path, destination("dcmtk", storescp), destination("orthanc", orthanc))
+    closing.append(outbox.database)
+    assert (outbox.deliver("dcmtk"), outbox.deliver("orthanc")) == (3, 3)
+    assert len(storescp.files) == 3
+    assert orthanc.sop_instance_uids == ["1.2.3.0", "1.2.3.1", "1.2.3.2"]
+    assert (outbox.deliver("dcmtk"), count_waiting(outbox.database)) == (0, {})
+
+
+def test_a_destination_that_is_down_gets_all_when_it_is_up_and_holds_up_nobody(
+    storescp: Storescp, tmp_path: Path, closing: list[Database]
+) -> None:
+    down = Storescp(tmp_path / "down")
+    outbox = Outbox(tmp_path, destination("down", down), destination("up", storescp))
+    closing.append(outbox.database)
+    assert outbox.deliver("down") == 0
+    assert outbox.deliver("up") == 3
+    assert outbox.deliver("down", 1.0) == 0  # not yet due: not even tried
+    assert {one.attempts for one in list_deliveries(outbox.database) if one.destination == "down"} == {1}
+    assert count_waiting(outbox.database) == {"down": 3}
+
+    # the node is stopped and started meanwhile
+    outbox.database.close()
+    outbox.database = open_database(outbox.settings)
+    closing.append(outbox.database)
+    with down:
+        assert outbox.deliver("down", 60.0) == 3
+        assert len(down.files) == 3
+    assert outbox.deliver("up", 60.0) == 0
+    assert len(storescp.files) == 3
+
+
+def test_only_what_is_missing_is_sent_again(tmp_path: Path, closing: list[Database]) -> None:
+    stingy = Storescp(tmp_path / "stingy", "--abort-after")  # stores an object, then aborts without an answer
+    outbox = Outbox(tmp_path, destination("stingy", stingy))
+    closing.append(outbox.database)
+    with stingy:
+        assert outbox.deliver("stingy") == 0
+    assert outbox.sent("stingy") == 0
+    honest = Storescp(tmp_path / "honest")
+    honest.port = stingy.port
+    with honest:
+        assert outbox.deliver("stingy", 60.0) == 3
+        assert outbox.deliver("stingy", 120.0) == 0
+
+
+def test_a_lost_file_does_not_hold_up_the_others(storescp: Storescp, tmp_path: Path, closing: list[Database]) -> None:
+    outbox = Outbox(tmp_path, destination("up", storescp))
+    closing.append(outbox.database)
+    (outbox.settings.storage_dir / "results" / "1.dcm").unlink()
+    assert outbox.deliver("up") == 2
+    assert [one.last_error for one in list_deliveries(outbox.database)] == [None, "its file is missing", None]
+
+
+def test_send_now_ends_the_waiting(storescp: Storescp, tmp_path: Path, closing: list[Database]) -> None:
+    outbox = Outbox(tmp_path, Destination(name="up", ae_title="ARCHIVE", host="127.0.0.1", port=free_port()))
+    closing.append(outbox.database)
+    assert outbox.deliver("up") == 0
+    send_now(outbox.database, "up", NOW)
+    outbox.settings = settings_in(tmp_path, destinations=[destination("up", storescp).model_dump()])
+    assert outbox.deliver("up", 0.1) == 3
+
+
+@given(st.integers(1, 10_000), st.floats(0, 1))
+def test_waits_double_up_to_the_longest(attempts: int, chance: float) -> None:
+    settings = Delivery(first_retry_s=5.0, longest_retry_s=900.0)
+    delay_s = retry_delay_s(attempts, settings, chance)
+    assert 0.8 * min(5.0 * 2.0 ** min(attempts - 1, 20), 900.0) <= delay_s <= 1.2 * 900.0
+    assert timedelta(seconds=delay_s) > timedelta(0)
+    assert retry_delay_s(attempts + 1, settings, chance) >= retry_delay_s(attempts, settings, chance)
+
+
+def test_routes_choose_destinations() -> None:
+    def place(name: str) -> Destination:
+        return Destination(name=name, ae_title=name, host="h", port=104)
+
+    everything = Settings(destinations=(place("a"), place("b")))
+    assert [one.name for one in destinations_for(everything, calling_ae="MR1", protocol="p")] == ["a", "b"]
+    routed = Settings.model_validate(
+        {
+            "destinations": [place(name).model_dump() for name in "abc"],
+            "routes": [
+                {"when": {"calling_ae_title": "MR1"}, "send_to": ["b"]},
+                {"when": {"calling_ae_title": "MR1", "protocol": "t2-fse"}, "send_to": ["c"]},
+                {"send_to": ["b"], "when": {"protocol": "ge-mapss"}},
+            ],
+        }
+    )
+    assert [one.name for one in destinations_for(routed, calling_ae="MR1", protocol="t2-fse")] == ["b", "c"]
+    assert [one.name for one in destinations_for(routed, calling_ae="MR1", protocol="x")] == ["b"]
+    assert destinations_for(routed, calling_ae="MR2", protocol="x") == ()

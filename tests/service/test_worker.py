@@ -1,0 +1,136 @@
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import tiny_analysis
+from records import NOW, later, open_database, settings_in
+from small_mr_exam import mapss_signal, write_mapss
+from sqlalchemy import insert
+
+from config.settings import Settings
+from dicom_io.inbox import Inbox
+from processing.refusal import Reason, ReasonCode
+from service import database as db
+from service import jobs
+from service.database import Database
+from service.delivery import list_deliveries
+from service.quarantine import list_items
+from service.states import ExamState, JobState
+from service.worker import load_analysis, run_job
+
+DESTINATIONS = [
+    {"name": "all", "ae_title": "A", "host": "127.0.0.1", "port": 104},
+    {"name": "pictures", "ae_title": "B", "host": "127.0.0.1", "port": 104, "objects": ["overlay"]},
+]
+
+
+class Bench:
+    def __init__(self, folder: Path) -> None:
+        self.settings: Settings = settings_in(folder, destinations=DESTINATIONS, jobs={"lease_s": 5, "attempts": 2})
+        self.database: Database = open_database(self.settings)
+        (folder / "scan").mkdir()
+        inbox = Inbox(self.database.inbox_dir)
+        names = [inbox.store((path.read_bytes(),)).name for path in write_mapss(folder / "scan", mapss_signal(2))]
+        with self.database.write() as connection:
+            values = {"study_uid": "1.2.3", "state": str(ExamState.QUEUED), "has_news": False}
+            connection.execute(insert(db.exam).values(first_arrival_at=NOW, last_arrival_at=NOW, **values))
+            jobs.enqueue(connection, jobs.JobRequest(1, tuple(names), "d", "SCANNER", "ge-mapss"), NOW)
+
+    def claim(self) -> jobs.Job:
+        job = jobs.claim(self.database, "w", NOW, 60.0)
+        assert job is not None
+        return job
+
+    @property
+    def job(self) -> jobs.Job:
+        return jobs.list_jobs(self.database)[0]
+
+    @property
+    def exam_folder(self) -> Path:
+        return self.settings.storage_dir / "results" / "exam-000001"
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    opened = Bench(tmp_path)
+    yield opened
+    opened.database.close()
+
+
+def test_results_are_published_and_queued_for_each_destination(bench: Bench) -> None:
+    run_job(bench.database, bench.settings, bench.claim(), tiny_analysis.analyse)
+
+    assert bench.job.state is JobState.DONE
+    assert sorted(path.name for path in bench.exam_folder.iterdir()) == ["result.json", "v1"]
+    newest = json.loads((bench.exam_folder / "result.json").read_text())
+    assert newest["images"] == 14
+    assert all((bench.exam_folder / one["path"]).is_file() for one in newest["objects"])
+    parcels = [(one.destination, one.kind) for one in list_deliveries(bench.database)]
+    assert parcels == [("all", "seg"), ("all", "overlay"), ("pictures", "overlay")]
+    assert all((bench.settings.storage_dir / one.path).is_file() for one in list_deliveries(bench.database))
+
+
+def test_a_bug_is_kept_for_the_operator_and_named_in_the_log_without_data(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        for expected in (JobState.QUEUED, JobState.FAILED):
+            run_job(bench.database, bench.settings, bench.claim(), tiny_analysis.analyse_with_a_bug)
+            assert bench.job.state is expected
+    assert bench.job.error is not None
+    assert "analyse_with_a_bug" in bench.job.error
+    assert bench.job.error_summary == "ZeroDivisionError: Phantom^Small divided"
+    assert "Phantom" not in "".join(f"{record.getMessage()} {vars(record)}" for record in caplog.records)
+    assert not (bench.exam_folder / "v1").exists()
+
+
+def test_a_refusal_is_a_result_and_not_a_failure(bench: Bench) -> None:
+    run_job(bench.database, bench.settings, bench.claim(), tiny_analysis.refuse)
+
+    assert (bench.job.state, bench.job.verdict, bench.job.attempts) == (JobState.DONE, "refused", 1)
+    content = json.loads((bench.exam_folder / "result.json").read_text())
+    assert content["status"] == "refused"
+    assert content["reasons"] == [{"code": "LEVELS_AMBIGUOUS", "detail": "six discs, no sacrum"}]
+    assert [item.code for item in list_items(bench.database)] == ["LEVELS_AMBIGUOUS"]
+    assert list_deliveries(bench.database) == []
+
+
+def test_a_doubtful_result_is_delivered(bench: Bench) -> None:
+    def doubt(*arguments: object) -> tiny_analysis.TinySummary:
+        made = tiny_analysis.analyse(*arguments)  # type: ignore[arg-type]
+        return tiny_analysis.TinySummary("needs_review", (Reason(ReasonCode.MOTION, "2 mm"),), made.objects)
+
+    run_job(bench.database, bench.settings, bench.claim(), doubt)  # type: ignore[arg-type]
+    assert bench.job.verdict == "needs_review"
+    assert len(list_deliveries(bench.database)) == 3
+
+
+def test_what_a_killed_attempt_left_is_replaced(bench: Bench) -> None:
+    (bench.exam_folder / "v1").mkdir(parents=True)
+    (bench.exam_folder / "v1" / "half").write_text("x")
+    (bench.exam_folder / ".attempts-v1" / "1").mkdir(parents=True)
+    run_job(bench.database, bench.settings, bench.claim(), tiny_analysis.analyse)
+    assert sorted(path.name for path in bench.exam_folder.rglob("*")) == [
+        "overlay.dcm",
+        "result.json",
+        "result.json",
+        "seg.dcm",
+        "v1",
+    ]
+
+
+def test_the_outcome_of_a_worker_that_lost_its_job_does_not_count(bench: Bench) -> None:
+    slow = bench.claim()
+    jobs.release_lost(bench.database, later(61), 3)
+    run_job(bench.database, bench.settings, slow, tiny_analysis.analyse)
+    assert bench.job.state is JobState.QUEUED
+    assert list_deliveries(bench.database) == []
+    assert not (bench.exam_folder / "v1").exists()
+
+
+def test_an_analysis_is_found_by_its_import_path() -> None:
+    assert load_analysis("tiny_analysis:analyse") is tiny_analysis.analyse
+    with pytest.raises(AttributeError):
+        load_analysis("tiny_analysis:nothing")
