@@ -1,12 +1,15 @@
 """Pixels end up at the slice, time and value that the header names."""
 
 import os
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from pydicom import dcmread
-from pydicom.uid import ExplicitVRBigEndian, JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless, RLELossless
+from pydicom.encaps import encapsulate
+from pydicom.uid import UID, ExplicitVRBigEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
 from small_mr_exam import MAPSS_TIMES_MS, mapss_signal, mr_dataset, write_mapss
 
 from config.protocol_cards import load_cards
@@ -76,7 +79,7 @@ def test_rescale_is_applied(tmp_path: Path) -> None:
 
 
 def test_signed_pixels_keep_their_sign(tmp_path: Path) -> None:
-    signal = mapss_signal().astype(np.int16) - 15_000
+    signal = mapss_signal().astype(np.int16) - 2_000
     assert signal.min() < 0 < signal.max()
     assert np.array_equal(read(write_mapss(tmp_path, signal)).background.array, signal[0])
 
@@ -95,18 +98,20 @@ def test_big_endian_pixels(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("syntax", [RLELossless, JPEG2000Lossless, JPEGLSLossless])
-def test_compressed_pixels_are_decoded(tmp_path: Path, syntax: str) -> None:
+def test_compressed_pixels_are_decoded(tmp_path: Path, syntax: UID) -> None:
     signal = mapss_signal(rows=64, columns=48)
     paths = write_mapss(tmp_path, signal)
-    compressed = 0
     for path in paths:
         dataset = dcmread(path)
-        if syntax == JPEG2000Lossless:
-            pytest.importorskip("openjpeg", reason="no JPEG 2000 encoder here")
-        dataset.compress(syntax, generate_instance_uid=False)
+        if syntax == JPEG2000Lossless:  # pydicom has no encoder of its own for it
+            frame = BytesIO()
+            Image.fromarray(dataset.pixel_array).save(frame, "JPEG2000", irreversible=False, no_jp2=True)
+            dataset.PixelData = encapsulate([frame.getvalue()])
+            dataset["PixelData"].is_undefined_length = True
+            dataset.file_meta.TransferSyntaxUID = syntax
+        else:
+            dataset.compress(syntax, generate_instance_uid=False)
         dataset.save_as(path)
-        compressed += 1
-    assert compressed == 28
     assert np.array_equal(read(paths).stacks[1].signal[3], signal[MAPSS_TIMES_MS.index(51.4)])
 
 
@@ -132,7 +137,6 @@ def test_corrupt_compressed_pixels_are_unreadable(tmp_path: Path) -> None:
     with pytest.raises(UnsuitableInput, match="JPEG-LS Lossless") as caught:
         read(paths)
     assert caught.value.reason.code is ReasonCode.UNREADABLE
-    assert JPEGLosslessSV1 != JPEGLSLossless
 
 
 def test_file_that_changed_after_its_header_was_read_is_refused(tmp_path: Path) -> None:
@@ -146,8 +150,8 @@ def test_file_that_changed_after_its_header_was_read_is_refused(tmp_path: Path) 
 
 
 def test_anatomy_alone_has_a_background_and_no_stacks(tmp_path: Path) -> None:
-    signal = mapss_signal()[:1]
-    paths = write_mapss(tmp_path, signal, SeriesDescription="SAG T2 FSE", Manufacturer="SIEMENS")
+    signal = mapss_signal()
+    paths = write_mapss(tmp_path, signal, SeriesDescription="SAG T2 FSE", ImagesInAcquisition=None)
     exam = read(paths[:4])
     assert exam.stacks == ()
     assert exam.times_ms == {}
