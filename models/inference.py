@@ -1,6 +1,8 @@
 """An open network: normalised slices in, logits out. CUDA where it truly works, else the CPU."""
 
+import contextlib
 import ctypes
+import io
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +13,14 @@ from models.registry import ModelError, ModelRecord
 
 _BATCH = 4  # slices at once; bounds the memory to about 0.5 GB
 
-#: What ONNX Runtime's CUDA provider loads from driver and toolkit. If one is missing, asking for CUDA prints errors.
+#: What ONNX Runtime's CUDA provider loads, by the CUDA release it was built for. If one is missing, asking for CUDA
+#: prints errors and falls back; looking first keeps that quiet.
 _CUDA_LIBRARIES = (
-    "libcuda.so.1",
-    "libcudart.so.12",
-    "libcublas.so.12",
-    "libcublasLt.so.12",
+    "libcudart.so.{cuda}",
+    "libcublas.so.{cuda}",
+    "libcublasLt.so.{cuda}",
+    "libcurand.so.10",
     "libcudnn.so.9",
-    "libcufft.so.11",
 )
 
 
@@ -65,18 +67,20 @@ def cuda_works() -> bool:
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         return False
     try:
-        driver = ctypes.CDLL(_CUDA_LIBRARIES[0])
+        driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
         return False
     count = ctypes.c_int(0)
     if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0 or count.value < 1:
         return False
-    onnxruntime.preload_dlls()  # finds CUDA and cuDNN from NVIDIA's wheels beside those of the system
-    for library in _CUDA_LIBRARIES[1:]:
-        try:
-            ctypes.CDLL(library)
-        except OSError:
-            return False
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find
+        onnxruntime.preload_dlls()  # finds CUDA and cuDNN in NVIDIA's wheels, beside those of the system
+    release = str(getattr(onnxruntime, "cuda_version", "") or "12").split(".")[0]
+    try:
+        for library in _CUDA_LIBRARIES:
+            ctypes.CDLL(library.format(cuda=release))
+    except OSError:
+        return False
     return True
 
 

@@ -43,6 +43,8 @@ def find_discs(
     disc, tissue = _back_to_native(probability, factors, canonical.shape)
     levels = _sample_nearest(territory, factors, canonical.shape)
     levels[disc <= threshold] = 0
+    if _touches_border(levels == Level.T12L1):  # cut by the upper edge in most lumbar exams, and not measured anyway
+        levels[levels == Level.T12L1] = 0
     confidence = tuple(
         _confidence(Level(level), probability, territory, threshold, levels) for level in np.unique(levels) if level
     )
@@ -119,13 +121,16 @@ def _confidence(
     ring = ndimage.binary_dilation(mask, in_plane, _RING_PIXELS) & ~mask
     inside = probability[:, ring]
     entropy = -(inside * np.log(np.maximum(inside, 1e-12))).sum(axis=0) / np.log(len(probability))
-    rim = np.ones(levels.shape[1:], bool)
-    rim[1:-1, 1:-1] = False
     own = levels == level
     return DiscConfidence(
         level=level,
         mean_probability=float(probability[_DISC][mask].mean()) if mask.any() else 0.0,
         ring_entropy=float(entropy.mean()) if ring.any() else 1.0,
-        touches_border=bool((own & rim).any()),
+        touches_border=_touches_border(own),
         n_voxels=int(own.sum()),
     )
+
+
+def _touches_border(own: npt.NDArray[np.bool_]) -> bool:
+    """Whether a mask (slices, rows, columns) reaches the outermost rows or columns of its slices."""
+    return bool(own[:, [0, -1]].any() or own[:, :, [0, -1]].any())

@@ -107,14 +107,18 @@ def change_contrast(rng: np.random.Generator, image: FloatArray, allowed: LabelA
         image = _unit_range(image)
     draw = rng.random()
     if draw < 0.35:
-        powered: FloatArray = np.power(image, np.float32(np.exp(rng.normal(0, 0.35))))
-        return powered
+        return np.power(image, np.exp(rng.normal(0, 0.35))).astype(np.float32)
     if draw < 0.65:  # a monotone curve
         knots = np.concatenate([[0.0], np.cumsum(rng.uniform(0.2, 1.0, 5))])
-        return np.interp(image, np.linspace(0, 1, 6), knots / knots[-1]).astype(np.float32)
+        return _through_curve(image, knots / knots[-1])
     if draw < 0.75:  # a curve that also turns back
-        return np.interp(image, np.linspace(0, 1, 5), rng.uniform(0, 1, 5)).astype(np.float32)
+        return _through_curve(image, rng.uniform(0, 1, 5))
     return image
+
+
+def _through_curve(image: FloatArray, heights: FloatGrid) -> FloatArray:
+    """Grey values 0..1 through the piecewise linear curve with evenly spaced ``heights``."""
+    return np.interp(image, np.linspace(0, 1, len(heights)), heights).astype(np.float32)
 
 
 def add_scanner_effects(rng: np.random.Generator, image: FloatArray) -> FloatArray:
