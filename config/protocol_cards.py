@@ -40,7 +40,9 @@ class TimeRule(StrEnum):
 class ScalingRule(StrEnum):
     """How stored values become signal that may be compared between echoes."""
 
-    RESCALE_IF_PRESENT = "rescale_if_present"  # apply RescaleSlope/Intercept where given; the same for all images, else refused
+    RESCALE_IF_PRESENT = (
+        "rescale_if_present"  # apply RescaleSlope/Intercept where given; the same for all images, else refused
+    )
     RAW = "raw"  # stored values; a RescaleSlope other than 1 is refused
 
 
@@ -55,7 +57,9 @@ class Match(Section):
     @model_validator(mode="after")
     def _is_not_empty(self) -> Self:
         if not self.model_fields_set:
-            raise ValueError("at least one of manufacturer, series_description, protocol_name, scanning_sequence is needed")
+            raise ValueError(
+                "at least one of manufacturer, series_description, protocol_name, scanning_sequence is needed"
+            )
         return self
 
 
@@ -75,7 +79,9 @@ class Times(Section):
         if (self.rule is TimeRule.NONE) == bool(self.t1rho_ms or self.t2_ms):
             raise ValueError("rule 'none' has no times; every other rule needs t1rho_ms, t2_ms or both")
         distinct = self.distinct_ms
-        if any(later - earlier <= 2 * self.tolerance_ms for earlier, later in zip(distinct, distinct[1:], strict=False)):
+        if any(
+            later - earlier <= 2 * self.tolerance_ms for earlier, later in zip(distinct, distinct[1:], strict=False)
+        ):
             raise ValueError("two times lie closer than twice the tolerance: they could not be told apart")
         return self
 
@@ -90,6 +96,12 @@ class Expected(Section):
 
     min_slices: int = Field(ge=1, le=200)
     max_slices: int = Field(ge=1, le=200)
+
+    @model_validator(mode="after")
+    def _range_is_not_empty(self) -> Self:
+        if self.min_slices > self.max_slices:
+            raise ValueError(f"min_slices {self.min_slices} is more than max_slices {self.max_slices}")
+        return self
 
 
 class ProtocolCard(Section):
@@ -119,6 +131,7 @@ def load_cards(folder: Path | None = None) -> tuple[ProtocolCard, ...]:
         SettingsError: a card is faulty; the message names file, key and what is allowed.
     """
     cards: dict[str, ProtocolCard] = {}
+    origin: dict[str, Path] = {}
     for directory in (Path(__file__).parent / "protocols", folder):
         if directory is None:
             continue
@@ -126,14 +139,19 @@ def load_cards(folder: Path | None = None) -> tuple[ProtocolCard, ...]:
             raise SettingsError(f"{directory}: protocols_dir: no such folder")
         for path in sorted(directory.glob("*.yaml")):
             card = _load_card(path)
-            cards[card.name] = card
+            other = origin.get(card.name)
+            if other is not None and other.parent == directory:
+                raise SettingsError(f"{path}: name: {card.name!r} is also the name of {other.name}")
+            cards[card.name], origin[card.name] = card, path
     return tuple(cards.values())
 
 
 def _load_card(path: Path) -> ProtocolCard:
     try:
         return ProtocolCard.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except yaml.YAMLError as error:
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path}: is not YAML: {error}") from error
     except ValidationError as error:
         raise SettingsError("\n".join(explain(path, error, ProtocolCard))) from error

@@ -100,6 +100,12 @@ class Delivery(Section):
     longest_retry_s: float = Field(900.0, gt=0, le=86_400, description="Longest wait between two tries; retries never end")
     timeout_s: float = Field(30.0, gt=0, le=600, description="Network and response timeout")
 
+    @model_validator(mode="after")
+    def _waits_grow(self) -> "Delivery":
+        if self.first_retry_s > self.longest_retry_s:
+            raise ValueError(f"first_retry_s {self.first_retry_s:g} is more than longest_retry_s {self.longest_retry_s:g}")
+        return self
+
 
 class Web(Section):
     """Health endpoints."""
