@@ -3,6 +3,7 @@
 import re
 from enum import StrEnum
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -33,7 +34,8 @@ class Role(StrEnum):
 class TimeRule(StrEnum):
     """How the time of an image is found."""
 
-    ECHO_TIME = "echo_time"  # spin-lock and echo-preparation times stand in EchoTime (0018,0081), as GE research MAPSS writes them
+    # spin-lock and echo-preparation times stand in EchoTime (0018,0081), as GE research MAPSS writes them
+    ECHO_TIME = "echo_time"
     NONE = "none"  # one image per slice, nothing to fit
 
 
@@ -79,9 +81,7 @@ class Times(Section):
         if (self.rule is TimeRule.NONE) == bool(self.t1rho_ms or self.t2_ms):
             raise ValueError("rule 'none' has no times; every other rule needs t1rho_ms, t2_ms or both")
         distinct = self.distinct_ms
-        if any(
-            later - earlier <= 2 * self.tolerance_ms for earlier, later in zip(distinct, distinct[1:], strict=False)
-        ):
+        if any(later - earlier <= 2 * self.tolerance_ms for earlier, later in pairwise(distinct)):
             raise ValueError("two times lie closer than twice the tolerance: they could not be told apart")
         return self
 

@@ -1,4 +1,4 @@
-"""Every setting of the node: one frozen tree, unknown keys refused. Defaults are mirrored, commented, in discnode.yaml."""
+"""Every setting of the node: one frozen tree, unknown keys refused. discnode.yaml mirrors the defaults, commented."""
 
 import hashlib
 from enum import StrEnum
@@ -8,7 +8,9 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-AETitle = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=16, pattern=r"^[^\\\x00-\x1f]+$")]
+AETitle = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=16, pattern=r"^[^\\\x00-\x1f]+$")
+]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
@@ -41,7 +43,9 @@ class Peer(Section):
 class Destination(Section):
     """A storage SCP that receives results."""
 
-    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] = Field(description="Name used in routes and logs")
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] = Field(
+        description="Name used in routes and logs"
+    )
     ae_title: AETitle = Field(description="Called AE title")
     host: str = Field(description="Address or host name")
     port: Port = Field(description="TCP port")
@@ -51,7 +55,9 @@ class Destination(Section):
 class Route(Section):
     """Which results go where. Without any route every result goes to every destination."""
 
-    when: dict[str, str] = Field(default_factory=dict, description="Conditions: calling_ae_title, protocol; empty = always")
+    when: dict[str, str] = Field(
+        default_factory=dict, description="Conditions: calling_ae_title, protocol; empty = always"
+    )
     send_to: tuple[str, ...] = Field(description="Names of destinations")
 
     @model_validator(mode="after")
@@ -65,7 +71,9 @@ class Route(Section):
 class Completion(Section):
     """When an exam is complete. Evidence (the protocol card's grid and the announced image count) comes first."""
 
-    idle_s: float = Field(120.0, gt=0, le=86_400, description="Without evidence: seconds of silence before an exam is judged as it is")
+    idle_s: float = Field(
+        120.0, gt=0, le=86_400, description="Without evidence: seconds of silence before an exam is judged as it is"
+    )
     sweep_s: float = Field(2.0, ge=0.2, le=60, description="Seconds between two looks at what has arrived")
 
 
@@ -74,14 +82,16 @@ class Jobs(Section):
 
     workers: int = Field(1, ge=1, le=64, description="Worker processes, each at most 3 GB")
     attempts: int = Field(3, ge=1, le=20, description="How often a job is tried before it is parked")
-    lease_s: float = Field(60.0, ge=5, le=3600, description="A job whose worker was silent this long is given to another")
+    lease_s: float = Field(60.0, ge=5, le=3600, description="A job whose worker was silent so long goes to another")
 
 
 class RegistrationSettings(Section):
     """Mask-guided registration to the level atlas."""
 
-    preset: Literal["fast", "paper"] = Field("fast", description="fast: 2 B-spline levels x 100 iterations; paper: 4 levels x 200")
-    processes: int = Field(2, ge=1, le=16, description="Warm registration processes in a worker; one disc at a time in each")
+    preset: Literal["fast", "paper"] = Field(
+        "fast", description="fast: 2 B-spline levels x 100 iterations; paper: 4 levels x 200"
+    )
+    processes: int = Field(2, ge=1, le=16, description="Warm registration processes in a worker, one disc at a time")
     min_dice: float = Field(0.85, ge=0, le=1, description="Below this Dice with the atlas disc the exam needs review")
 
 
@@ -90,20 +100,23 @@ class SegmentationSettings(Section):
 
     model: str = Field("cfcm-lumbar", description="Name in the model registry")
     threshold: float = Field(0.5, gt=0, lt=1, description="Disc probability from which a voxel belongs to a disc")
-    max_ring_entropy: float = Field(0.6, gt=0, le=1, description="Mean entropy around a disc above which it needs review")
+    max_ring_entropy: float = Field(
+        0.6, gt=0, le=1, description="Mean entropy around a disc above which it needs review"
+    )
 
 
 class Delivery(Section):
     """The outbox."""
 
     first_retry_s: float = Field(5.0, gt=0, le=3600, description="Seconds before the first retry; doubles each time")
-    longest_retry_s: float = Field(900.0, gt=0, le=86_400, description="Longest wait between two tries; retries never end")
+    longest_retry_s: float = Field(900.0, gt=0, le=86_400, description="Longest wait between tries; retries never end")
     timeout_s: float = Field(30.0, gt=0, le=600, description="Network and response timeout")
 
     @model_validator(mode="after")
     def _waits_grow(self) -> "Delivery":
         if self.first_retry_s > self.longest_retry_s:
-            raise ValueError(f"first_retry_s {self.first_retry_s:g} is more than longest_retry_s {self.longest_retry_s:g}")
+            waits = f"first_retry_s {self.first_retry_s:g} is more than longest_retry_s {self.longest_retry_s:g}"
+            raise ValueError(waits)
         return self
 
 
@@ -127,7 +140,9 @@ class Settings(Section):
     peers: tuple[Peer, ...] = Field((), description="Who may send; empty = anyone who calls our AE title")
     destinations: tuple[Destination, ...] = Field((), description="Where results go; nothing is sent anywhere else")
     routes: tuple[Route, ...] = Field((), description="Which results go where; empty = all to all destinations")
-    protocols_dir: Path | None = Field(None, description="Folder with the site's own protocol cards, used beside the built-in ones")
+    protocols_dir: Path | None = Field(
+        None, description="Folder with the site's own protocol cards, used beside the built-in ones"
+    )
     completion: Completion = Completion()
     jobs: Jobs = Jobs()
     segmentation: SegmentationSettings = SegmentationSettings()
@@ -143,7 +158,8 @@ class Settings(Section):
         for route in self.routes:
             for name in route.send_to:
                 if name not in names:
-                    raise ValueError(f"routes: destination {name!r} is not configured; allowed: {', '.join(names) or 'none'}")
+                    allowed = ", ".join(names) or "none"
+                    raise ValueError(f"routes: destination {name!r} is not configured; allowed: {allowed}")
         return self
 
     @property
