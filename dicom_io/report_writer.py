@@ -73,7 +73,12 @@ def _groups(
         + [f"{quantity}_times_ms={list(times)}" for quantity, times in result.times_ms.items()],
     )
     for level in result.mask.found if result.mask else ():
-        segment = sr.ReferencedSegment.from_segmentation(segmentation, numbers[tracking_uid(source, level.name)])
+        segment = sr.ReferencedSegment(
+            sop_class_uid=segmentation.SOPClassUID,
+            sop_instance_uid=segmentation.SOPInstanceUID,
+            segment_number=numbers[tracking_uid(source, level.name)],
+            source_series=sr.SourceSeriesForSegmentation(source.grid_instances[0].SeriesInstanceUID),
+        )
         for region in Region:
             rows = [one for one in result.measurements if (one.level, one.region) == (level, region)]
             numbers_of_region = [*_volume(result, level, region), *(item for row in rows for item in _statistics(row))]
@@ -129,4 +134,20 @@ def _comments(result: ExamResult) -> list[sr.TextContentItem]:
     """Research use first, then the verdict and every reason for doubt."""
     texts = [f"{RESEARCH_USE_ONLY}. Not for diagnosis.", f"Verdict: {result.verdict.value}"]
     texts += [f"{reason.code.value}: {reason.detail}" for reason in result.reasons]
-    return [sr.TextContentItem(codes.COMMENT, text, relationship_type="CONTAINS") for text in texts]
+    return [sr.TextContentItem(codes.COMMENT, _ascii(text), relationship_type="CONTAINS") for text in texts]
+
+
+def _ascii(text: str) -> str:
+    """Text that every character set of a source can hold."""
+    for character, plain in {
+        "ρ": "rho",
+        "σ": "SD",
+        "×": "x",
+        "±": "+/-",
+        "–": "-",
+        "≥": ">=",
+        "≤": "<=",
+        "…": "...",
+    }.items():
+        text = text.replace(character, plain)
+    return text.encode("ascii", "replace").decode("ascii")

@@ -5,9 +5,11 @@ import hashlib
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
+from pydicom.charset import convert_encodings
 from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.filewriter import correct_ambiguous_vr
 from pydicom.uid import UID
 from pydicom.valuerep import DA, DT, TM
 
@@ -50,8 +52,8 @@ PATIENT_STUDY_KEYWORDS = (
     *("ClinicalTrialTimePointTypeCodeSequence", "IssuerOfClinicalTrialTimePointID"),
 )
 
-#: Of the series and the encoding: the trial's coordinating centre, and what is needed to read text and times.
-_SHARED_KEYWORDS = ("ClinicalTrialCoordinatingCenterName", "SpecificCharacterSet", "TimezoneOffsetFromUTC")
+#: Of the series: the trial's coordinating centre; and what is needed to read dates and times.
+_SHARED_KEYWORDS = ("ClinicalTrialCoordinatingCenterName", "TimezoneOffsetFromUTC")
 
 #: Type 2: present in every output, empty when the source has no value.
 _NEVER_ABSENT = (
@@ -113,6 +115,7 @@ def complete(dataset: Dataset, result: ExamResult, source: SourceExam, *, role: 
     Changes ``dataset``. ``description`` becomes the series description, with the research-use text.
     """
     header = source.grid_instances[0]
+    _share_character_set(dataset, header)
     for keyword in (*PATIENT_STUDY_KEYWORDS, *_SHARED_KEYWORDS):
         if keyword in header:
             dataset[keyword] = _unchanged(header, keyword)
@@ -142,6 +145,17 @@ def local_time(moment: datetime, header: Dataset) -> datetime:
         minutes = int(offset[1:3]) * 60 + int(offset[3:5])
         return moment.astimezone(timezone(timedelta(minutes=minutes if offset[0] == "+" else -minutes)))
     return moment
+
+
+def _share_character_set(dataset: Dataset, header: Dataset) -> None:
+    """Write text as the source does (our own is ASCII), and tell pydicom that copied bytes need no conversion."""
+    if header.get("SpecificCharacterSet"):
+        dataset.SpecificCharacterSet = header.SpecificCharacterSet
+    elif "SpecificCharacterSet" in dataset:
+        del dataset.SpecificCharacterSet
+    correct_ambiguous_vr(dataset, is_little_endian=True)  # which pydicom leaves out for bytes as they stand
+    encodings = convert_encodings(dataset.get("SpecificCharacterSet"))
+    dataset.set_original_encoding(is_implicit_vr=False, is_little_endian=True, character_encoding=encodings)
 
 
 def _unchanged(header: Dataset, keyword: str) -> DataElement | RawDataElement:

@@ -5,6 +5,7 @@ voxel, and rows, columns and slices differ in number and spacing, so that any fl
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -230,6 +231,22 @@ def exam_result(levels: tuple[Level, ...] = tuple(Level)[:5], *, with_maps: bool
         },
         produced_at=PRODUCED_AT,
     )
+
+
+def single_slice(result: ExamResult, source: SourceExam, k: int = 3) -> tuple[ExamResult, SourceExam]:
+    """The exam as if only slice ``k`` had been acquired."""
+
+    def cut(array: np.ndarray) -> np.ndarray:
+        return array[k : k + 1]
+
+    grid = source.affine.copy()
+    grid[:3, 3] += k * grid[:3, 0]
+    here = source.grid_instances[k]
+    images = tuple(one for one in source.all_instances if one.ImagePositionPatient == here.ImagePositionPatient)
+    mask = replace(result.mask, levels=cut(result.mask.levels), probability=cut(result.mask.probability), affine=grid)
+    maps = {name: replace(fitted, time_ms=cut(fitted.time_ms), affine=grid) for name, fitted in result.maps.items()}
+    background = ImageVolume(cut(result.background.array), grid)
+    return replace(result, mask=mask, maps=maps, background=background), SourceExam((here,), images, grid)
 
 
 def exam_images(result: ExamResult) -> ExamImages:

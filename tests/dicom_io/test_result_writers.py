@@ -24,6 +24,7 @@ from dicom_io.segmentation_writer import segmentation_object
 from dicom_io.source_attributes import PATIENT_STUDY_KEYWORDS
 from dicom_io.sources import SourceExam
 from processing.display import LEVEL_COLOURS
+from processing.refusal import Reason, ReasonCode
 from processing.results import ExamResult, Level, Quantity, Region
 
 PICTURE = np.random.default_rng(1).integers(0, 256, (50, 70, 3), np.uint8)
@@ -109,10 +110,8 @@ def test_odd_patient_values_are_carried_over_as_they_stand(result, implicit):
             tag = Tag(tag_for_keyword(keyword))
             image[keyword] = RawDataElement(tag, dictionary_VR(tag), len(value), value, 0, implicit, True)
         image.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
-        stream = BytesIO()
-        image.save_as(stream, enforce_file_format=True)
-        stream.seek(0)
-        instances.append(dcmread(stream))
+        image.set_original_encoding(implicit, True, ["latin_1"])
+        instances.append(stored(image))
     source = SourceExam(tuple(instances), tuple(instances), example_exam.affine())
     segmentation = segmentation_object(result, source)
     for made in (segmentation, report_object(result, source, segmentation), overlay_object(result, source, PICTURE)):
@@ -120,6 +119,35 @@ def test_odd_patient_values_are_carried_over_as_they_stand(result, implicit):
         for keyword, value in odd.items():
             assert read.get_item(keyword).value.rstrip() == value.rstrip(), keyword
         assert (read.PatientName, read.AccessionNumber) == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("character_set", "name"),
+    [
+        (None, "Smith^Ann"),
+        ("ISO_IR 192", "Ιωάννου^Μαρία"),
+        ("ISO_IR 144", "Люкceмбypг^Роза"),
+        (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎=やまだ^たろう"),
+    ],
+)
+def test_names_survive_in_every_character_set(result, character_set, name):
+    instances = []
+    for image in example_exam.source_exam().grid_instances:
+        image.ReferringPhysicianName = ""
+        image.PatientName = name
+        image.SpecificCharacterSet = character_set
+        if character_set is None:
+            del image.SpecificCharacterSet
+        instances.append(stored(image))
+    source = SourceExam(tuple(instances), tuple(instances), example_exam.affine())
+    reasons = (Reason(ReasonCode.MOTION, "T1ρ echoes 1–2: 3 ± 1 mm, 2 × 2"),)
+    changed = dataclasses.replace(result, reasons=reasons)
+    segmentation = segmentation_object(changed, source)
+    for made in (segmentation, report_object(changed, source, segmentation), overlay_object(changed, source, PICTURE)):
+        read = stored(made)
+        assert read.get_item("PatientName").value == instances[1].get_item("PatientName").value  # bytes
+        assert str(read.PatientName) == name
+        assert read.get("SpecificCharacterSet") == instances[0].get("SpecificCharacterSet")
 
 
 def test_times_stand_in_the_time_zone_of_the_source(result):

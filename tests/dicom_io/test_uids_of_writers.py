@@ -11,7 +11,6 @@ from dicom_io import codes
 from dicom_io.uids import derived_uid, inputs_digest, result_uid
 from processing.results import Level
 
-
 PARTS = st.lists(st.text("a:1", max_size=4), min_size=1, max_size=3)
 
 

@@ -36,12 +36,14 @@ def run(*command: str | Path) -> str:
     return done.stdout + done.stderr
 
 
-@pytest.fixture(scope="module", params=["straight", "oblique"])
+@pytest.fixture(scope="module", params=["straight", "oblique", "single slice"])
 def exam(request, tmp_path_factory):
     """(result, source, folder) with the objects written to ``dicom`` and the sources, with pixels, to ``source``."""
-    folder = tmp_path_factory.mktemp(request.param)
+    folder = tmp_path_factory.mktemp(request.param.replace(" ", "-"))
     rotation = example_exam.OBLIQUE if request.param == "oblique" else example_exam.STRAIGHT
     result, source = example_exam.exam_result(), example_exam.source_exam(rotation)
+    if request.param == "single slice":
+        result, source = example_exam.single_slice(result, source)
     write_objects(result, source, PICTURE, folder)
     (folder / "source").mkdir()
     for number, image in enumerate(source.all_instances):
@@ -62,8 +64,10 @@ def test_dciodvfy_finds_no_error(exam, name):
     assert [line for line in warnings if not any(text in line for text in known)] == []
 
 
-def test_dciodvfy_finds_no_error_in_an_exam_without_echoes(tmp_path):
-    write_objects(example_exam.exam_result(with_maps=False), example_exam.source_exam(), PICTURE, tmp_path)
+def test_dciodvfy_finds_no_error_in_an_exam_without_echoes_and_with_one_disc(tmp_path):
+    write_objects(
+        example_exam.exam_result((Level.L3L4,), with_maps=False), example_exam.source_exam(), PICTURE, tmp_path
+    )
     for name in ("seg", "sr", "overlay"):
         done = subprocess.run(
             [tool("dciodvfy"), "-new", str(tmp_path / "dicom" / f"{name}.dcm")],

@@ -1,0 +1,188 @@
+"""The files of a result: as documented, complete or absent, the same every time, and free of the patient's identity."""
+
+import csv
+import dataclasses
+import json
+from pathlib import Path
+
+import example_exam
+import numpy as np
+import pytest
+from matplotlib.image import imread
+from pydicom import dcmread
+
+from processing.montage import draw_montage
+from processing.refusal import Reason, ReasonCode
+from processing.results import Level, Quantity, Region, Verdict
+from service import result_files, result_schema
+from service.result_files import result_document, write_refusal, write_result
+from service.result_schema import ResultDocument, schema_text
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    result = example_exam.exam_result()
+    folder = tmp_path_factory.mktemp("exam") / "out"
+    summary = write_result(result, example_exam.exam_images(result), folder)
+    return result, summary, folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_all_files_are_there_and_nothing_else(written):
+    _, summary, folder = written
+    names = {
+        "result.json",
+        "discs.csv",
+        "qc.png",
+        *(f"dicom/{name}.dcm" for name in ("seg", "t1rho", "t2", "sr", "overlay")),
+    }
+    assert contents(folder).keys() == names
+    assert [path.name for path in folder.parent.iterdir()] == ["out"]
+    assert (summary.status, summary.reasons) == (Verdict.NEEDS_REVIEW, example_exam.exam_result().reasons)
+    for one in summary.objects:
+        assert str(dcmread(folder / one.path).SOPInstanceUID) == one.sop_instance_uid
+
+
+def test_result_json_holds_the_result(written):
+    result, summary, folder = written
+    document = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    assert (document["schema"], document["status"]) == ("discnode.result/1", "needs_review")
+    assert document["reasons"][0]["code"] == "REGISTRATION_POOR"
+    assert document["inputs"] == [
+        {
+            "series_uid": example_exam.SERIES_UID,
+            "protocol": "ge-mapss",
+            "t1rho_times_ms": [0, 10, 40, 80],
+            "t2_times_ms": [0, 12.8, 25.7, 51.4],
+        }
+    ]
+    assert [disc["level"] for disc in document["discs"]] == ["L5S1", "L4L5", "L3L4", "L2L3", "L1L2"]
+    keys = {Quantity.T1RHO: "t1rho_ms", Quantity.T2: "t2_ms"}
+    for row in result.measurements:
+        disc = document["discs"][row.level - 1]
+        part = disc if row.region is Region.WHOLE_DISC else disc["regions"][row.region.value]
+        values = part[keys[row.quantity]]
+        assert values["mean"] == pytest.approx(row.mean_ms, abs=1e-6)
+        assert values["sd"] == pytest.approx(row.sd_ms, abs=1e-6)
+        assert values["median"] == pytest.approx(row.median_ms, abs=1e-6)
+        assert (values["n"], values["n_excluded"], values["excluded"]) == (row.n, row.n_excluded, row.excluded)
+    assert document["discs"][1]["t2_ms"]["excluded"] == {"NO_DECAY": 1}
+    assert document["discs"][2]["registration"] == {"dice": 0.93, "sd_jacobian": 0.13, "min_jacobian": 0.5}
+    assert document["discs"][0]["volume_mm3"] == 2850.0
+    assert [(one["kind"], one["path"], one["sop_instance_uid"]) for one in document["objects"]] == [
+        (one.kind, str(one.path), one.sop_instance_uid) for one in summary.objects
+    ]
+    assert (document["timings_s"], document["versions"]) == (result.timings_s, result.versions)
+
+
+def test_result_json_follows_the_published_schema(written):
+    _, _, folder = written
+    ResultDocument.model_validate_json((folder / "result.json").read_text(encoding="utf-8"))
+    nothing = dataclasses.replace(written[0].measurements[0], mean_ms=float("nan"), sd_ms=float("nan"), n=0)
+    for result in (
+        example_exam.exam_result((Level.L4L5,), with_maps=False),
+        dataclasses.replace(written[0], measurements=(nothing,), registered=()),
+    ):
+        document = result_document(result, example_exam.exam_images(result), written[1].objects)
+        ResultDocument.model_validate_json(json.dumps(document, allow_nan=False))
+        assert document["discs"][0]["registration"] == {}
+
+
+def test_the_published_schema_is_that_of_the_code():
+    published = Path(result_schema.__file__).with_name("result_schema.json").read_text(encoding="utf-8")
+    assert published == schema_text(), "run: python -m service.result_schema > service/result_schema.json"
+
+
+def test_discs_csv_holds_one_row_per_level_region_and_quantity(written):
+    result, _, folder = written
+    with (folder / "discs.csv").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == len(result.measurements) == 40
+    for row, measured in zip(rows, result.measurements, strict=True):
+        assert (row["level"], row["region"], row["quantity"]) == (
+            measured.level.name,
+            measured.region,
+            measured.quantity,
+        )
+        assert float(row["mean_ms"]) == pytest.approx(measured.mean_ms, abs=1e-6)
+        assert float(row["median_ms"]) == pytest.approx(measured.median_ms, abs=1e-6)
+        assert (int(row["n"]), int(row["n_excluded"])) == (measured.n, measured.n_excluded)
+        assert row["volume_mm3"] == (str(result.volumes_mm3[measured.level]) if row["region"] == "whole_disc" else "")
+        assert row["use"] == "research use only"
+
+
+def test_discs_csv_of_an_exam_without_echoes_holds_volumes(tmp_path):
+    result = example_exam.exam_result(with_maps=False)
+    write_result(result, example_exam.exam_images(result), tmp_path / "out")
+    with (tmp_path / "out" / "discs.csv").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [float(row["volume_mm3"]) for row in rows] == list(result.volumes_mm3.values())
+    assert {row["mean_ms"] for row in rows} == {""}
+
+
+def test_qc_png_is_the_overview_and_says_research_use(written):
+    result, _, folder = written
+    shown = (imread(folder / "qc.png")[..., :3] * 255).round().astype(np.uint8)
+    np.testing.assert_array_equal(shown, draw_montage(result))
+    assert b"Research use only" in (folder / "qc.png").read_bytes()
+
+
+def test_no_file_but_the_dicom_objects_tells_who_the_patient_is(written):
+    _, _, folder = written
+    header = example_exam.source_exam().grid_instances[0]
+    secrets = [str(header[name].value) for name in ("PatientID", "PatientName", "PatientBirthDate", "AccessionNumber")]
+    secrets += [header.ReferringPhysicianName.family_name, header.ClinicalTrialSubjectID, "Ångström"]
+    for name in ("result.json", "discs.csv", "qc.png"):
+        data = (folder / name).read_bytes()
+        assert [one for one in secrets if one.encode("utf-8") in data or one.encode("latin-1") in data] == []
+
+
+def test_writing_twice_gives_the_same_bytes(written, tmp_path):
+    result = example_exam.exam_result()
+    write_result(result, example_exam.exam_images(result), tmp_path / "again")
+    assert contents(tmp_path / "again") == contents(written[2])
+
+
+def test_a_failure_leaves_nothing_behind(written, tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(result_files, "write_objects", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_result(written[0], example_exam.exam_images(written[0]), tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_in_use_gets_new_results_and_keeps_the_rest(written, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    without = example_exam.exam_result(with_maps=False)
+    result = written[0]
+    write_result(result, example_exam.exam_images(result), tmp_path / "out")
+    assert len(contents(tmp_path / "out")) == 9
+    write_result(without, example_exam.exam_images(without), tmp_path / "out")
+    names = {"notes.txt", "result.json", "discs.csv", "qc.png", "dicom/seg.dcm", "dicom/sr.dcm", "dicom/overlay.dcm"}
+    assert contents(tmp_path / "out").keys() == names
+    assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    series_uid: str
+
+
+def test_a_refusal_says_why_and_of_which_series(tmp_path):
+    reasons = (Reason(ReasonCode.ECHO_UNRESOLVED, "EchoTime is 0 in all images"),)
+    summary = write_refusal(reasons, [Facts("1.2.4"), Facts("1.2.3"), Facts("1.2.4")], tmp_path / "out")
+    assert (summary.status, summary.reasons, summary.objects) == ("refused", reasons, ())
+    assert contents(tmp_path / "out").keys() == {"result.json"}
+    text = (tmp_path / "out" / "result.json").read_text(encoding="utf-8")
+    document = ResultDocument.model_validate_json(text)
+    assert document.status is Verdict.REFUSED
+    assert [(one.code, one.detail) for one in document.reasons] == [("ECHO_UNRESOLVED", "EchoTime is 0 in all images")]
+    assert [one.series_uid for one in document.inputs] == ["1.2.3", "1.2.4"]
+    assert not document.discs
