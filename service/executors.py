@@ -59,7 +59,7 @@ class KeptProcesses:
                 lived_s = time.monotonic() - child.started_at_s
                 seat.deaths = 1 if lived_s > 60.0 else seat.deaths + 1
                 seat.not_before_s = time.monotonic() + restart_pause_s(lived_s, seat.deaths)
-                _log.error("process died", extra={"process": child.name, "exit_status": status})
+                _log.error("process died", extra={"child": child.name, "exit_status": status})
                 on_death(child.name, status)
             if seat.child is None and time.monotonic() >= seat.not_before_s:
                 name = f"{self._kind}-{uuid.uuid4().hex[:8]}"

@@ -43,9 +43,14 @@ def test_times_come_back_aware_and_naive_ones_are_refused(database: Database) ->
 
 def test_a_forbidden_move_changes_nothing(database: Database) -> None:
     exam_id = add_exam(database)
-    with pytest.raises(ForbiddenMove), database.write() as connection:
-        connection.execute(update(db.exam).values(detail="changed"))
-        move(connection, db.exam, exam_id, ExamState.INCOMPLETE)
+
+    def change() -> None:
+        with database.write() as connection:
+            connection.execute(update(db.exam).values(detail="changed"))
+            move(connection, db.exam, exam_id, ExamState.INCOMPLETE)
+
+    with pytest.raises(ForbiddenMove):
+        change()
     with database.read() as connection:
         row = connection.execute(select(db.exam.c.state, db.exam.c.detail)).one()
     assert (row.state, row.detail) == ("queued", "")

@@ -1,0 +1,404 @@
+"""The whole node as a user runs it: real processes, real peers, real kills. Only the analysis is a small one."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pydicom
+import pytest
+from peers import (
+    PEER_ENVIRONMENT,
+    Orthanc,
+    Storescp,
+    acknowledged,
+    dcmsend,
+    echoscu,
+    free_port,
+    is_listening,
+    need,
+    statuses,
+    storescu,
+    wait_until,
+)
+from small_mr_exam import mapss_signal, mr_dataset, write_mapss
+from sqlalchemy import select
+
+from config.settings import Settings, load_settings
+from service import database as db
+from service import jobs, quarantine
+from service.database import open_database
+from service.delivery import list_deliveries
+
+pytestmark = pytest.mark.peers
+
+TESTS = Path(__file__).parent.parent
+SERVE = (
+    "import sys; from pathlib import Path; from config.settings import load_settings; from service.app import run_node; "
+    "sys.exit(run_node(load_settings(Path(sys.argv[1])), analysis=sys.argv[2]))"
+)
+
+
+class Node:
+    """``discnode serve`` as a process, with the analysis of one's choice."""
+
+    def __init__(self, folder: Path, analysis: str = "tiny_analysis:analyse", **settings: Any) -> None:
+        self.port = free_port()
+        self.folder = folder
+        self.analysis = analysis
+        self.config = folder / "node.yaml"
+        self.log_path = folder / "node.log"
+        content = {
+            "port": self.port,
+            "storage_dir": str(folder / "node"),
+            "completion": {"idle_s": 3, "sweep_s": 0.2},
+            "jobs": {"lease_s": 5},
+            "delivery": {"first_retry_s": 0.5, "timeout_s": 5},
+        }
+        self.config.write_text(json.dumps(content | settings))
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def settings(self) -> Settings:
+        return load_settings(self.config)
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text()
+
+    def start(self) -> None:
+        environment = {**os.environ, "PYTHONPATH": f"{TESTS.parent}:{TESTS / 'service'}", "OMP_NUM_THREADS": "1"}
+        n_before = self.log.count(" ready ") if self.log_path.exists() else 0
+        with self.log_path.open("ab") as log:
+            command = [sys.executable, "-c", SERVE, str(self.config), self.analysis]
+            self._process = subprocess.Popen(command, env=environment, stderr=log, stdin=subprocess.DEVNULL)
+        wait_until(lambda: self.log.count(" ready ") > n_before, "the node's line 'ready'", 60)
+
+    def stop(self) -> int:
+        """End it as an operator does."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
+        status = self._process.wait(60)
+        self._process = None
+        return status
+
+    def kill(self) -> None:
+        """kill -9 of the supervisor; returns when its children are gone too."""
+        children = psutil.Process(self.pid).children(recursive=True)
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+        self._process = None
+        _, alive = psutil.wait_procs(children, timeout=10)
+        assert alive == []
+
+    def process(self, kind: str) -> psutil.Process:
+        """The receiver or a worker."""
+        found: psutil.Process = wait_until(
+            lambda: next(
+                (one for one in psutil.Process(self.pid).children() if f"service.{kind}" in " ".join(one.cmdline())),
+                None,
+            ),
+            f"the {kind} process",
+        )
+        return found
+
+    def ask(self, question: Callable[[Any], Any]) -> Any:
+        """Ask its record."""
+        database = open_database(self.settings)
+        try:
+            return question(database)
+        finally:
+            database.close()
+
+    @property
+    def jobs(self) -> list[jobs.Job]:
+        found: list[jobs.Job] = self.ask(jobs.list_jobs)
+        return found
+
+    @property
+    def cases(self) -> list[str]:
+        return [item.code for item in self.ask(quarantine.list_items)]
+
+    @property
+    def instances(self) -> dict[str, Path]:
+        """Where the received objects lie, by SOP Instance UID."""
+
+        def read(database: Any) -> dict[str, Path]:
+            with database.read() as connection:
+                rows = connection.execute(select(db.instance.c.sop_uid, db.instance.c.path)).all()
+            return {row.sop_uid: database.inbox_dir / row.path for row in rows}
+
+        found: dict[str, Path] = self.ask(read)
+        return found
+
+    def __enter__(self) -> "Node":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process is not None:
+            self.stop()
+
+
+def destination(name: str, scp: Storescp | Orthanc) -> dict[str, Any]:
+    return {"name": name, "ae_title": scp.ae_title, "host": "127.0.0.1", "port": scp.port}
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> list[Path]:
+    """A whole MAPSS exam of 28 images."""
+    folder = tmp_path / "scanner"
+    folder.mkdir()
+    return write_mapss(folder, mapss_signal())
+
+
+@pytest.fixture(autouse=True)
+def _peers() -> Iterator[None]:
+    need("storescu", "dcmsend", "echoscu", "storescp")
+    yield
+
+
+def uids_of(files: Sequence[Path]) -> list[str]:
+    return sorted(str(pydicom.dcmread(path, stop_before_pixels=True).SOPInstanceUID) for path in files)
+
+
+def test_an_exam_goes_in_and_its_results_come_back(
+    images: list[Path], storescp: Storescp, orthanc: Orthanc, tmp_path: Path
+) -> None:
+    """Over three associations at once, in any order; results at two archives, once each; nothing of the patient logged."""
+    random.Random(5).shuffle(images)
+    with Node(tmp_path, destinations=[destination("dcmtk", storescp), destination("orthanc", orthanc)]) as node:
+        senders = [threading.Thread(target=storescu, args=(node.port, images[start::3])) for start in range(3)]
+        for sender in senders:
+            sender.start()
+        for sender in senders:
+            sender.join()
+        wait_until(lambda: len(storescp.files) == 2 and len(orthanc.sop_instance_uids) == 2, "the results", 30)
+        (job,) = node.jobs
+        assert (job.verdict, len(job.inputs)) == ("ok", 28)
+        assert uids_of(storescp.files) == orthanc.sop_instance_uids
+        assert node.stop() == 0
+    assert "Phantom" not in node.log
+    assert "P-17" not in node.log
+    assert "Traceback" not in node.log
+
+
+def test_an_exam_in_two_halves_is_one_analysis(images: list[Path], storescp: Storescp, tmp_path: Path) -> None:
+    with Node(tmp_path, destinations=[destination("dcmtk", storescp)]) as node:
+        storescu(node.port, images[:11])
+        wait_until(lambda: node.cases == ["SERIES_INCOMPLETE"], "the exam to be called incomplete", 30)
+        refusal = json.loads((node.settings.storage_dir / "results" / "exam-000001" / "result.json").read_text())
+        assert refusal["status"] == "refused"
+        storescu(node.port, images[11:])
+        wait_until(lambda: len(storescp.files) == 2, "the results", 30)
+        assert len(node.jobs) == 1
+    assert "SERIES_INCOMPLETE" in node.log
+
+
+def test_what_cannot_be_measured_is_kept_with_a_reason(images: list[Path], tmp_path: Path) -> None:
+    ct, empty = tmp_path / "ct.dcm", tmp_path / "empty.dcm"
+    pixels = np.zeros((6, 5), dtype=np.uint16)
+    mr_dataset(pixels, SOPClassUID=pydicom.uid.CTImageStorage, SOPInstanceUID="1.9.1", Modality="CT").save_as(ct)
+    without = mr_dataset(pixels, SOPInstanceUID="1.9.2")
+    del without.PixelData
+    without.save_as(empty)
+    dataset = pydicom.dcmread(ct)
+    dataset.file_meta.MediaStorageSOPClassUID = pydicom.uid.CTImageStorage
+    dataset.save_as(ct)
+    with Node(tmp_path) as node:
+        assert statuses(storescu(node.port, [ct, empty, *images])) == ["Success"] * 30
+        wait_until(lambda: sorted(node.cases) == ["UNSUPPORTED_OBJECT"] * 2, "both cases", 20)
+        wait_until(lambda: [job.state for job in node.jobs] == ["done"], "the job", 20)
+        assert len(node.instances) == 30
+    assert node.log.count("code=UNSUPPORTED_OBJECT") >= 2
+
+
+def test_every_acknowledged_image_survives_kill_9(tmp_path: Path) -> None:
+    """The node is killed while dcmsend sends; after a restart every image with Success is on disk, whole and indexed."""
+    folder = tmp_path / "scanner"
+    folder.mkdir()
+    files = write_mapss(folder, mapss_signal(30, 64, 64))
+    sent = {str(pydicom.dcmread(path).SOPInstanceUID): pydicom.dcmread(path) for path in files}
+    node = Node(tmp_path)
+    node.start()
+    report = tmp_path / "report.txt"
+    sender = threading.Thread(target=dcmsend, args=(node.port, files, report))
+    sender.start()
+    wait_until(lambda: len(node.instances) > 40, "some images to arrive")
+    node.kill()
+    sender.join(60)
+    acked = acknowledged(report)
+    assert 40 <= len(acked) < len(files)
+
+    node.start()
+    stored = node.instances
+    assert acked <= set(stored)
+    for uid in acked:
+        assert pydicom.dcmread(stored[uid]) == sent[uid]
+    assert list((node.settings.storage_dir / "inbox" / "incoming").iterdir()) == []
+    assert dcmsend(node.port, files, tmp_path / "second.txt").returncode == 0
+    assert len(acknowledged(tmp_path / "second.txt")) == len(files)
+    wait_until(lambda: [job.state for job in node.jobs] == ["done"], "one job", 40)
+    node.stop()
+
+
+def test_kill_9_of_the_worker_gives_exactly_one_result_set(
+    images: list[Path], storescp: Storescp, tmp_path: Path
+) -> None:
+    with Node(tmp_path, "tiny_analysis:analyse_slowly", destinations=[destination("dcmtk", storescp)]) as node:
+        storescu(node.port, images)
+        wait_until(lambda: [job.state for job in node.jobs] == ["running"], "the job to run", 30)
+        node.process("worker").kill()
+        wait_until(lambda: "job lost its worker" in node.log, "the supervisor to notice", 10)
+        assert echoscu(node.port)
+        wait_until(lambda: len(storescp.files) == 2, "the results", 40)
+        time.sleep(1.0)
+        (job,) = node.jobs
+        assert (job.state, job.attempts) == ("done", 2)
+        assert len(list_deliveries_of(node)) == 2
+        assert len(storescp.files) == 2
+        results = node.settings.storage_dir / "results" / "exam-000001"
+        assert sorted(path.name for path in results.iterdir()) == ["result.json", "v1"]
+
+
+def list_deliveries_of(node: Node) -> list[Any]:
+    found: list[Any] = node.ask(list_deliveries)
+    return found
+
+
+def test_kill_9_of_the_node_during_a_job_repeats_it_after_the_restart(
+    images: list[Path], storescp: Storescp, tmp_path: Path
+) -> None:
+    node = Node(tmp_path, "tiny_analysis:analyse_slowly", destinations=[destination("dcmtk", storescp)])
+    node.start()
+    storescu(node.port, images)
+    wait_until(lambda: [job.state for job in node.jobs] == ["running"], "the job to run", 30)
+    node.kill()
+    assert not is_listening(node.port)
+    node.start()
+    wait_until(lambda: len(storescp.files) == 2, "the results", 40)
+    assert [job.state for job in node.jobs] == ["done"]
+    node.stop()
+
+
+def test_a_stop_during_a_job_is_quick_and_the_job_runs_later(images: list[Path], tmp_path: Path) -> None:
+    node = Node(tmp_path, "tiny_analysis:analyse_slowly")
+    node.start()
+    storescu(node.port, images)
+    wait_until(lambda: [job.state for job in node.jobs] == ["running"], "the job to run", 30)
+    assert node.stop() == 0
+    assert [(job.state, job.attempts) for job in node.jobs] == [("queued", 0)]
+    with node:
+        wait_until(lambda: [job.state for job in node.jobs] == ["done"], "the job", 40)
+    assert node.jobs[0].attempts == 1
+
+
+def test_a_killed_receiver_is_replaced(images: list[Path], tmp_path: Path) -> None:
+    with Node(tmp_path) as node:
+        node.process("reception").kill()
+        wait_until(lambda: node.log.count(" ready ") == 2, "another receiver", 30)
+        assert statuses(storescu(node.port, images)) == ["Success"] * 28
+
+
+def test_a_destination_that_was_down_gets_the_results_when_it_is_up(
+    images: list[Path], storescp: Storescp, tmp_path: Path
+) -> None:
+    late = Storescp(tmp_path / "late", ae_title="LATE")
+    with Node(tmp_path, destinations=[destination("now", storescp), destination("late", late)]) as node:
+        storescu(node.port, images)
+        wait_until(lambda: len(storescp.files) == 2, "the results at the archive that is up", 30)
+        wait_until(lambda: "not sent" in node.log, "a failed try", 20)
+        node.stop()
+        node.start()
+        with late:
+            wait_until(lambda: len(late.files) == 2, "the results at the other", 40)
+            wait_until(lambda: all(one.state == "sent" for one in list_deliveries_of(node)), "the record of it", 10)
+        assert len(storescp.files) == 2
+
+
+def test_echo_is_answered_within_a_second_while_a_job_runs(images: list[Path], tmp_path: Path) -> None:
+    with Node(tmp_path, "tiny_analysis:analyse_slowly") as node:
+        storescu(node.port, images)
+        wait_until(lambda: [job.state for job in node.jobs] == ["running"], "the job to run", 30)
+        waits_s = []
+        for _ in range(5):
+            start_s = time.monotonic()
+            assert echoscu(node.port)
+            waits_s.append(time.monotonic() - start_s)
+        assert sorted(waits_s)[2] < 1.0  # the median: the machine of the tests may be busy with something else
+
+
+def test_the_node_without_workers_is_light(images: list[Path], tmp_path: Path) -> None:
+    with Node(tmp_path, web={"port": free_port()}) as node:
+        storescu(node.port, images)
+        wait_until(lambda: [job.state for job in node.jobs] == ["done"], "the job", 30)
+        supervisor, receiver = psutil.Process(node.pid), node.process("reception")
+        assert supervisor.memory_info().rss + receiver.memory_info().rss < 400e6
+        for process in (supervisor, receiver):
+            loaded = " ".join(one.path for one in process.memory_maps())
+            for heavy in ("torch", "onnxruntime", "_elxElastixPython", "_ITKCommonPython", "matplotlib"):
+                assert heavy not in loaded
+
+
+def get_ready(port: int) -> tuple[int, dict[str, bool]]:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health/ready", timeout=5) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.load(error)
+
+
+def test_health_tells_the_truth(tmp_path: Path) -> None:
+    web = free_port()
+    with Node(tmp_path, web={"port": web}) as node:
+        wait_until(lambda: is_listening(web), "the HTTP server", 20)
+        wait_until(lambda: get_ready(web)[0] == 200, "the node to be ready", 20)
+        with urllib.request.urlopen(f"http://127.0.0.1:{web}/health/live", timeout=5) as answer:
+            assert answer.status == 200
+        receiver = node.process("reception")
+        receiver.suspend()  # it is there, and listens, but does not answer
+        try:
+            status, facts = wait_until(
+                lambda: (found := get_ready(web))[0] == 503 and found, "the node to say that it is not ready", 40
+            )
+            assert (status, facts["receiver"], facts["database"]) == (503, False, True)
+        finally:
+            receiver.resume()
+        wait_until(lambda: get_ready(web)[0] == 200, "the node to be ready again", 20)
+
+
+def test_a_second_node_in_the_same_folder_is_refused(tmp_path: Path) -> None:
+    with Node(tmp_path) as node:
+        command = [sys.executable, "-c", SERVE, str(node.config), node.analysis]
+        second = subprocess.run(command, cwd=TESTS.parent, capture_output=True, text=True, timeout=60, check=False)
+        assert second.returncode == 1
+        assert "another node uses the storage folder" in second.stderr
+        assert echoscu(node.port)
+
+
+def test_a_port_in_use_ends_the_node_with_a_message(tmp_path: Path, storescp: Storescp) -> None:
+    node = Node(tmp_path, port=storescp.port)
+    command = [sys.executable, "-c", SERVE, str(node.config), node.analysis]
+    result = subprocess.run(
+        command, cwd=TESTS.parent, env=PEER_ENVIRONMENT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert result.returncode == 1
+    assert "cannot listen" in result.stderr
