@@ -7,7 +7,7 @@ from itertools import groupby
 import numpy as np
 import numpy.typing as npt
 
-from config.protocol_cards import ProtocolCard, ScalingRule, TimeRule
+from config.protocol_cards import ProtocolCard, Role, ScalingRule, TimeRule
 from dicom_io.headers import InstanceFacts
 from dicom_io.protocols import times_of
 from processing.refusal import ReasonCode, UnsuitableInput
@@ -76,7 +76,7 @@ def lay_out(facts: Sequence[InstanceFacts], card: ProtocolCard, *, n_to_come: in
     Raises:
         UnsuitableInput: GEOMETRY_INCONSISTENT (mixed matrix, spacing, orientation or frame of reference, irregular
             or non-sagittal slices), ECHO_UNRESOLVED, SCALING_UNKNOWN, INSTANCE_CONFLICT (one image under two UIDs),
-            PROTOCOL_DEVIATION (two images for one slice and time, or more slices than the card allows).
+            PROTOCOL_DEVIATION (two images for one slice and time, more slices than the card allows, lossy echoes).
     """
     _check_uniform(facts)
     _check_scaling(facts, card)
@@ -157,6 +157,9 @@ def _check_uniform(facts: Sequence[InstanceFacts]) -> None:
 
 
 def _check_scaling(facts: Sequence[InstanceFacts], card: ProtocolCard) -> None:
+    if card.role is Role.RELAXOMETRY and any(one.lossy_compressed for one in facts):
+        text = "the images were lossy compressed: their signal is no longer what was measured"
+        raise UnsuitableInput(ReasonCode.PROTOCOL_DEVIATION, text)
     found = sorted({scaling_of(one) for one in facts})
     if card.scaling is ScalingRule.RAW and found != [(1.0, 0.0)]:
         text = f"{card.name} expects stored values without rescaling; found slope and intercept {found[:3]}"

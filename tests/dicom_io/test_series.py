@@ -139,6 +139,7 @@ def test_doubly_received_images_count_once() -> None:
         ({"echo_time_ms": 20.0}, "ECHO_UNRESOLVED", "EchoTime 20 ms is none"),
         ({"echo_time_ms": None}, "ECHO_UNRESOLVED", "no EchoTime"),
         ({"echo_time_ms": 10.0}, "PROTOCOL_DEVIATION", "two different images for slice 7 and 10 ms"),
+        ({"lossy_compressed": True}, "PROTOCOL_DEVIATION", "lossy compressed"),
         ({"series_description": "OTHER"}, "PROTOCOL_UNKNOWN", "no protocol card fits"),
     ],
 )

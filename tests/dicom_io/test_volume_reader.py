@@ -15,7 +15,9 @@ from small_mr_exam import MAPSS_TIMES_MS, mapss_signal, mr_dataset, write_mapss
 from config.protocol_cards import load_cards
 from dicom_io.headers import read_facts
 from dicom_io.series import ExamAssembly, assemble_exam
+from dicom_io.simulated_scanner import write_exam
 from dicom_io.volume_reader import ExamImages, find_dicom_files, read_exam
+from processing.phantom import simulate_exam
 from processing.refusal import ReasonCode, UnsuitableInput
 from processing.results import Quantity
 
@@ -181,3 +183,14 @@ def test_find_dicom_files_tries_every_regular_file_once(tmp_path: Path) -> None:
 def test_one_small_image_is_what_the_builder_says() -> None:
     pixels = mapss_signal()[0, 0]
     assert np.array_equal(mr_dataset(pixels).pixel_array, pixels)
+
+
+def test_a_simulated_exam_is_read_as_it_was_made(tmp_path: Path) -> None:
+    made = simulate_exam(3, n_slices=1, protocol="t1rho-fse")
+    exam = read(write_exam(made, tmp_path))
+    (stack,) = exam.stacks
+    assert (stack.role, stack.times_ms) == (Quantity.T1RHO, (0.0, 40.0, 80.0, 120.0))
+    assert np.allclose(stack.affine, made.affine, atol=1e-3)
+    scale = stack.signal.max() / made.signal.max()
+    assert np.abs(stack.signal / scale - made.signal).max() < 1.01 / scale  # rounded to whole numbers when written
+    assert exam.protocols == ("ge-t1rho-fse",)
