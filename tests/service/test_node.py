@@ -10,7 +10,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -170,9 +170,8 @@ def images(tmp_path: Path) -> list[Path]:
 
 
 @pytest.fixture(autouse=True)
-def _peers() -> Iterator[None]:
+def _peers() -> None:
     need("storescu", "dcmsend", "echoscu", "storescp")
-    yield
 
 
 def uids_of(files: Sequence[Path]) -> list[str]:
@@ -182,7 +181,7 @@ def uids_of(files: Sequence[Path]) -> list[str]:
 def test_an_exam_goes_in_and_its_results_come_back(
     images: list[Path], storescp: Storescp, orthanc: Orthanc, tmp_path: Path
 ) -> None:
-    """Over three associations at once, in any order; results at two archives, once each; nothing of the patient logged."""
+    """Three associations at once, any order; results at two archives, once each; nothing of the patient logged."""
     random.Random(5).shuffle(images)
     with Node(tmp_path, destinations=[destination("dcmtk", storescp), destination("orthanc", orthanc)]) as node:
         senders = [threading.Thread(target=storescu, args=(node.port, images[start::3])) for start in range(3)]
@@ -231,7 +230,7 @@ def test_what_cannot_be_measured_is_kept_with_a_reason(images: list[Path], tmp_p
 
 
 def test_every_acknowledged_image_survives_kill_9(tmp_path: Path) -> None:
-    """The node is killed while dcmsend sends; after a restart every image with Success is on disk, whole and indexed."""
+    """Killed while dcmsend sends: after a restart every image with Success is on disk, whole and indexed."""
     folder = tmp_path / "scanner"
     folder.mkdir()
     files = write_mapss(folder, mapss_signal(30, 64, 64))
