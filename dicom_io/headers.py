@@ -1,61 +1,21 @@
-"""Typed, unit-bearing facts of one received image, read from its header; every vendor quirk of a header lives here.
-
-Values are decoded from the raw bytes by our own few lines instead of pydicom's conversions: those warn, log and repair
-(patient data could reach a log), while here an odd value is an error that names the attribute.
-"""
+"""Typed, unit-bearing facts of one received image, read from its header; every vendor quirk of a header lives here."""
 
 import hashlib
 import json
-import logging
-import math
-import re
-import struct
-import threading
-import warnings
-import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from io import BytesIO
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
-from pydicom import dcmread
-from pydicom.charset import python_encoding
-from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import RawDataElement
-from pydicom.dataset import FileDataset
-from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.uid import UID
 
+from dicom_io.raw_header import RawHeader, decode_text, parse
 from processing.refusal import ReasonCode, UnsuitableInput
 
 MR_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.4"
 ENHANCED_MR_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.4.1"
 
-#: What pydicom's parser raises on bytes that are not (whole) DICOM. OSError: it seeks and reads in memory here.
-PARSE_FAULTS = (
-    InvalidDicomError,
-    BytesLengthException,
-    EOFError,
-    OSError,
-    struct.error,
-    zlib.error,
-    ValueError,
-    TypeError,
-    KeyError,
-    AttributeError,
-    NotImplementedError,
-    OverflowError,
-    RecursionError,
-)
-
-_UID_CHARACTERS = re.compile(r"[0-9.]{1,64}")
 _GE_CREATOR_TAG, _GE_CREATOR, _GE_COMPLEX_TAG = 0x00430010, "GEMS_PARM_01", 0x0043102F
-
-_warning_filters = threading.Lock()
-
-_Number = TypeVar("_Number", int, float)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +92,7 @@ def read_facts(path: Path) -> InstanceFacts:
 
 def facts_from_bytes(content: bytes, path: Path) -> InstanceFacts:
     """As :func:`read_facts`, for a file's bytes that are at hand; ``path`` only says where they are kept."""
-    header = _Header(parse(content))
+    header = RawHeader(parse(content))
     _check_whole(header, len(content))
     sop_class_uid = header.uid("SOPClassUID")
     _check_kind(header, sop_class_uid)
@@ -177,146 +137,12 @@ def facts_from_bytes(content: bytes, path: Path) -> InstanceFacts:
     return facts
 
 
-def parse(content: bytes) -> FileDataset:
-    """The data set of a DICOM file's bytes, values not yet decoded; nothing is warned about.
-
-    Raises:
-        UnsuitableInput: UNREADABLE.
-    """
-    try:
-        with quiet_pydicom():
-            return dcmread(BytesIO(content))
-    except InvalidDicomError as error:
-        raise UnsuitableInput(ReasonCode.UNREADABLE, "not a DICOM file (no 'DICM' at byte 128)") from error
-    except RecursionError as error:
-        raise UnsuitableInput(ReasonCode.UNREADABLE, "sequences are nested too deeply") from error
-    except PARSE_FAULTS as error:
-        raise UnsuitableInput(ReasonCode.UNREADABLE, f"broken DICOM file ({type(error).__name__})") from error
-
-
-@contextmanager
-def quiet_pydicom() -> Iterator[None]:
-    """Silence pydicom's warnings about odd values, which we judge ourselves; they quote values, even patient names.
-
-    Warning filters and loggers belong to the whole process, so one thread at a time.
-    """
-    logger = logging.getLogger("pydicom")
-    with _warning_filters, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        was_disabled, logger.disabled = logger.disabled, True
-        try:
-            yield
-        finally:
-            logger.disabled = was_disabled
-
-
-class _Header:
-    """Decodes attributes of a parsed but still raw data set."""
-
-    def __init__(self, dataset: FileDataset) -> None:
-        self.dataset = dataset
-        file_meta = getattr(dataset, "file_meta", None)
-        self.transfer_syntax = _text(_bytes_of(file_meta, "TransferSyntaxUID"), "latin-1") if file_meta else ""
-        if not _UID_CHARACTERS.fullmatch(self.transfer_syntax):
-            raise UnsuitableInput(ReasonCode.UNREADABLE, "TransferSyntaxUID is missing or not a UID")
-        self._codec = "latin-1"
-        charsets = [name for name in self.texts("SpecificCharacterSet") if name]
-        if charsets:
-            self._codec = str(python_encoding.get(charsets[-1], "latin-1"))
-
-    def raw(self, keyword: str) -> bytes | None:
-        return _bytes_of(self.dataset, keyword)
-
-    def text(self, keyword: str) -> str:
-        return _text(self.raw(keyword), self._codec)
-
-    def texts(self, keyword: str) -> tuple[str, ...]:
-        text = self.text(keyword)
-        return tuple(part.strip() for part in text.split("\\")) if text else ()
-
-    def uid(self, keyword: str) -> str:
-        text = self.text(keyword)
-        if not _UID_CHARACTERS.fullmatch(text):
-            raise UnsuitableInput(ReasonCode.UNREADABLE, f"{keyword} is {'not a UID' if text else 'missing'}")
-        return text
-
-    def decimals(self, keyword: str, *, count: int) -> tuple[float, ...]:
-        return self._numbers(keyword, _finite, count=count)
-
-    def decimal(self, keyword: str) -> float | None:
-        return next(iter(self.decimals(keyword, count=1)), None)
-
-    def integers(self, keyword: str) -> tuple[int, ...]:
-        return self._numbers(keyword, _integer, count=None)
-
-    def integer(self, keyword: str) -> int | None:
-        return next(iter(self._numbers(keyword, _integer, count=1)), None)
-
-    def unsigned(self, keyword: str) -> int | None:
-        value = self.raw(keyword)
-        if not value:
-            return None
-        if len(value) != 2:
-            raise UnsuitableInput(ReasonCode.UNREADABLE, f"{keyword} has {len(value)} bytes instead of 2")
-        # PS3.5 7.3: only the retired big-endian syntax differs
-        return int.from_bytes(value, "big" if self.transfer_syntax == "1.2.840.10008.1.2.2" else "little")
-
-    def positive(self, keyword: str) -> int:
-        value = self.unsigned(keyword)
-        if not value:
-            raise UnsuitableInput(ReasonCode.UNREADABLE, f"{keyword} is {'missing' if value is None else 'zero'}")
-        return value
-
-    def _numbers(self, keyword: str, convert: Callable[[str], _Number], *, count: int | None) -> tuple[_Number, ...]:
-        parts = self.texts(keyword)
-        if not any(parts):
-            return ()
-        try:
-            numbers = tuple(convert(part) for part in parts)
-        except ValueError as error:
-            raise UnsuitableInput(ReasonCode.UNREADABLE, f"{keyword} is not a number: {parts!r:.80}") from error
-        if count is not None and len(numbers) != count:
-            raise UnsuitableInput(ReasonCode.UNREADABLE, f"{keyword} has {len(numbers)} values instead of {count}")
-        return numbers
-
-
-def _bytes_of(dataset: Any, keyword: str) -> bytes | None:
-    """The undecoded value; None when absent. File meta values are decoded by pydicom when it reads."""
-    tag = tag_for_keyword(keyword)
-    if tag is None or tag not in dataset:
-        return None
-    value = dataset.get_item(tag, keep_deferred=True).value
-    if isinstance(value, str):
-        return value.encode("latin-1", "replace")
-    if value is not None and not isinstance(value, bytes):
-        raise UnsuitableInput(ReasonCode.UNREADABLE, f"{keyword} is not a plain value")
-    return value
-
-
-def _text(value: bytes | None, codec: str) -> str:
-    return (value or b"").decode(codec, "replace").strip(" \0\t\r\n")
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(text)
-    return number
-
-
-def _integer(text: str) -> int:
-    number = _finite(text)  # some writers put '7.0' into an integer string
-    if number != int(number):
-        raise ValueError(text)
-    return int(number)
-
-
-def _patient_key(header: _Header) -> str:
+def _patient_key(header: RawHeader) -> str:
     parts = (header.text(keyword) for keyword in ("PatientID", "IssuerOfPatientID", "PatientBirthDate"))
     return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()
 
 
-def _ge_complex_part(header: _Header) -> int | None:
+def _ge_complex_part(header: RawHeader) -> int | None:
     dataset = header.dataset
     if _GE_CREATOR_TAG not in dataset or _GE_COMPLEX_TAG not in dataset:
         return None
@@ -324,14 +150,14 @@ def _ge_complex_part(header: _Header) -> int | None:
         dataset.get_item(_GE_CREATOR_TAG, keep_deferred=True).value,
         dataset.get_item(_GE_COMPLEX_TAG, keep_deferred=True),
     )
-    if not isinstance(creator, bytes) or _text(creator, "latin-1") != _GE_CREATOR:
+    if not isinstance(creator, bytes) or decode_text(creator, "latin-1") != _GE_CREATOR:
         return None
     if not isinstance(element, RawDataElement) or not isinstance(element.value, bytes) or len(element.value) < 2:
         return None
     return int.from_bytes(element.value[:2], "little" if element.is_little_endian else "big", signed=True)
 
 
-def _check_kind(header: _Header, sop_class_uid: str) -> None:
+def _check_kind(header: RawHeader, sop_class_uid: str) -> None:
     if sop_class_uid == ENHANCED_MR_IMAGE_STORAGE:
         raise UnsuitableInput(ReasonCode.UNSUPPORTED_OBJECT, "Enhanced MR is not read yet")
     if sop_class_uid != MR_IMAGE_STORAGE:
@@ -350,7 +176,7 @@ def _check_kind(header: _Header, sop_class_uid: str) -> None:
         raise UnsuitableInput(ReasonCode.UNSUPPORTED_OBJECT, f"{frames} frames in a single-frame MR image object")
 
 
-def _check_whole(header: _Header, n_bytes: int) -> None:
+def _check_whole(header: RawHeader, n_bytes: int) -> None:
     """Every element that was begun must be there to its last byte (pydicom returns short values without a word)."""
     if len(header.dataset) == 0:  # also what pydicom returns when an encapsulated value never ends
         raise UnsuitableInput(ReasonCode.UNREADABLE, "cut short or broken: no data set could be read")
@@ -369,7 +195,7 @@ def _check_whole(header: _Header, n_bytes: int) -> None:
         raise UnsuitableInput(ReasonCode.UNREADABLE, f"cut short or broken after byte {end} of {n_bytes}")
 
 
-def _check_pixel_length(header: _Header, facts: InstanceFacts) -> None:
+def _check_pixel_length(header: RawHeader, facts: InstanceFacts) -> None:
     if facts.bits_allocated not in (8, 16, 32):
         raise UnsuitableInput(ReasonCode.UNSUPPORTED_OBJECT, f"{facts.bits_allocated} bits per pixel")
     if UID(facts.transfer_syntax_uid).is_private or UID(facts.transfer_syntax_uid).is_encapsulated:

@@ -12,7 +12,8 @@ from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import pixel_array
 from pydicom.uid import UID
 
-from dicom_io.headers import PARSE_FAULTS, InstanceFacts, parse, quiet_pydicom
+from dicom_io.headers import InstanceFacts
+from dicom_io.raw_header import PARSE_FAULTS, parse, quiet_pydicom
 from dicom_io.series import ExamAssembly
 from dicom_io.slice_grid import ImageSeries, scaling_of
 from dicom_io.sources import SourceExam
