@@ -44,10 +44,13 @@ from service.delivery import list_deliveries
 pytestmark = pytest.mark.peers
 
 TESTS = Path(__file__).parent.parent
-SERVE = (
-    "import sys; from pathlib import Path; from config.settings import load_settings; from service.app import run_node; "
-    "sys.exit(run_node(load_settings(Path(sys.argv[1])), analysis=sys.argv[2]))"
-)
+SERVE = """
+import sys
+from pathlib import Path
+from config.settings import load_settings
+from service.app import run_node
+sys.exit(run_node(load_settings(Path(sys.argv[1])), analysis=sys.argv[2]))
+"""
 
 
 class Node:
