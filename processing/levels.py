@@ -30,7 +30,10 @@ _DOUBTFUL_SHARE = 0.3  # between this and what is asked for it could be either
 _MIN_VIEW_BELOW_MM = 15.0
 _L5_HEIGHT_MM = 30.0  # with the end plates
 _FUSED_SPACING_MM = 14.0  # two cores closer than this, or without bone between, are one disc
-_GAP = 1.55  # times the usual spacing: a disc in between was missed
+_USUAL_SPACING = (0.62, 1.4)  # times the median spacing: neighbours
+_GAP_SPACING = (1.65, 2.4)  # times the median spacing: one disc in between was missed
+_MIN_VOLUME_SHARE = 0.25  # of the median disc; vessels and bowel show in one or two slices
+_MAX_OFF_CURVE_MM = 15.0  # how far a disc may lie in front of or behind the curve through the others
 _GROWTH_MM = 10.0  # how far from its core a disc may reach
 _SLICE_STEP_MM = 2.0  # a slice counts as this far from the next, however thick: neighbours show the same disc
 _MIN_DISCS = 3
@@ -93,9 +96,31 @@ def find_candidates(probability: FloatArray, spacing_mm: tuple[float, float, flo
     if found:
         usual = float(np.median([one.depth_mm for one in found]))
         found = [one for one in found if one.depth_mm >= _MIN_DEPTH_SHARE * usual]
+        fullest = float(np.median([one.volume_mm3 for one in found]))
+        found = [one for one in found if one.volume_mm3 >= _MIN_VOLUME_SHARE * fullest]
+    found = _on_one_curve(found)
     found.sort(key=lambda one: -float(one.centre_mm[0]))
     while found and found[0].sacrum_above > _SACRUM_SHARE and found[0].bone_above >= _MIN_BONE:
         found.pop(0)  # a rudimentary disc between sacral pieces
+    return found
+
+
+def _on_one_curve(found: list[Candidate]) -> list[Candidate]:
+    """The candidates without those far off the curve (column as a parabola of row) through all, weighted by volume.
+
+    The farthest is dropped first and the curve drawn anew; four are needed to tell one that does not belong.
+    """
+    found = list(found)
+    while len(found) >= 4:
+        rows, columns = np.array([one.centre_mm for one in found]).T
+        weights = np.sqrt([one.volume_mm3 for one in found])
+        degree = 2 if len(found) > 4 else 1
+        curve = np.polynomial.Polynomial.fit(rows, columns, degree, w=weights)
+        off = np.abs(columns - curve(rows))
+        worst = int(off.argmax())
+        if off[worst] <= _MAX_OFF_CURVE_MM:
+            break
+        found.pop(worst)
     return found
 
 
@@ -123,13 +148,13 @@ def assign_levels(candidates: Sequence[Candidate], *, lowest_disc: Level | None 
     numbers = [number]
     for spacing in spacings:
         ratio = float(spacing) / usual
-        steps = 1 if ratio < _GAP else round(ratio)
-        if steps > 2 or ratio < 0.5:
-            raise UnsuitableInput(
-                ReasonCode.LEVELS_AMBIGUOUS,
-                f"two neighbouring discs are {spacing:.0f} mm apart, the others {usual:.0f} mm",
-            )
-        number += steps  # a missed disc leaves its level empty; the others keep their names
+        if _USUAL_SPACING[0] <= ratio <= _USUAL_SPACING[1]:
+            number += 1
+        elif _GAP_SPACING[0] <= ratio <= _GAP_SPACING[1]:
+            number += 2  # a missed disc leaves its level empty; the others keep their names
+        else:
+            detail = f"two neighbouring discs are {spacing:.0f} mm apart, the others {usual:.0f} mm"
+            raise UnsuitableInput(ReasonCode.LEVELS_AMBIGUOUS, detail)
         numbers.append(number)
     return [Level(number) if number <= max(Level) else None for number in numbers]
 

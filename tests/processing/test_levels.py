@@ -120,3 +120,21 @@ def test_bright_bowel_away_from_bone_is_not_a_disc() -> None:
     probability[:, :, 150:162, 20:60] = 0.01
     probability[1, :, 150:162, 20:60] = 0.96
     assert np.array_equal(name_discs(probability, SPACING_MM), expected)
+
+
+def test_a_vessel_beside_the_spine_in_one_slice_is_not_a_disc() -> None:
+    """A bright vessel in front of a vertebra, with what looks like bone around it, once took the name of L2L3."""
+    probability = Spine().probability()
+    expected = name_discs(probability, SPACING_MM)
+    between = (slice(120, 132), slice(50, 82))
+    probability[:, 4, 105:147, 45:87] = np.array([0.02, 0.02, 0.92, 0.02, 0.02])[:, None, None]
+    probability[:, 4, *between] = np.array([0.02, 0.92, 0.02, 0.02, 0.02])[:, None, None]
+    assert np.array_equal(name_discs(probability, SPACING_MM), expected)
+
+
+def test_a_false_disc_inside_a_vertebra_makes_the_names_ambiguous() -> None:
+    probability = Spine().probability()
+    probability[:, :, 126:134, 100:145] = np.array([0.02, 0.92, 0.02, 0.02, 0.02])[:, None, None, None]
+    with pytest.raises(UnsuitableInput, match="mm apart") as refused:
+        name_discs(probability, SPACING_MM)
+    assert refused.value.reason.code is ReasonCode.LEVELS_AMBIGUOUS
