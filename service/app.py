@@ -95,6 +95,7 @@ class _Node:
         self._destinations = {one.name: one for one in settings.destinations}
         self._receiver_answered_at = datetime.now(UTC)
         self._has_answered = False
+        self._receiver_died_before = False
         self._deaf = threading.Event()
         self._exit_status = 0
 
@@ -141,9 +142,11 @@ class _Node:
             self._workers.keep(self._on_worker_death)
 
     def _on_receiver_death(self, name: str, status: int) -> None:
-        if status == EXIT_CANNOT_START and not self._has_answered:
+        # Only the first one tells that the settings are wrong. An echo would not: who holds the port may answer it.
+        if status == EXIT_CANNOT_START and not self._receiver_died_before:
             self._exit_status = 1
             self._stop.set()
+        self._receiver_died_before = True
 
     def _on_worker_death(self, name: str, status: int) -> None:
         for job in jobs.release_lost(self._database, datetime.now(UTC), self._settings.jobs.attempts, worker=name):
