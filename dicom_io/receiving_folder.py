@@ -1,4 +1,4 @@
-"""A small storage SCP that puts what it gets into a folder under names a person can read. For demonstrations and tests."""
+"""A small storage SCP that puts what it gets into a folder, one file an object. For demonstrations and tests."""
 
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +19,9 @@ class ReceivingFolder:
         self.ae_title = ae_title
         self._ae = AE(ae_title=ae_title)
         self._ae.supported_contexts = list(accepted_contexts())
-        self._server: Any = self._ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, self._store)])
+        self._server: Any = self._ae.start_server(
+            ("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, self._store)]
+        )
 
     @property
     def port(self) -> int:
@@ -41,5 +43,7 @@ class ReceivingFolder:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._ae.shutdown()

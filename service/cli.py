@@ -28,7 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="discnode", description="T1rho and T2 of lumbar discs. For research use only.")
+    parser = argparse.ArgumentParser(
+        prog="discnode", description="T1rho and T2 of lumbar discs. For research use only."
+    )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     demo = commands.add_parser("demo", help="simulated scanner -> C-STORE -> node -> results at a receiving node")
@@ -40,7 +42,9 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--config", type=Path, required=True, help="settings file (YAML)")
     serve.set_defaults(command=_serve)
 
-    check = commands.add_parser("check-config", help="says what is wrong in a settings file, where, and what is allowed")
+    check = commands.add_parser(
+        "check-config", help="says what is wrong in a settings file, where, and what is allowed"
+    )
     check.add_argument("file", type=Path)
     check.set_defaults(command=_check_config)
 
@@ -57,13 +61,19 @@ def _parser() -> argparse.ArgumentParser:
     simulate.add_argument("--subject", default="PHANTOM-001", help="PatientID; the same subject keeps its anatomy")
     simulate.add_argument("--visit", type=int, default=1)
     simulate.add_argument("--seed", type=int, default=0)
-    simulate.add_argument("--snr", type=float, default=40.0, help="mean disc signal of the first echo over the noise SD")
+    simulate.add_argument(
+        "--snr", type=float, default=40.0, help="mean disc signal of the first echo over the noise SD"
+    )
     simulate.add_argument("--slices", type=int, default=None, help="default: 12 for mapss, 1 for t1rho-fse")
     simulate.add_argument("--truth", type=Path, help="also write labels, t1rho_ms, t2_ms and affine to this .npz")
     simulate.set_defaults(command=_simulate)
 
-    jobs = commands.add_parser("jobs", help="analyses: queued, running, done, failed").add_subparsers(required=True, metavar="ACTION")
-    quarantine = commands.add_parser("quarantine", help="what was held, and why").add_subparsers(required=True, metavar="ACTION")
+    jobs = commands.add_parser("jobs", help="analyses: queued, running, done, failed").add_subparsers(
+        required=True, metavar="ACTION"
+    )
+    quarantine = commands.add_parser("quarantine", help="what was held, and why").add_subparsers(
+        required=True, metavar="ACTION"
+    )
     for group, actions in (
         (jobs, (("list", _jobs_list), ("show", _jobs_show), ("retry", _jobs_retry))),
         (
@@ -99,7 +109,8 @@ def _check_config(options: argparse.Namespace) -> int:
     cards = load_cards(settings.protocols_dir)
     print(f"{options.file}: in order")
     print(f"  listens as {settings.ae_title} on {settings.bind}:{settings.port}; data in {settings.storage_dir}")
-    print(f"  sends to {', '.join(f'{d.name} ({d.ae_title}@{d.host}:{d.port})' for d in settings.destinations) or 'nobody'}")
+    addresses = [f"{one.name} ({one.ae_title}@{one.host}:{one.port})" for one in settings.destinations]
+    print(f"  sends to {', '.join(addresses) or 'nobody'}")
     print(f"  knows the protocols {', '.join(card.name for card in cards)}")
     return EXIT_OK
 
@@ -177,7 +188,9 @@ def _jobs_retry(options: argparse.Namespace) -> int:
     from service import jobs
     from service.database import open_database
 
-    return EXIT_OK if jobs.retry(open_database(_load(options.config)), options.id) else _unknown("failed job", options.id)
+    return (
+        EXIT_OK if jobs.retry(open_database(_load(options.config)), options.id) else _unknown("failed job", options.id)
+    )
 
 
 def _quarantine_list(options: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""The main job on one machine: a simulated scanner sends an exam, the node measures it, a receiving node gets the results."""
+"""The main job on one machine: a simulated scanner sends, the node measures, a receiving node gets the results."""
 
 import json
 import shutil
@@ -26,7 +26,7 @@ _START_TIMEOUT_S = 90.0
 _RESULT_TIMEOUT_S = 900.0
 
 
-class DemonstrationFailed(Exception):
+class DemonstrationFailed(Exception):  # noqa: N818 - says what happened
     """The demonstration did not come to its end; the message says where to look."""
 
 
@@ -48,10 +48,10 @@ class Comparison:
 
 
 def run_demo(out: Path, *, seed: int = 1) -> int:
-    """Run the demonstration in ``out`` and print measured against true; returns 0 when every disc came out close to the truth.
+    """Run the demonstration in ``out`` and print measured against true; returns 0 when every disc is close to the truth.
 
-    The folder then holds ``scanner/`` (what was sent), ``truth.npz``, ``node/`` (the node's storage), ``received/`` (the
-    objects as the receiving node got them) and ``results/`` (qc.png, discs.csv, result.json, dicom/).
+    The folder then holds ``scanner/`` (what was sent), ``truth.npz``, ``node/`` (the node's storage), ``received/``
+    (the objects as the receiving node got them) and ``results/`` (qc.png, discs.csv, result.json, dicom/).
     """
     _empty(out)
     try:
@@ -63,7 +63,11 @@ def run_demo(out: Path, *, seed: int = 1) -> int:
 
 
 def _send_through_node(out: Path, seed: int) -> PhantomExam:
-    with show_progress("demo") as progress, ReceivingFolder(out / "received") as archive, (out / "node.log").open("wb") as log:
+    with (
+        show_progress("demo") as progress,
+        ReceivingFolder(out / "received") as archive,
+        (out / "node.log").open("wb") as log,
+    ):
         progress("simulate an exam", 0.02)
         exam = simulate_exam(seed)
         images = write_exam(exam, out / "scanner")
@@ -159,8 +163,10 @@ def _report(exam: PhantomExam, out: Path) -> int:
         lines.append(f"{row.level.name:6s}  {t1rho}   {t2}{'' if row.is_close else '   beyond 5 % and 3 ms'}")
     lines += [
         "",
-        f"verdict: {result['status']}" + "".join(f"\n  {reason['code']}: {reason['detail']}" for reason in result["reasons"]),
-        f"look at {out / 'results' / 'qc.png'}, discs.csv and result.json beside it, and the DICOM objects in {out / 'received'}",
+        f"verdict: {result['status']}"
+        + "".join(f"\n  {reason['code']}: {reason['detail']}" for reason in result["reasons"]),
+        f"look at {out / 'results' / 'qc.png'}, with discs.csv and result.json beside it;",
+        f"the DICOM objects, as the receiving node got them, are in {out / 'received'}",
         "For research use only.",
     ]
     print("\n".join(lines))  # noqa: T201

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from config.protocol_cards import load_cards
 from config.settings import Settings
-from dicom_io.headers import InstanceFacts
 from dicom_io.series import AssemblyState, ExamAssembly, assemble_exam
 from dicom_io.volume_reader import ExamImages, read_exam
 from models.inference import OnnxModel
@@ -112,7 +111,9 @@ def assemble(files: ExamFiles, settings: Settings) -> ExamAssembly:
     return assembly
 
 
-def analyse(images: ExamImages, settings: Settings, produced_at: datetime, *, progress: Progress = log_progress) -> ExamResult:
+def analyse(
+    images: ExamImages, settings: Settings, produced_at: datetime, *, progress: Progress = log_progress
+) -> ExamResult:
     """The method of the paper, one step after the other.
 
     Raises:
@@ -134,7 +135,12 @@ def analyse(images: ExamImages, settings: Settings, produced_at: datetime, *, pr
 
     with watch.step("register"):
         atlas = load_atlas(dimension=2 if images.background.array.shape[0] == 1 else 3)
-        tasks = [disc_task(mask, level, images.stacks, atlas[level], preset=settings.registration.preset) for level in mask.found if level in atlas]
+        wanted = mask.found if images.stacks else ()  # an exam without echoes has nothing to carry into the atlas
+        tasks = [
+            disc_task(mask, level, images.stacks, atlas[level], preset=settings.registration.preset)
+            for level in wanted
+            if level in atlas
+        ]
         aligned, failures = instruments.registration.align(tasks)
 
     with watch.step("fit registered"):
@@ -165,5 +171,3 @@ def analyse(images: ExamImages, settings: Settings, produced_at: datetime, *, pr
         versions=software_versions(settings, instruments.model, images.protocols),
         produced_at=produced_at,
     )
-
-

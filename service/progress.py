@@ -29,7 +29,9 @@ def show_progress(title: str) -> Iterator[Progress]:
 
         yield line
         return
-    with tqdm(total=100, desc=title, file=sys.stderr, bar_format="{desc:34.34s} {percentage:3.0f}%|{bar}| {elapsed}") as bar:
+    with tqdm(
+        total=100, desc=title, file=sys.stderr, bar_format="{desc:34.34s} {percentage:3.0f}%|{bar}| {elapsed}"
+    ) as bar:
 
         def advance(step: str, share: float) -> None:
             bar.set_description_str(f"{title}: {step}")
