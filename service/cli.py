@@ -217,7 +217,11 @@ def _quarantine_release(options: argparse.Namespace) -> int:
     from service import quarantine
     from service.database import open_database
 
-    done = quarantine.release(open_database(_load(options.config)), options.id)
+    try:
+        done = quarantine.release(open_database(_load(options.config)), options.id)
+    except quarantine.CannotRelease as error:
+        print(error, file=sys.stderr)
+        return EXIT_USAGE
     return EXIT_OK if done else _unknown("held item", options.id)
 
 

@@ -26,7 +26,7 @@ _START_TIMEOUT_S = 90.0
 _RESULT_TIMEOUT_S = 900.0
 
 
-class DemonstrationFailed(Exception):  # noqa: N818 - says what happened
+class DemonstrationFailed(Exception):
     """The demonstration did not come to its end; the message says where to look."""
 
 
@@ -48,7 +48,7 @@ class Comparison:
 
 
 def run_demo(out: Path, *, seed: int = 1) -> int:
-    """Run the demonstration in ``out`` and print measured against true; returns 0 when every disc is close to the truth.
+    """Run the demonstration in ``out`` and print measured against true; returns 0 when every disc is close to it.
 
     The folder then holds ``scanner/`` (what was sent), ``truth.npz``, ``node/`` (the node's storage), ``received/``
     (the objects as the receiving node got them) and ``results/`` (qc.png, discs.csv, result.json, dicom/).
@@ -87,8 +87,11 @@ def _send_through_node(out: Path, seed: int) -> PhantomExam:
             _wait(lambda: _newest_result(out) is not None, node, out, _RESULT_TIMEOUT_S, "the node made no result")
             result = _newest_result(out)
             assert result is not None
+            document = json.loads((result / "result.json").read_text())
+            if document["status"] == "refused":
+                raise DemonstrationFailed(f"the node refused the exam: {document['reasons']}")
             progress("the results go to the receiving node", 0.95)
-            expected = len(json.loads((result / "result.json").read_text())["objects"])
+            expected = len(document["objects"])
             _wait(lambda: len(archive.files) >= expected, node, out, 60.0, "the results were not delivered")
         finally:
             node.send_signal(signal.SIGTERM)
@@ -143,8 +146,9 @@ def _answers(peer: Peer) -> bool:
 
 
 def _newest_result(out: Path) -> Path | None:
-    """The result folder of the one exam that was sent; the results appear whole."""
-    found = sorted((out / "node" / "results").glob("*/*/result.json"))
+    """The folder with the result (or the refusal) of the one exam that was sent; it appears whole."""
+    results = out / "node" / "results"
+    found = sorted(results.glob("*/v*/result.json")) or sorted(results.glob("*/result.json"))
     return found[-1].parent if found else None
 
 

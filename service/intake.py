@@ -230,6 +230,9 @@ class Intake:
             return refusal.reason
         except OSError as error:
             return Reason(ReasonCode.INTERNAL, f"its file cannot be read: {error.strerror}")
+        except Exception as error:  # noqa: BLE001 - a bug met by one object must not keep all others waiting
+            _log.error("header not read", extra={"error": type(error).__name__}, exc_info=True)
+            return Reason(ReasonCode.INTERNAL, f"reading its header failed ({type(error).__name__}); see the log")
 
     @staticmethod
     def _file(connection: Connection, instance_id: int, outcome: InstanceFacts | Reason) -> None:
@@ -244,8 +247,14 @@ class Intake:
         with self._database.write() as connection:  # news that come from here on are seen by the next sweep
             connection.execute(update(db.exam).where(db.exam.c.id == exam_id).values(has_news=False))
         exam = self._look(exam_id, study_uid)
-        assembly = self._assemble(exam.facts, self._cards)
-        decision = decide(assembly, exam.held, silent=silent)
+        try:
+            assembly = self._assemble(exam.facts, self._cards)
+            decision = decide(assembly, exam.held, silent=silent)
+        except Exception as error:  # noqa: BLE001 - a bug met by one exam must not keep all others waiting
+            _log.error("exam not judged", extra={"study_uid": study_uid, "error": type(error).__name__}, exc_info=True)
+            text = f"judging the exam failed ({type(error).__name__}); see the log"
+            assembly = ExamAssembly(AssemblyState.REFUSED)
+            decision = Decision(Step.HOLD, (Reason(ReasonCode.INTERNAL, text),))
         if decision.step is Step.WAIT:
             return
         with self._database.write() as connection:

@@ -15,6 +15,7 @@ from typing import Any, Self
 import pytest
 
 # Without it dcmtk leaves Nagle's algorithm on, and every answer waits 40 ms for a delayed acknowledgement.
+DICOMWEB_PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")  # Debian's orthanc-dicomweb
 PEER_ENVIRONMENT = {**os.environ, "TCP_NODELAY": "1"}
 
 
@@ -163,7 +164,7 @@ class Orthanc:
                     "AuthenticationEnabled": False,
                     "DicomAlwaysAllowStore": True,
                     "DicomAlwaysAllowEcho": True,
-                    "Plugins": [],
+                    "Plugins": [str(DICOMWEB_PLUGIN)] if DICOMWEB_PLUGIN.exists() else [],
                 }
             )
         )
@@ -185,6 +186,13 @@ class Orthanc:
         """The JSON answer of its REST interface."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}{path}", timeout=10) as answer:
             return json.load(answer)
+
+    def qido(self, path: str) -> list[dict[str, Any]]:
+        """A QIDO-RS search, e.g. ``studies/UID/instances``; attributes by tag, as DICOM JSON."""
+        if not DICOMWEB_PLUGIN.exists():
+            need("orthanc-dicomweb")
+        found: list[dict[str, Any]] = self.get(f"/dicom-web/{path}")
+        return found
 
     @property
     def sop_instance_uids(self) -> list[str]:

@@ -105,15 +105,18 @@ def test_exam_sent_by_dcmsend_is_found_at_orthanc_with_the_numbers_of_process(
 
             found = wait_until(result_file, "the result", 300)
             assert slowest_echo_s < 1.0 if os.environ.get("CI") != "true" else slowest_echo_s < 3.0
-            wait_until(lambda: len(archive.instances()) == len(EXPECTED_KINDS), "the results at Orthanc", 60)
+            wait_until(lambda: len(archive.sop_instance_uids) == len(EXPECTED_KINDS), "the results at Orthanc", 60)
+            (study,) = archive.qido("studies?includefield=0020000D")
+            at_archive = archive.qido(f"studies/{study['0020000D']['Value'][0]}/instances")
         finally:
             node.send_signal(signal.SIGTERM)
             assert node.wait(timeout=60) == 0
 
         served, direct = json.loads(found.read_text()), json.loads((processed / "result.json").read_text())
         assert numbers(served) == numbers(direct)
-        at_archive = {one["sop_instance_uid"] for one in archive.instances()}
-        assert at_archive == {one["sop_instance_uid"] for one in served["objects"]}
+        assert {one["00080018"]["Value"][0] for one in at_archive} == {
+            one["sop_instance_uid"] for one in served["objects"]
+        }
     listed = discnode("quarantine", "list", "--config", config)
     assert listed.returncode == 0
     assert listed.stdout == ""

@@ -356,14 +356,28 @@ def test_bytes_that_are_no_object_can_only_be_discarded(desk: Desk) -> None:
 
 def test_a_look_that_a_crash_interrupted_is_taken_again(desk: Desk, images: list[Path]) -> None:
     def crash(*_: object) -> ExamAssembly:
-        raise MemoryError
+        raise KeyboardInterrupt
 
     desk.arrive_all(images)
     dying = Intake(desk.database, desk.settings, assemble=crash)
-    with pytest.raises(MemoryError):
+    with pytest.raises(KeyboardInterrupt):
         dying.sweep(later(1))
     Intake(desk.database, desk.settings).sweep(later(2))
     assert len(desk.jobs) == 1
+
+
+def test_a_bug_met_by_one_exam_holds_that_exam_and_not_the_others(
+    desk: Desk, images: list[Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    def bug(facts: Any, cards: Any) -> ExamAssembly:
+        raise ZeroDivisionError
+
+    desk.arrive_all(images)
+    Intake(desk.database, desk.settings, assemble=bug).sweep(later(1))
+    (item,) = quarantine.list_items(desk.database)
+    assert item.code == ReasonCode.INTERNAL
+    assert desk.exam.state == ExamState.HELD
+    assert "ZeroDivisionError" in caplog.text
 
 
 def test_an_image_that_arrives_during_the_look_is_not_lost(desk: Desk, images: list[Path]) -> None:
