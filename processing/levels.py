@@ -22,6 +22,7 @@ _CORE_PROBABILITY = 0.8
 _MIN_CORE_MM2 = 25.0
 _MIN_CORE_VOLUME_MM3 = 150.0  # only where there are several slices
 _MIN_DEPTH_SHARE = 0.55  # anterior-posterior length against the median disc; discs inside the sacrum are shorter
+_TRANSITIONAL_DEPTH_SHARE = 0.75  # a lowest disc shorter than this may lie between S1 and S2
 _RING_MM = (2.0, 9.0)  # where the neighbours of a disc are looked at
 _MIN_BONE = 0.3  # mean probability of bone above or below a disc
 _SACRUM_SHARE = 0.5  # of the bone on one side
@@ -135,38 +136,44 @@ def assign_levels(candidates: Sequence[Candidate], *, lowest_disc: Level | None 
             ReasonCode.SEGMENTATION_UNCERTAIN, f"{len(candidates)} discs found; at least {_MIN_DISCS} are needed"
         )
     if lowest_disc is None:
-        _check_anchor(candidates[0])
+        _check_anchor(candidates[0], candidates[1:])
         lowest_disc = Level.L5S1
     centres = np.array([candidate.centre_mm for candidate in candidates])
-    spacings = np.linalg.norm(np.diff(centres, axis=0), axis=1)
+    spacings = np.linalg.norm(np.diff(centres, axis=0), axis=1)[: len(Level) - 1]  # thoracic vertebrae are lower
     usual = float(np.median(spacings))
     if not 18.0 <= usual <= 50.0:
-        raise UnsuitableInput(
-            ReasonCode.SEGMENTATION_UNCERTAIN, f"discs are {usual:.0f} mm apart; 18 to 50 mm are plausible"
-        )
-    number = int(lowest_disc)
-    numbers = [number]
+        detail = f"discs are {usual:.0f} mm apart; 18 to 50 mm are plausible"
+        raise UnsuitableInput(ReasonCode.SEGMENTATION_UNCERTAIN, detail)
+    numbers = [int(lowest_disc)]
     for spacing in spacings:
-        ratio = float(spacing) / usual
-        if _USUAL_SPACING[0] <= ratio <= _USUAL_SPACING[1]:
-            number += 1
-        elif _GAP_SPACING[0] <= ratio <= _GAP_SPACING[1]:
-            number += 2  # a missed disc leaves its level empty; the others keep their names
-        else:
-            detail = f"two neighbouring discs are {spacing:.0f} mm apart, the others {usual:.0f} mm"
-            raise UnsuitableInput(ReasonCode.LEVELS_AMBIGUOUS, detail)
-        numbers.append(number)
-    return [Level(number) if number <= max(Level) else None for number in numbers]
+        if numbers[-1] < max(Level):
+            numbers.append(numbers[-1] + _steps(float(spacing), usual))
+    levels: list[Level | None] = [Level(number) if number <= max(Level) else None for number in numbers]
+    return levels + [None] * (len(candidates) - len(levels))
 
 
-def _check_anchor(lowest: Candidate) -> None:
-    """Refuse unless the lowest disc clearly stands on the sacrum."""
+def _steps(spacing_mm: float, usual_mm: float) -> int:
+    """How many levels up the next disc is: a missed disc leaves its level empty, the others keep their names."""
+    ratio = spacing_mm / usual_mm
+    if _USUAL_SPACING[0] <= ratio <= _USUAL_SPACING[1]:
+        return 1
+    if _GAP_SPACING[0] <= ratio <= _GAP_SPACING[1]:
+        return 2
+    detail = f"two neighbouring discs are {spacing_mm:.0f} mm apart, the others {usual_mm:.0f} mm"
+    raise UnsuitableInput(ReasonCode.LEVELS_AMBIGUOUS, detail)
+
+
+def _check_anchor(lowest: Candidate, others: Sequence[Candidate]) -> None:
+    """Refuse unless the lowest disc clearly stands on the sacrum and is as long as a lumbar disc."""
+    length = lowest.depth_mm / float(np.median([one.depth_mm for one in others]))
     asked = _SACRUM_SHARE if lowest.view_below_mm >= _L5_HEIGHT_MM else _SURE_SACRUM_SHARE
     if lowest.view_below_mm < _MIN_VIEW_BELOW_MM:
         needed = f"{_MIN_VIEW_BELOW_MM:.0f} mm are needed to tell the sacrum"
         detail = f"{lowest.view_below_mm:.0f} mm in view below the lowest disc; {needed}"
     elif lowest.bone_below < _MIN_BONE:
         detail = "no bone recognised below the lowest disc"
+    elif length < _TRANSITIONAL_DEPTH_SHARE:
+        detail = f"the lowest disc has {length:.0%} of the usual length: L5S1, or S1S2 of a transitional vertebra"
     elif lowest.sacrum_below < _DOUBTFUL_SHARE:
         detail = "a vertebral body, not the sacrum, lies below the lowest disc found: L5S1 is out of view or was missed"
     elif lowest.sacrum_below < asked:

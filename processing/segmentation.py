@@ -118,14 +118,15 @@ def _confidence(
     mask = (territory == level) & (probability[_DISC] > threshold)
     in_plane = ndimage.generate_binary_structure(3, 1)
     in_plane[[0, 2]] = False
-    ring = ndimage.binary_dilation(mask, in_plane, _RING_PIXELS) & ~mask
-    inside = probability[:, ring]
+    # The disc and 2 pixels around it: on noisy phantoms this follows the Dice better than the surrounding band alone.
+    near = ndimage.binary_dilation(mask, in_plane, _RING_PIXELS)
+    inside = probability[:, near]
     entropy = -(inside * np.log(np.maximum(inside, 1e-12))).sum(axis=0) / np.log(len(probability))
     own = levels == level
     return DiscConfidence(
         level=level,
         mean_probability=float(probability[_DISC][mask].mean()) if mask.any() else 0.0,
-        ring_entropy=float(entropy.mean()) if ring.any() else 1.0,
+        ring_entropy=float(entropy.mean()) if near.any() else 1.0,
         touches_border=_touches_border(own),
         n_voxels=int(own.sum()),
     )

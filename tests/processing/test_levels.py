@@ -138,3 +138,12 @@ def test_a_false_disc_inside_a_vertebra_makes_the_names_ambiguous() -> None:
     with pytest.raises(UnsuitableInput, match="mm apart") as refused:
         name_discs(probability, SPACING_MM)
     assert refused.value.reason.code is ReasonCode.LEVELS_AMBIGUOUS
+
+
+def test_a_short_lowest_disc_may_belong_to_a_transitional_vertebra() -> None:
+    """SPIDER's patient 142: a well-formed S1S2 disc below a square S1 once shifted every name."""
+    probability = Spine().probability()
+    probability[:, :, 190:202, 100:113] = np.array([0.02, 0.02, 0.92, 0.02, 0.02])[:, None, None, None]
+    with pytest.raises(UnsuitableInput, match="transitional") as refused:
+        name_discs(probability, SPACING_MM)
+    assert refused.value.reason.code is ReasonCode.LEVELS_AMBIGUOUS
