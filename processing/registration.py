@@ -40,7 +40,7 @@ _Float64 = npt.NDArray[np.float64]
 _LOG_TAIL_CHARACTERS = 2000
 
 
-class RegistrationFailed(Exception):  # noqa: N818 -- says what happened, as UnsuitableInput does
+class RegistrationFailed(Exception):
     """elastix could not register a disc. ``log`` is the end of its own log; there is nothing of the patient in it."""
 
     def __init__(self, level: Level, detail: str, log: str = "") -> None:
@@ -364,8 +364,10 @@ def _parameter_object(maps: Any) -> Any:
 
 
 def _plain_maps(parameters: Any) -> tuple[Mapping[str, tuple[str, ...]], ...]:
+    """Parameter maps as plain strings, without the names of temporary files: these would differ in every run."""
     count = range(parameters.GetNumberOfParameterMaps())
-    return tuple({str(k): tuple(map(str, v)) for k, v in parameters.GetParameterMap(i).items()} for i in count)
+    maps = ({str(k): tuple(map(str, v)) for k, v in parameters.GetParameterMap(i).items()} for i in count)
+    return tuple(one | {"InitialTransformParameterFileName": ("NoInitialTransform",)} for one in maps)
 
 
 #: What a transform map says beside the transform itself: the output grid and how to resample onto it.

@@ -1,0 +1,145 @@
+"""Processes that die, discs that fail, parents that are killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from processing.refusal import ReasonCode
+from processing.registration import DiscTask, RegisteredSignal, RegistrationFailed, register_disc
+from processing.registration_pool import RegistrationPool
+from processing.results import Alignment, AtlasDisc, Level
+
+AFFINE = np.array([[-4.0, 0, 0, 0], [0, 0, 0.8, 0], [0, -0.8, 0, 0], [0, 0, 0, 1]])
+
+
+def task(level, mark=None):
+    """``mark`` tells the functions below, in the other process, what to do; it travels as the preset."""
+    rows, columns = np.mgrid[-12:13, -25:26]
+    mask = (((columns / 20) ** 2 + (rows / 7) ** 2) <= 1).astype(np.uint8)[None]
+    return DiscTask(mask, AFFINE, (), AtlasDisc(level, mask, mask, AFFINE), preset=mark or "fast")
+
+
+def answer(one):
+    jacobian = np.ones(one.mask.shape, np.float32)
+    alignment = Alignment(
+        one.atlas.level, (0.0, 0.0, 0.0), (), jacobian, 1.0, 1.0, 0.0, 1.0, 0, "fast", os.getpid(), 0.0
+    )
+    return RegisteredSignal(alignment, one.atlas, {})
+
+
+def ready():
+    """Instead of loading elastix."""
+
+
+def behave(one):
+    """Does what the task's mark says: the path of a file that remembers the first try, 'die' or 'fail'."""
+    if one.preset == "die":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if one.preset == "fail":
+        raise RegistrationFailed(one.atlas.level, "too many samples map outside", "elastix log")
+    if one.preset == "bug":
+        raise KeyError("a mistake in our code")
+    if one.preset.startswith("/"):
+        first_try = not Path(one.preset).exists()
+        Path(one.preset).touch()
+        if first_try:
+            os.kill(os.getpid(), signal.SIGSEGV)
+    return answer(one)
+
+
+@pytest.fixture(scope="module")
+def pool():
+    with RegistrationPool(2, align_one=behave, prepare=ready) as opened:
+        yield opened
+
+
+def levels(registered):
+    return [one.alignment.level for one in registered]
+
+
+def test_discs_come_back_in_order_from_other_processes(pool):
+    registered, reasons = pool.align([task(level) for level in Level])
+    assert levels(registered) == list(Level)
+    assert reasons == ()
+    assert os.getpid() not in {one.alignment.seed for one in registered}
+
+
+def test_a_disc_that_fails_is_a_reason_and_the_others_are_kept(pool):
+    registered, (reason,) = pool.align([task(Level.L5S1), task(Level.L4L5, "fail"), task(Level.L3L4)])
+    assert levels(registered) == [Level.L5S1, Level.L3L4]
+    assert reason.code == ReasonCode.REGISTRATION_POOR
+    assert "L4L5: too many samples map outside" in reason.detail
+
+
+def test_a_crash_is_tried_again_and_costs_nothing(pool, tmp_path):
+    registered, reasons = pool.align([task(Level.L5S1), task(Level.L4L5, str(tmp_path / "tried")), task(Level.L3L4)])
+    assert levels(registered) == [Level.L5S1, Level.L4L5, Level.L3L4]
+    assert reasons == ()
+
+
+def test_a_disc_that_always_crashes_is_a_reason_and_the_pool_lives_on(pool):
+    registered, (reason,) = pool.align([task(Level.L5S1), task(Level.L4L5, "die"), task(Level.L3L4)])
+    assert levels(registered) == [Level.L5S1, Level.L3L4]
+    assert "L4L5: the registration process died twice" in reason.detail
+    assert levels(pool.align([task(Level.L1L2)])[0]) == [Level.L1L2]
+
+
+def test_a_mistake_in_our_code_is_not_swallowed(pool):
+    with pytest.raises(KeyError, match="a mistake"):
+        pool.align([task(Level.L5S1, "bug")])
+
+
+def test_a_process_killed_while_idle_is_replaced(pool):
+    (before,), _ = pool.align([task(Level.L5S1)])
+    os.kill(before.alignment.seed, signal.SIGKILL)
+    (after,), reasons = pool.align([task(Level.L5S1)])
+    assert reasons == ()
+    assert after.alignment.seed != before.alignment.seed
+
+
+PARENT = """
+import sys, time
+from multiprocessing import active_children
+from test_registration_pool import behave, ready
+from processing.registration_pool import RegistrationPool
+
+if __name__ == "__main__":
+    pool = RegistrationPool(2, align_one=behave, prepare=ready)
+    print(*[child.pid for child in active_children()], flush=True)
+    time.sleep(60)
+"""
+
+
+def test_no_process_outlives_a_killed_parent(tmp_path):
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT, encoding="utf-8")
+    search = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[2])])
+    with subprocess.Popen(
+        [sys.executable, str(script)], stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": search}
+    ) as parent:
+        assert parent.stdout is not None
+        children = [psutil.Process(int(pid)) for pid in parent.stdout.readline().split()]
+        assert len(children) == 2
+        time.sleep(3)  # until they are past their start
+        parent.kill()
+        parent.wait()
+    _, alive = psutil.wait_procs(children, timeout=15)
+    assert alive == []
+
+
+@pytest.mark.slow
+def test_a_real_process_gives_the_same_bits_as_this_one():
+    one = task(Level.L4L5)
+    with RegistrationPool(1) as real:
+        (elsewhere,), reasons = real.align([one])
+    here = register_disc(one.mask, one.affine, one.atlas)
+    assert reasons == ()
+    assert (elsewhere.alignment.jacobian == here.jacobian).all()
+    assert elsewhere.alignment.transforms == here.transforms
