@@ -64,6 +64,11 @@ def open_instruments(model_name: str, registration_processes: int) -> Instrument
     return Instruments(OnnxModel(load_model(model_name)), RegistrationPool(registration_processes))
 
 
+def warm_up(settings: Settings) -> None:
+    """Open the instruments before the first exam comes."""
+    open_instruments(settings.segmentation.model, settings.registration.processes)
+
+
 def analyse_job(
     paths: Sequence[Path],
     out: Path,

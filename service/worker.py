@@ -72,6 +72,17 @@ def load_analysis(import_path: str) -> Analysis:
     return loaded
 
 
+def prepare(import_path: str, settings: Settings) -> None:
+    """Open what the analysis needs before the first exam comes: its module may have a ``warm_up(settings)``.
+
+    A worker that cannot (weights missing, say) ends here: its jobs stay queued, and the node is not ready.
+    """
+    module = importlib.import_module(import_path.partition(":")[0])
+    warm_up: Callable[[Settings], None] | None = getattr(module, "warm_up", None)
+    if warm_up is not None:
+        warm_up(settings)
+
+
 def run_worker(database: Database, settings: Settings, name: str, analysis: Analysis) -> None:
     """Work until killed."""
     while True:
@@ -218,6 +229,7 @@ def main() -> None:
     log_to_stderr(message.name)
     database = open_database(message.settings)
     analysis = load_analysis(message.analysis)
+    prepare(message.analysis, message.settings)
     _log.info("worker ready")
     run_worker(database, message.settings, message.name, analysis)
 
