@@ -7,7 +7,6 @@ need dcmsend dcmtk
 need Orthanc orthanc
 need dciodvfy dicom3tools
 [ -e /usr/share/orthanc/plugins/libOrthancDicomWeb.so ] || missing="$missing orthanc-dicomweb"
-need pdftoppm poppler-utils
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" = 0 ]; then
     echo "Installing the tests' peers:$missing"

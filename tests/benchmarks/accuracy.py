@@ -101,9 +101,10 @@ def main() -> int:
     print(f"exams with every disc mean within 5 % or 3 ms: {within}/{options.seeds}")
     dices = np.array([disc.dice for disc in alignments])
     print(f"registration: {len(alignments)} discs, Dice mean {dices.mean():.3f}, min {dices.min():.3f},", end=" ")
-    print(f"SD(J) mean {np.mean([one.sd_jacobian for one in alignments]):.3f},", end=" ")
+    folded = sum(one.n_folded > 0 for one in alignments)
+    cpu_s = np.mean([one.cpu_s for one in alignments])
     print(
-        f"folded {sum(one.n_folded > 0 for one in alignments)}, CPU s per disc {np.mean([one.cpu_s for one in alignments]):.1f}"
+        f"SD(J) mean {np.mean([one.sd_jacobian for one in alignments]):.3f}, folded {folded}, {cpu_s:.1f} CPU s a disc"
     )
     return 0
 
