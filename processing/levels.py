@@ -13,7 +13,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from processing.refusal import ReasonCode, UnsuitableInput
-from processing.results import FloatArray, LabelArray, Level
+from processing.results import LUMBAR_LEVELS, FloatArray, LabelArray, Level
 
 #: Output channels of the network (models.preprocessing.CLASS_NAMES).
 _DISC, _BODY, _SACRUM = 1, 2, 3
@@ -136,7 +136,7 @@ def assign_levels(candidates: Sequence[Candidate], *, lowest_disc: Level | None 
             ReasonCode.SEGMENTATION_UNCERTAIN, f"{len(candidates)} discs found; at least {_MIN_DISCS} are needed"
         )
     if lowest_disc is None:
-        _check_anchor(candidates[0], candidates[1:])
+        _check_anchor(candidates[0], candidates[1 : len(LUMBAR_LEVELS)])  # thoracic discs are shorter
         lowest_disc = Level.L5S1
     centres = np.array([candidate.centre_mm for candidate in candidates])
     spacings = np.linalg.norm(np.diff(centres, axis=0), axis=1)[: len(Level) - 1]  # thoracic vertebrae are lower
