@@ -32,14 +32,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Train, export, evaluate; returns the exit status."""
     options = _parser().parse_args(arguments)
     try:
-        import torch
-
         from models.training.export import export
         from models.training.train import TrainingPlan, train
     except ImportError as error:
         sys.stderr.write(f"training needs the extra packages: pip install 'discnode[train]' ({error})\n")
         return 2
-    torch.set_num_threads(1)
     options.out.mkdir(parents=True, exist_ok=True)
     phantoms = phantom_slices(options.phantoms, options.seed, options.out, options.processes)
     real, held_out = real_slices(options.data)

@@ -117,6 +117,7 @@ def train(
     """
     if not phantoms and not real:
         raise ValueError("nothing to train on: neither phantoms nor real slices")
+    torch.set_num_threads(1)  # at this width more threads mostly wait for each other, and sums depend on their number
     torch.manual_seed(plan.seed)
     network = CFCM(width=plan.width).to(memory_format=torch.channels_last)
     average = copy.deepcopy(network).requires_grad_(False)
