@@ -101,7 +101,7 @@ class SegmentationSettings(Section):
     model: str = Field("cfcm-lumbar", description="Name in the model registry")
     threshold: float = Field(0.5, gt=0, lt=1, description="Disc probability from which a voxel belongs to a disc")
     max_ring_entropy: float = Field(
-        0.6, gt=0, le=1, description="Mean entropy around a disc above which it needs review"
+        0.4, gt=0, le=1, description="Mean entropy around a disc above which it needs review"
     )
 
 

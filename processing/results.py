@@ -81,7 +81,7 @@ class DiscConfidence:
 
     level: Level
     mean_probability: float
-    ring_entropy: float  # mean softmax entropy (0..1) in the 2 px band around the mask
+    ring_entropy: float  # mean softmax entropy (0..1) over the disc and 2 px around it
     touches_border: bool
     n_voxels: int
 

@@ -43,8 +43,7 @@ def find_discs(
     disc, tissue = _back_to_native(probability, factors, canonical.shape)
     levels = _sample_nearest(territory, factors, canonical.shape)
     levels[disc <= threshold] = 0
-    if _touches_border(levels == Level.T12L1):  # cut by the upper edge in most lumbar exams, and not measured anyway
-        levels[levels == Level.T12L1] = 0
+    levels[levels == Level.T12L1] = 0  # it helped to name the others; the paper measures L5S1 to L1L2
     confidence = tuple(
         _confidence(Level(level), probability, territory, threshold, levels) for level in np.unique(levels) if level
     )

@@ -18,7 +18,8 @@ BY_NAME = {card.name: card for card in CARDS}
         ("ge healthcare", "Sag mapss spine", "ge-mapss"),
         ("GE MEDICAL SYSTEMS", "T1rho FSE", "ge-t1rho-fse"),
         ("GE MEDICAL SYSTEMS", "SAG T2 FSE", "t2-fse"),
-        ("SIEMENS", "t2_tse_sag", None),  # underscores join the words: the built-in card does not guess
+        ("SIEMENS", "t2_tse_sag", "t2-fse"),
+        ("SIEMENS", "T2* GRE", None),
         ("Siemens Healthineers", "T2 SPACE SAG", "t2-fse"),
     ],
 )

@@ -33,15 +33,20 @@ def exam() -> PhantomExam:
 
 
 @pytest.fixture(scope="module")
-def images(exam: PhantomExam, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    return write_exam(exam, tmp_path_factory.mktemp("scanner"))
+def scanner(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("scanner")
 
 
 @pytest.fixture(scope="module")
-def processed(images: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def images(exam: PhantomExam, scanner: Path) -> list[Path]:
+    return write_exam(exam, scanner)
+
+
+@pytest.fixture(scope="module")
+def processed(images: list[Path], scanner: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The exam analysed by ``discnode process``."""
     out = tmp_path_factory.mktemp("processed")
-    run = discnode("process", images[0].parent, "--out", out)
+    run = discnode("process", scanner, "--out", out)
     assert run.returncode == 0, run.stderr
     return out
 
