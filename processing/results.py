@@ -114,7 +114,7 @@ class DiscMask:
 class AtlasDisc:
     """One level of the atlas: ``mask`` and ``regions`` (slices, rows, columns) on a small grid of its own.
 
-    ``regions`` uint8: 1 nucleus, 2 anterior annulus, 3 posterior annulus, 0 outside the mask. ``affine``: LPS-oriented mm,
+    ``regions`` uint8: 1 nucleus, 2 anterior annulus, 3 posterior annulus, 0 outside. ``affine``: LPS-oriented mm,
     origin at the disc's centroid, slices along -L (as a native sagittal grid), rows along -S, columns along +P.
     """
 

@@ -1,12 +1,14 @@
 """What made a result: software, weights, settings and cards, as it stands in every output."""
 
+import hashlib
 from importlib.metadata import version
 
+from config.protocol_cards import load_cards
 from config.settings import Settings
 from models.inference import OnnxModel
 
 #: Packages whose version can change a number.
-_PACKAGES = ("highdicom", "itk-elastix", "numpy", "onnxruntime-gpu", "pydicom", "scikit-image", "scipy", "SimpleITK")
+_PACKAGES = ("highdicom", "itk-elastix", "numpy", "onnxruntime-gpu", "pydicom", "scikit-image", "scipy")
 
 
 def software_versions(settings: Settings, model: OnnxModel, protocols: tuple[str, ...]) -> dict[str, str]:
@@ -17,7 +19,13 @@ def software_versions(settings: Settings, model: OnnxModel, protocols: tuple[str
         "model": model.record.name,
         "model_sha256": model.record.sha256,
         "inference_provider": model.provider,
-        "settings_digest": settings.analysis_digest,
+        "settings_digest": _digest(settings, protocols),
         "protocol": ", ".join(protocols),
     }
     return versions
+
+
+def _digest(settings: Settings, protocols: tuple[str, ...]) -> str:
+    """Sixteen hex digits over what a site can set and what changes a number: settings, and the cards that were used."""
+    cards = [card.model_dump_json() for card in load_cards(settings.protocols_dir) if card.name in protocols]
+    return hashlib.sha256("\n".join([settings.analysis_digest, *cards]).encode()).hexdigest()[:16]
