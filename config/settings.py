@@ -81,7 +81,7 @@ class Jobs(Section):
     """The queue of analyses."""
 
     workers: int = Field(1, ge=1, le=64, description="Worker processes, each at most 3 GB")
-    attempts: int = Field(3, ge=1, le=20, description="How often a job is tried before it is parked")
+    attempts: int = Field(5, ge=1, le=20, description="How often a job is tried before it is parked")
     lease_s: float = Field(60.0, ge=5, le=3600, description="A job whose worker was silent so long goes to another")
 
 
