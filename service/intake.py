@@ -19,7 +19,7 @@ from processing.refusal import Reason, ReasonCode, UnsuitableInput
 from service import database as db
 from service import jobs
 from service.database import Database, move
-from service.quarantine import hold_bytes, hold_exam, hold_instance, resolve_exam
+from service.quarantine import has_open_case, hold_bytes, hold_exam, hold_instance, resolve_exam
 from service.refusal_file import write_exam_refusal
 from service.states import ExamState, InstanceState, JobState, QuarantineState
 
@@ -244,11 +244,17 @@ class Intake:
         _log.warning("quarantined", extra={"instance": instance_id, "code": outcome.code, "detail": outcome.detail})
 
     def _judge(self, exam_id: int, study_uid: str, now: datetime, *, silent: bool) -> None:
-        with self._database.write() as connection:  # news that come from here on are seen by the next sweep
+        with self._database.write() as connection:
+            if _has_unread(connection, study_uid):
+                return  # it came after the headers were read; the news stay for the next sweep
+            # News that come from here on are seen by the next sweep.
             connection.execute(update(db.exam).where(db.exam.c.id == exam_id).values(has_news=False))
         exam = self._look(exam_id, study_uid)
         try:
-            assembly = self._assemble(exam.facts, self._cards)
+            if exam.held and not exam.facts:
+                assembly = ExamAssembly(AssemblyState.REFUSED)  # why is told by what is held
+            else:
+                assembly = self._assemble(exam.facts, self._cards)
             decision = decide(assembly, exam.held, silent=silent)
         except Exception as error:  # noqa: BLE001 - a bug met by one exam must not keep all others waiting
             _log.error("exam not judged", extra={"study_uid": study_uid, "error": type(error).__name__}, exc_info=True)
@@ -292,16 +298,26 @@ class Intake:
         assert series is not None  # a complete assembly has one
         used = {one.sop_instance_uid for one in series.instances}
         table = db.instance
-        query = select(table.c.path, table.c.sha256, table.c.calling_ae).where(
-            table.c.study_uid == exam.study_uid, table.c.state == str(InstanceState.INDEXED), table.c.sop_uid.in_(used)
+        # With what is set aside of the same series: the scanner's announced count holds for all of it together.
+        query = select(table.c.sop_uid, table.c.path, table.c.sha256, table.c.calling_ae).where(
+            table.c.study_uid == exam.study_uid,
+            table.c.state == str(InstanceState.INDEXED),
+            table.c.series_uid.in_(series.series_uids),
         )
         rows = connection.execute(query.order_by(table.c.sop_uid)).all()
-        digest = jobs.digest_of(row.sha256 for row in rows)
-        resolve_exam(connection, exam.id, "the exam is complete", now)
+        digest = jobs.digest_of(row.sha256 for row in rows if row.sop_uid in used)
         latest = jobs.latest_job(connection, exam.id)
-        if latest is not None and latest.inputs_digest == digest and latest.state is not JobState.SUPERSEDED:
-            move(connection, db.exam, exam.id, _state_after(latest), detail="")
-            return
+        is_known = latest is not None and latest.inputs_digest == digest and latest.state is not JobState.SUPERSEDED
+        its_own = latest.finished_at if is_known and latest is not None else None
+        resolve_exam(connection, exam.id, "the exam is complete", now, but_those_of=its_own)
+        if is_known and latest is not None:
+            if _state_after(latest) is not ExamState.REFUSED:
+                move(connection, db.exam, exam.id, _state_after(latest), detail="")
+                return
+            if has_open_case(connection, exam.id):
+                move(connection, db.exam, exam.id, ExamState.REFUSED)
+                return
+            # A person has released it: it is tried again.
         request = jobs.JobRequest(
             exam.id, tuple(row.path for row in rows), digest, rows[0].calling_ae, series.card.name
         )
@@ -309,13 +325,15 @@ class Intake:
         move(connection, db.exam, exam.id, ExamState.QUEUED, detail="")
         _log.info(
             "exam complete",
-            extra={"study_uid": exam.study_uid, "job": job_id, "protocol": series.card.name, "images": len(rows)},
+            extra={"study_uid": exam.study_uid, "job": job_id, "protocol": series.card.name, "images": len(used)},
         )
 
     def _hold(self, connection: Connection, exam: _Exam, decision: Decision, now: datetime) -> None:
         """Mark the exam, open its cases, write its refusal and say so in the log."""
         states = {Step.MARK_INCOMPLETE: ExamState.INCOMPLETE, Step.HOLD: ExamState.HELD, Step.REFUSE: ExamState.REFUSED}
         resolve_exam(connection, exam.id, "judged again", now)
+        if any(reason.code in _CONFLICTS for reason in decision.reasons):  # nothing may go out before it is settled
+            jobs.supersede(connection, exam.id, (JobState.QUEUED, JobState.RUNNING))
         for reason in decision.reasons:
             if reason not in exam.held:  # those have a case of their own
                 hold_exam(connection, exam.id, reason, now)
@@ -336,6 +354,12 @@ def _state_after(latest: jobs.LatestJob) -> ExamState:
     if latest.state is JobState.FAILED:
         return ExamState.FAILED
     return ExamState.REFUSED if latest.verdict == "refused" else ExamState.ANALYSED
+
+
+def _has_unread(connection: Connection, study_uid: str) -> bool:
+    table = db.instance
+    unread = select(table.c.id).where(table.c.study_uid == study_uid, table.c.state == str(InstanceState.RECEIVED))
+    return connection.execute(unread.limit(1)).first() is not None
 
 
 def _now_of(connection: Connection, instance_id: int) -> datetime:

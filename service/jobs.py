@@ -116,18 +116,29 @@ class LatestJob:
     inputs_digest: str
     state: JobState
     verdict: str | None
+    finished_at: datetime | None
 
 
 def latest_job(connection: Connection, exam_id: int) -> LatestJob | None:
     """An exam's newest job, or None, inside the caller's transaction."""
     query = (
-        select(db.job.c.inputs_digest, db.job.c.state, db.job.c.verdict)
+        select(db.job.c.inputs_digest, db.job.c.state, db.job.c.verdict, db.job.c.finished_at)
         .where(db.job.c.exam_id == exam_id)
         .order_by(db.job.c.version.desc())
         .limit(1)
     )
     row = connection.execute(query).one_or_none()
-    return None if row is None else LatestJob(row.inputs_digest, JobState(row.state), row.verdict)
+    return None if row is None else LatestJob(row.inputs_digest, JobState(row.state), row.verdict, row.finished_at)
+
+
+def supersede(connection: Connection, exam_id: int, states: Sequence[JobState]) -> None:
+    """Give up an exam's jobs that are in one of ``states``, inside the caller's transaction.
+
+    The worker of a running one notices before it publishes.
+    """
+    found = select(db.job.c.id).where(db.job.c.exam_id == exam_id, db.job.c.state.in_([str(one) for one in states]))
+    for job_id in connection.execute(found).scalars().all():
+        move(connection, db.job, job_id, JobState.SUPERSEDED)
 
 
 def enqueue(connection: Connection, request: JobRequest, now: datetime) -> int:
@@ -135,11 +146,7 @@ def enqueue(connection: Connection, request: JobRequest, now: datetime) -> int:
 
     A queued or parked job of the same exam is superseded: more images came before it ran.
     """
-    older = select(db.job.c.id).where(
-        db.job.c.exam_id == request.exam_id, db.job.c.state.in_((str(JobState.QUEUED), str(JobState.FAILED)))
-    )
-    for job_id in connection.execute(older).scalars().all():
-        move(connection, db.job, job_id, JobState.SUPERSEDED)
+    supersede(connection, request.exam_id, (JobState.QUEUED, JobState.FAILED))
     newest = connection.execute(select(func.max(db.job.c.version)).where(db.job.c.exam_id == request.exam_id)).scalar()
     version = (newest or 0) + 1
     connection.execute(update(db.exam).where(db.exam.c.id == request.exam_id).values(version=version))
@@ -196,6 +203,13 @@ def heartbeat(database: Database, job: Job, now: datetime, lease_s: float) -> bo
     with database.write() as connection:
         result = connection.execute(_held_by(job).values(lease_until=now + timedelta(seconds=lease_s)))
         return result.rowcount == 1
+
+
+def silent_workers(database: Database, now: datetime) -> list[str]:
+    """Names of the workers that have let the lease of their job run out."""
+    query = select(db.job.c.worker).where(db.job.c.state == str(JobState.RUNNING), db.job.c.lease_until < now)
+    with database.read() as connection:
+        return [str(name) for name in connection.execute(query).scalars() if name is not None]
 
 
 def _held_by(job: Job) -> Any:

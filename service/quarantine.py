@@ -89,10 +89,24 @@ def _open(connection: Connection, reason: Reason, now: datetime, **values: Any) 
     )
 
 
-def resolve_exam(connection: Connection, exam_id: int, why: str, now: datetime) -> None:
-    """Close an exam's open cases because what they named is settled, inside the caller's transaction."""
+def has_open_case(connection: Connection, exam_id: int) -> bool:
+    """Whether the exam itself (not an object of it) is held for some reason, inside the caller's transaction."""
     table = db.quarantine
     held = select(table.c.id).where(table.c.exam_id == exam_id, table.c.state == str(QuarantineState.HELD))
+    return connection.execute(held).first() is not None
+
+
+def resolve_exam(
+    connection: Connection, exam_id: int, why: str, now: datetime, *, but_those_of: datetime | None = None
+) -> None:
+    """Close an exam's open cases because what they named is settled, inside the caller's transaction.
+
+    Cases opened at the moment ``but_those_of`` stay: those of a job that ended then.
+    """
+    table = db.quarantine
+    held = select(table.c.id).where(table.c.exam_id == exam_id, table.c.state == str(QuarantineState.HELD))
+    if but_those_of is not None:
+        held = held.where(table.c.created_at != but_those_of)
     for item_id in connection.execute(held).scalars().all():
         move(connection, table, item_id, QuarantineState.RESOLVED, resolved_reason=why, resolved_at=now)
 

@@ -36,7 +36,7 @@ class JobState(StrEnum):
     RUNNING = "running"
     DONE = "done"
     FAILED = "failed"  # parked after the last attempt
-    SUPERSEDED = "superseded"  # more images came before it ran
+    SUPERSEDED = "superseded"  # more images came before it ran, or its exam was held
 
 
 class DeliveryState(StrEnum):
@@ -79,7 +79,7 @@ EXAM_MOVES: Moves = {
 
 JOB_MOVES: Moves = {
     _J.QUEUED: frozenset({_J.RUNNING, _J.SUPERSEDED}),
-    _J.RUNNING: frozenset({_J.DONE, _J.QUEUED, _J.FAILED}),
+    _J.RUNNING: frozenset({_J.DONE, _J.QUEUED, _J.FAILED, _J.SUPERSEDED}),
     _J.DONE: frozenset(),
     _J.FAILED: frozenset({_J.QUEUED, _J.SUPERSEDED}),
     _J.SUPERSEDED: frozenset(),

@@ -105,14 +105,14 @@ def run_job(database: Database, settings: Settings, job: Job, analysis: Analysis
             verdict, reasons, parcels = _analyse(database, settings, job, analysis)
         jobs.finish(database, job, verdict, reasons, parcels, datetime.now(UTC))
     except LeaseLost:
-        _log.warning("job was given to another worker", extra={"job": job.id})
+        _log.warning("job is no longer this worker's", extra={"job": job.id})
         return
     except Exception as error:  # noqa: BLE001 - the worker loop: a bug in one analysis must not stop the others
         text = traceback.format_exc()
         try:
             state = jobs.fail(database, job, text, datetime.now(UTC), settings.jobs.attempts)
         except LeaseLost:
-            state = "given to another worker"  # type: ignore[assignment]
+            state = "no longer this worker's"  # type: ignore[assignment]
         # Not the message: it may quote a header. `discnode jobs show` has the traceback.
         _log.error(
             "job attempt failed",

@@ -12,10 +12,12 @@ from records import NOW, later, open_database, settings_in
 from small_mr_exam import mapss_signal, mr_dataset, write_mapss
 from sqlalchemy import select
 
+from config.protocol_cards import load_cards
 from config.settings import Settings
+from dicom_io.headers import read_facts
 from dicom_io.inbox import Inbox
 from dicom_io.receiver import BrokenObject, ReceivedInstance, Recorded
-from dicom_io.series import AssemblyState, ExamAssembly
+from dicom_io.series import AssemblyState, ExamAssembly, assemble_exam
 from processing.refusal import Reason, ReasonCode
 from processing.results import Verdict
 from service import database as db
@@ -270,7 +272,98 @@ def test_an_exam_of_unreadable_objects_only_says_why(desk: Desk, tmp_path: Path)
     desk.arrive(fse_image(tmp_path, SOPClassUID=pydicom.uid.CTImageStorage, Modality="CT"))
     desk.sweep(IDLE_S)
     assert desk.exam.state == ExamState.REFUSED
-    assert "UNSUPPORTED_OBJECT" in [reason["code"] for reason in desk.refusal["reasons"]]
+    assert [reason["code"] for reason in desk.refusal["reasons"]] == ["UNSUPPORTED_OBJECT"]
+    assert desk.cases == [("UNSUPPORTED_OBJECT", "held")]
+
+
+def test_phase_images_go_with_the_job_because_the_announced_count_holds_for_them_too(
+    desk: Desk, tmp_path: Path
+) -> None:
+    for number, kind in enumerate(("M", "P")):
+        folder = tmp_path / kind
+        folder.mkdir()
+        signal = mapss_signal()
+        paths = write_mapss(folder, signal, ImageType=["ORIGINAL", "PRIMARY", kind], ImagesInAcquisition=2 * 28)
+        for path in paths:
+            dataset = pydicom.dcmread(path)
+            dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"{dataset.SOPInstanceUID}.{number}"
+            dataset.save_as(path)
+        desk.arrive_all(paths)
+    desk.sweep(1)
+    (job,) = desk.jobs
+    as_the_worker_sees_it = assemble_exam([read_facts(desk.inbox.path(name)) for name in job.inputs], load_cards(None))
+    assert as_the_worker_sees_it.state is AssemblyState.COMPLETE
+    assert as_the_worker_sees_it.series is not None
+    assert len(as_the_worker_sees_it.series.instances) == 28
+
+
+@pytest.mark.parametrize("seconds", [1.0, IDLE_S])
+def test_an_image_that_arrives_between_reading_and_judging_is_not_lost(
+    desk: Desk, images: list[Path], monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    """It must neither wait for silence nor lie beside an exam that was called incomplete."""
+    desk.arrive_all(images[:-1])
+    judge = desk.intake._judge
+
+    def arrive_then_judge(*arguments: Any, **options: Any) -> None:
+        desk.arrive(images[-1], seconds)
+        judge(*arguments, **options)
+
+    monkeypatch.setattr(desk.intake, "_judge", arrive_then_judge)
+    desk.sweep(seconds)
+    monkeypatch.undo()
+    desk.sweep(seconds + 0.1)
+    assert desk.exam.state == ExamState.QUEUED
+    assert len(desk.jobs) == 1
+
+
+def test_a_conflict_stops_a_job_that_waits_or_runs_until_it_is_settled(
+    desk: Desk, images: list[Path], tmp_path: Path
+) -> None:
+    desk.arrive_all(images)
+    desk.sweep(1)
+    running = jobs.claim(desk.database, "w", NOW, 60.0)
+    assert running is not None
+    desk.arrive(changed(images[0], tmp_path), 2)
+    desk.sweep(3)
+    assert desk.exam.state == ExamState.HELD
+    assert not jobs.heartbeat(desk.database, running, NOW, 60.0)
+    with pytest.raises(jobs.LeaseLost):
+        jobs.finish(desk.database, running, Verdict.OK, (), (), NOW)
+    (item,) = [one for one in quarantine.list_items(desk.database, only_held=True) if one.what == "object"]
+    quarantine.discard(desk.database, item.id, reason="sent by mistake")
+    desk.sweep(4)
+    assert [job.state for job in desk.jobs] == [JobState.SUPERSEDED, JobState.QUEUED]
+
+
+def refuse_job(desk: Desk) -> None:
+    job = jobs.claim(desk.database, "w", NOW, 60.0)
+    assert job is not None
+    reason = Reason(ReasonCode.LEVELS_AMBIGUOUS, "six discs")
+    jobs.finish(desk.database, job, Verdict.REFUSED, (reason,), (), later(5))
+
+
+def test_a_late_series_does_not_hide_why_the_exam_was_refused(desk: Desk, images: list[Path], tmp_path: Path) -> None:
+    desk.arrive_all(images)
+    desk.sweep(1)
+    refuse_job(desk)
+    desk.arrive(fse_image(tmp_path), 6)
+    desk.sweep(7)
+    assert desk.exam.state == ExamState.REFUSED
+    assert "LEVELS_AMBIGUOUS" in desk.exam.detail
+    assert desk.cases == [("LEVELS_AMBIGUOUS", "held")]
+    assert len(desk.jobs) == 1
+
+
+def test_a_refused_exam_that_is_released_is_analysed_again(desk: Desk, images: list[Path]) -> None:
+    desk.arrive_all(images)
+    desk.sweep(1)
+    refuse_job(desk)
+    (item,) = quarantine.list_items(desk.database)
+    assert quarantine.release(desk.database, item.id)
+    desk.sweep(7)
+    assert [job.state for job in desk.jobs] == [JobState.DONE, JobState.QUEUED]
+    assert desk.exam.state == ExamState.QUEUED
 
 
 # --- conflicts, release, discard --------------------------------------------------------------------------------------
