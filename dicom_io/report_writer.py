@@ -34,7 +34,7 @@ def report_object(result: ExamResult, source: SourceExam, segmentation: Segmenta
     )
     report[0].ContentSequence.extend(_comments(result))  # TID 1500 is extensible
     dataset = sr.Comprehensive3DSR(
-        evidence=[*(geometry_header(instance) for instance in source.all_instances), segmentation],
+        evidence=[*(geometry_header(instance, source) for instance in source.all_instances), segmentation],
         content=report[0],
         is_complete=True,
         is_final=False,

@@ -28,7 +28,7 @@ def segmentation_object(result: ExamResult, source: SourceExam) -> Segmentation:
         raise ValueError("a result without a disc has no segmentation")
     segments = tuple(_describe(mask, level, number, source) for number, level in enumerate(mask.found, start=1))
     dataset = Segmentation(
-        source_images=[geometry_header(instance) for instance in source.grid_instances],
+        source_images=[geometry_header(instance, source) for instance in source.grid_instances],
         pixel_array=_numbered(mask),
         segmentation_type=SegmentationTypeValues.BINARY,
         segment_descriptions=segments,

@@ -141,6 +141,7 @@ def _check_uniform(facts: Sequence[InstanceFacts]) -> None:
             ("ImageOrientationPatient", one.orientation),
             ("ImagePositionPatient", one.position),
             ("PixelSpacing", one.pixel_spacing_mm),
+            ("FrameOfReferenceUID", one.frame_of_reference_uid),  # the results could not say where they lie
         ):
             if not value:
                 raise UnsuitableInput(ReasonCode.GEOMETRY_INCONSISTENT, f"an image has no {name}")

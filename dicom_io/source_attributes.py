@@ -11,12 +11,13 @@ from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.filewriter import correct_ambiguous_vr
 from pydicom.uid import UID
-from pydicom.valuerep import DA, DT, TM
+from pydicom.valuerep import DA, DT, TM, DSfloat
 
 from dicom_io.sources import SourceExam
 from dicom_io.uids import result_uid
 from processing.display import RESEARCH_USE_ONLY
 from processing.results import ExamResult
+from processing.volume import spacing_mm
 
 MANUFACTURER = "discnode"
 
@@ -70,16 +71,20 @@ _GEOMETRY_KEYWORDS = (
 )
 
 
-def geometry_header(instance: Dataset) -> Dataset:
+def geometry_header(instance: Dataset, source: SourceExam) -> Dataset:
     """A header with geometry, identity and scanner only, for highdicom's writers.
 
     They check and copy patient attributes in their own way; real headers hold values they refuse. Patient and study
-    are copied afterwards by :func:`complete`, unchanged.
+    are copied afterwards by :func:`complete`, unchanged. They also ask for a slice thickness, which a scanner may leave
+    empty (Type 2), and for the very same orientation in all images, which some writers round differently.
     """
     header = Dataset()
     for keyword in _GEOMETRY_KEYWORDS:
         if keyword in instance:
             header[keyword] = instance[keyword]
+    header.ImageOrientationPatient = source.grid_instances[0].ImageOrientationPatient
+    if not header.get("SliceThickness"):
+        header.SliceThickness = DSfloat(spacing_mm(source.affine)[0], auto_format=True)
     for keyword in _NEVER_ABSENT:
         setattr(header, keyword, None)
     return header

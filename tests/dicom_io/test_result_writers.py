@@ -297,6 +297,31 @@ def test_an_oblique_map_lies_where_the_source_lies(result):
     np.testing.assert_allclose(volume.affine @ [*center_of_mass(volume.array), 1], truth, atol=1e-4)
 
 
+@pytest.mark.parametrize("thickness", [None, "", "absent"])
+def test_a_source_without_slice_thickness_gives_objects_all_the_same(result, thickness, tmp_path):
+    source = example_exam.source_exam()
+    for image in source.all_instances:
+        if thickness == "absent":
+            del image.SliceThickness
+        else:
+            image.SliceThickness = thickness
+    write_objects(result, source, PICTURE, tmp_path)
+    for name in ("seg", "t1rho"):
+        shared = dcmread(tmp_path / "dicom" / f"{name}.dcm").SharedFunctionalGroupsSequence[0]
+        assert shared.PixelMeasuresSequence[0].SliceThickness == example_exam.SPACING_MM[0]
+
+
+def test_orientations_rounded_differently_in_each_image_give_objects_all_the_same(result, tmp_path):
+    source = example_exam.source_exam(example_exam.OBLIQUE)
+    for index, image in enumerate(source.all_instances):
+        decimals = 6 + index % 3
+        image.ImageOrientationPatient = [f"{cosine:.{decimals}f}" for cosine in image.ImageOrientationPatient]
+    write_objects(result, source, PICTURE, tmp_path)
+    shared = dcmread(tmp_path / "dicom" / "seg.dcm").SharedFunctionalGroupsSequence[0]
+    found = [float(cosine) for cosine in shared.PlaneOrientationSequence[0].ImageOrientationPatient]
+    np.testing.assert_allclose(found[:3], source.affine[:3, 2] / example_exam.SPACING_MM[2], atol=1e-5)
+
+
 # ---- report
 
 

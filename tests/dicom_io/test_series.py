@@ -133,6 +133,7 @@ def test_doubly_received_images_count_once() -> None:
         ({"position": ()}, "GEOMETRY_INCONSISTENT", "no ImagePositionPatient"),
         ({"orientation": ()}, "GEOMETRY_INCONSISTENT", "no ImageOrientationPatient"),
         ({"pixel_spacing_mm": ()}, "GEOMETRY_INCONSISTENT", "no PixelSpacing"),
+        ({"frame_of_reference_uid": ""}, "GEOMETRY_INCONSISTENT", "no FrameOfReferenceUID"),
         ({"position": (20.0 - 4 * 6, -97.0, 100.0)}, "GEOMETRY_INCONSISTENT", "images of slice 7 lie 3.00 mm apart"),
         ({"rescale_slope": 2.0}, "SCALING_UNKNOWN", "differ between images"),
         ({"rescale_intercept": -5.0}, "SCALING_UNKNOWN", "differ between images"),
