@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -222,8 +223,10 @@ def _frame(mask: npt.NDArray[Any], affine: Affine, atlas: AtlasDisc) -> _Frame:
     dimension = _dimension(atlas)
     own, target = _axes(affine)[:, :dimension], _axes(atlas.affine)[:, :dimension]
     similarity = target.T @ own
-    nearest = np.abs(similarity).argmax(axis=1)
-    if sorted(nearest.tolist()) != list(range(dimension)):
+    # the best pairing of axes as a whole: at 45 degrees two atlas axes may be nearest to the same axis
+    orders = permutations(range(dimension))
+    nearest = np.array(max(orders, key=lambda order: sum(abs(similarity[i, axis]) for i, axis in enumerate(order))))
+    if nearest[-1] != dimension - 1 and dimension == 3:
         raise ValueError("the slices of mask and atlas are not oriented alike")
     signs = np.sign(similarity[np.arange(dimension), nearest])
     axes = _plane(affine, dimension) @ (own[:, nearest] * signs)
@@ -239,10 +242,15 @@ def _frame(mask: npt.NDArray[Any], affine: Affine, atlas: AtlasDisc) -> _Frame:
 
 
 def _tilt(mask: npt.NDArray[Any], affine: Affine, axes: _Float64) -> float:
-    """Angle in radians, within ±90°, of the disc's long axis in the plane of the first two axes (columns, rows)."""
+    """Angle in radians of the disc's long axis, towards posterior, in the plane of the first two axes (columns, rows).
+
+    Towards posterior: on a grid turned in its plane the axis alone would let a steep disc come out back to front.
+    """
     points = np.argwhere(mask) @ affine[:3, :3].T @ axes[:, :2]
     (xx, xy), (_, yy) = np.cov(points, rowvar=False)
-    return float(0.5 * np.arctan2(2 * xy, xx - yy))
+    angle = float(0.5 * np.arctan2(2 * xy, xx - yy))
+    posterior = axes[1, :2] @ [np.cos(angle), np.sin(angle)]  # LPS: y
+    return angle if posterior >= 0 else angle + np.pi
 
 
 def _centroid_mm(mask: npt.NDArray[Any], affine: Affine) -> _Float64:

@@ -114,6 +114,24 @@ def test_a_mirrored_grid_registers_as_the_usual_one(pair):
     assert mirrored.dice == pytest.approx(usual.dice, abs=0.01)
 
 
+@pytest.mark.parametrize("turn_deg", [-50, -45, -40, 0, 40, 45, 50])
+@pytest.mark.parametrize("slices", [1, 7])
+def test_a_grid_turned_in_its_plane_does_not_swap_the_front_and_back_of_a_steep_disc(turn_deg, slices):
+    mask = disc((slices, 80, 80), tilt_deg=turn_deg + 50)  # 50 degrees in the patient, as L5S1 may be
+    turn = turned(turn_deg, axis=0)
+    affine = affine_of(mask.shape, turn=turn)
+    steep = turn @ AXES @ [0, np.sin(np.radians(turn_deg + 50)), np.cos(np.radians(turn_deg + 50))]
+    atlas = atlas_of(disc((slices, 22, 54), height_mm=10.0))
+    frame = registration._frame(mask, affine, atlas)
+    if slices > 1:
+        posterior = frame.rotation @ [0, 1, 0]
+        np.testing.assert_allclose(np.linalg.det(frame.rotation), 1, atol=1e-9)
+    else:  # the plane's coordinates are millimetres along columns and rows
+        posterior = registration._axes(affine)[:, :2] @ frame.rotation @ [1, 0]
+    assert steep[1] > 0  # towards posterior
+    assert posterior @ steep > np.cos(np.radians(10))
+
+
 def test_a_disc_that_is_the_atlas_stays_where_it_is():
     moved = affine_of(FLAT_ATLAS.mask.shape, centre_mm=(5.0, 40.0, -80.0))
     alignment = register_disc(FLAT_ATLAS.mask, moved, FLAT_ATLAS)
