@@ -123,7 +123,7 @@ def open_receiver(settings: Settings, inbox: Inbox, ledger: Ledger) -> Receiver:
     handlers = [
         (evt.EVT_CONN_OPEN, _tune_socket),
         (evt.EVT_REQUESTED, _check_address, [settings.peers]),
-        (evt.EVT_REJECTED, _note_rejection),
+        (evt.EVT_REJECTED, _note_rejection, [settings]),
         (evt.EVT_C_ECHO, lambda event: 0x0000),
         (evt.EVT_C_STORE, _handle_store, [inbox, ledger]),
     ]
@@ -159,14 +159,12 @@ def _addresses(host: str) -> set[str]:
         return set()
 
 
-def _note_rejection(event: evt.Event) -> None:
-    _log.warning(
-        "association rejected",
-        extra={
-            "calling_ae": event.assoc.requestor.primitive.calling_ae_title.strip(),
-            "address": event.assoc.requestor.address,
-        },
-    )
+def _note_rejection(event: evt.Event, settings: Settings) -> None:
+    calling = event.assoc.requestor.primitive.calling_ae_title.strip()
+    address = event.assoc.requestor.address
+    if calling == settings.ae_title and address in ("127.0.0.1", "::1", settings.bind):
+        return  # the node's own question whether its receiver lives; a rejection is an answer
+    _log.warning("association rejected", extra={"calling_ae": calling, "address": address})
 
 
 def _handle_store(event: evt.Event, inbox: Inbox, ledger: Ledger) -> int | Dataset:

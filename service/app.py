@@ -3,6 +3,7 @@
 import fcntl
 import logging
 import os
+import queue
 import signal
 import threading
 from collections.abc import Iterator
@@ -97,6 +98,7 @@ class _Node:
         self._has_answered = False
         self._receiver_died_before = False
         self._deaf = threading.Event()
+        self._silent_workers: queue.SimpleQueue[str] = queue.SimpleQueue()  # from the schedule to the main thread
         self._exit_status = 0
 
     def run(self) -> int:
@@ -138,6 +140,8 @@ class _Node:
             self._receiver.kill()
             self._deaf.clear()
         self._receiver.keep(self._on_receiver_death)
+        while not self._silent_workers.empty():
+            self._workers.kill([self._silent_workers.get()])
         if not self._stop.is_set():
             self._workers.keep(self._on_worker_death)
 
@@ -153,6 +157,9 @@ class _Node:
             _log.error("job lost its worker", extra={"job": job.id, "state": job.state, "attempt": job.attempts})
 
     def _sweep_leases(self) -> None:
+        for name in jobs.silent_workers(self._database, datetime.now(UTC)):
+            _log.error("worker is silent and is replaced", extra={"child": name})
+            self._silent_workers.put(name)  # one that hangs would never take another job
         for job in jobs.release_lost(self._database, datetime.now(UTC), self._settings.jobs.attempts):
             _log.error("job's lease ran out", extra={"job": job.id, "state": job.state})
 

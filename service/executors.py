@@ -3,7 +3,7 @@
 import logging
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from config.settings import Settings
@@ -77,8 +77,8 @@ class KeptProcesses:
             seat.child = None
         return [child.name for child in children]
 
-    def kill(self) -> None:
-        """Kill those that run; :meth:`keep` will replace them."""
+    def kill(self, names: Collection[str] | None = None) -> None:
+        """Kill those that run, or only those of certain names; :meth:`keep` will replace them."""
         for seat in self._seats:
-            if seat.child is not None:
+            if seat.child is not None and (names is None or seat.child.name in names):
                 seat.child.kill()

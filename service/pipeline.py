@@ -92,7 +92,7 @@ def analyse_job(
         images = read_exam(assembly)
         result = analyse(images, settings, produced_at, progress=progress)
     except UnsuitableInput as refusal:
-        reasons = (refusal.reason, *files.refusals)
+        reasons = tuple(dict.fromkeys((refusal.reason, *files.refusals)))
         _log.warning("refused %s", " ".join(f"{reason.code}: {reason.detail};" for reason in reasons))
         return write_refusal(reasons, files.facts, out)
     progress("write", 0.95)
@@ -107,8 +107,10 @@ def assemble(files: ExamFiles, settings: Settings) -> ExamAssembly:
     Raises:
         UnsuitableInput: with the first reason why they do not.
     """
+    if not files.facts and files.refusals:
+        raise UnsuitableInput(files.refusals[0].code, files.refusals[0].detail)
     if not files.facts:
-        raise UnsuitableInput(ReasonCode.UNREADABLE, "no readable MR image among the files")
+        raise UnsuitableInput(ReasonCode.UNREADABLE, "there is no file")
     assembly = assemble_exam(files.facts, load_cards(settings.protocols_dir))
     if assembly.state not in (AssemblyState.COMPLETE, AssemblyState.COMPLETE_WITHOUT_EVIDENCE):
         reason = assembly.reasons[0]

@@ -319,6 +319,34 @@ def test_a_killed_receiver_is_replaced(images: list[Path], tmp_path: Path) -> No
         assert statuses(storescu(node.port, images)) == ["Success"] * 28
 
 
+def test_a_worker_that_hangs_is_replaced_and_its_job_runs_elsewhere(images: list[Path], tmp_path: Path) -> None:
+    with Node(tmp_path, "tiny_analysis:analyse_slowly") as node:
+        storescu(node.port, images)
+        wait_until(lambda: [job.state for job in node.jobs] == ["running"], "the job to run", 30)
+        hanging = node.process("worker")
+        hanging.suspend()
+        wait_until(lambda: [job.state for job in node.jobs] == ["done"], "the job", 60)
+        assert not hanging.is_running()
+        assert node.jobs[0].attempts == 2
+
+
+def test_the_nodes_own_echo_is_no_rejection_worth_a_line(images: list[Path], tmp_path: Path) -> None:
+    web = free_port()
+    with Node(tmp_path, peers=[{"ae_title": "SCANNER"}], web={"port": web}) as node:
+        wait_until(lambda: is_ready(web), "an answered echo", 30)
+        assert "association rejected" not in node.log
+        assert statuses(storescu(node.port, images[:1], calling="STRANGER")) == []
+        wait_until(lambda: "association rejected" in node.log, "the line about a stranger", 10)
+
+
+def is_ready(web_port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{web_port}/health/ready", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
 def test_a_destination_that_was_down_gets_the_results_when_it_is_up(
     images: list[Path], storescp: Storescp, tmp_path: Path
 ) -> None:

@@ -106,7 +106,7 @@ def test_ct_and_pixel_free_and_foreign_files(
     empty.save_as(folder / "empty.dcm")
     (folder / "letter.txt").write_text("not an image")
     codes = sorted(reason["code"] for reason in refusal(capsys, folder, out=tmp_path / "out"))
-    assert codes == ["UNREADABLE", "UNREADABLE", "UNSUPPORTED_OBJECT", "UNSUPPORTED_OBJECT"]
+    assert codes == ["UNREADABLE", "UNSUPPORTED_OBJECT", "UNSUPPORTED_OBJECT"]
 
 
 def test_noise_has_no_discs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -142,3 +142,14 @@ def test_wrong_use_is_told_before_any_work(tmp_path: Path, capsys: pytest.Captur
     assert "faulty.yaml" in message
     assert "prot" in message
     assert "port" in message
+
+
+def test_an_unknown_network_is_told_in_one_line(
+    exam: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = tmp_path / "settings.yaml"
+    settings.write_text("segmentation: {model: unet}\n")
+    arguments = ["process", str(exam[0].parent), "--out", str(tmp_path / "out"), "--config", str(settings)]
+    assert main(arguments) == 2
+    assert "model 'unet' is not registered; available:" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
