@@ -83,3 +83,24 @@ def test_padding_keeps_the_picture_and_its_place() -> None:
     assert padded.shape == (2, 304, 256)
     assert np.array_equal(padded[:, row : row + 300, column : column + 200], slices)
     assert padded.min() == slices.min()
+
+
+def test_cuda_is_asked_for_reproducible_full_precision_and_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+
+    class Session:
+        def __init__(self, path: str, options: object, providers: list[object]) -> None:
+            asked.append(providers)
+
+        def get_providers(self) -> list[str]:
+            return ["CUDAExecutionProvider"]
+
+    monkeypatch.setattr("models.inference.onnxruntime.InferenceSession", Session)
+    OnnxModel(load_model("cfcm-lumbar"), device="cuda")
+    options = {"cudnn_conv_algo_search": "DEFAULT", "use_tf32": "0"}
+    assert asked == [[("CUDAExecutionProvider", options), "CPUExecutionProvider"]]
+
+
+def test_no_slice_gives_no_logits() -> None:
+    model = OnnxModel(load_model("cfcm-lumbar"), device="cpu")
+    assert model.predict(np.zeros((0, 64, 96), np.float32)).shape == (0, 5, 64, 96)
