@@ -1,3 +1,4 @@
+import tracemalloc
 from functools import cache
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from models.registry import load_model
 from processing.phantom import PhantomExam, simulate_exam
 from processing.refusal import ReasonCode, UnsuitableInput
 from processing.results import LUMBAR_LEVELS, DiscMask, ImageVolume
-from processing.segmentation import find_discs
+from processing.segmentation import find_discs, tissue_probability
 
 
 @cache
@@ -142,3 +143,21 @@ def test_discs_of_a_real_spine_are_found_and_named() -> None:
     from_below = sorted(range(1, count + 1), key=lambda part: -ndimage.center_of_mass(parts == part)[1])
     for level, part in zip(LUMBAR_LEVELS, from_below, strict=False):
         assert dice(mask.levels == level, parts == part) >= 0.8, level
+
+
+def test_a_long_stack_is_not_held_in_memory_more_than_twice() -> None:
+    class Network:
+        record = load_model("cfcm-lumbar")
+
+        def predict(self, slices: np.ndarray) -> np.ndarray:
+            return np.zeros((len(slices), 5, *slices.shape[1:]), np.float32)
+
+    planes = np.zeros((60, 256, 256), np.float32)
+    tracemalloc.start()
+    try:
+        probability = tissue_probability(planes, (0.78125, 0.78125), Network())  # type: ignore[arg-type]
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    np.testing.assert_allclose(probability.sum(axis=0), 1.0, rtol=1e-6)
+    assert peak < 2.6 * probability.nbytes  # the logits, the probabilities and the planes; it was 4 and more
