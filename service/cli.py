@@ -128,6 +128,7 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _process(options: argparse.Namespace) -> int:
+    from models.registry import ModelError
     from service.pipeline import analyse_job
     from service.progress import show_progress
 
@@ -136,8 +137,12 @@ def _process(options: argparse.Namespace) -> int:
         print(f"no such file or folder: {', '.join(map(str, missing))}", file=sys.stderr)
         return EXIT_USAGE
     settings = _load(options.config)
-    with show_progress("process") as progress:
-        summary = analyse_job(options.paths, options.out, settings, datetime.now(UTC), progress=progress)
+    try:
+        with show_progress("process") as progress:
+            summary = analyse_job(options.paths, options.out, settings, datetime.now(UTC), progress=progress)
+    except ModelError as error:
+        print(error, file=sys.stderr)
+        return EXIT_USAGE
     for reason in summary.reasons:
         print(f"{reason.code}: {reason.detail}", file=sys.stderr)
     print(f"{summary.status}: {options.out / 'result.json'}")
