@@ -142,14 +142,3 @@ def test_wrong_use_is_told_before_any_work(tmp_path: Path, capsys: pytest.Captur
     assert "faulty.yaml" in message
     assert "prot" in message
     assert "port" in message
-
-
-def test_an_unknown_network_is_told_in_one_line(
-    exam: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    settings = tmp_path / "settings.yaml"
-    settings.write_text("segmentation: {model: unet}\n")
-    arguments = ["process", str(exam[0].parent), "--out", str(tmp_path / "out"), "--config", str(settings)]
-    assert main(arguments) == 2
-    assert "model 'unet' is not registered; available:" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
