@@ -64,6 +64,16 @@ def parse(content: bytes) -> FileDataset:
         raise UnsuitableInput(ReasonCode.UNREADABLE, f"broken DICOM file ({type(error).__name__})") from error
 
 
+def is_same_data_set(one: bytes, other: bytes) -> bool:
+    """Whether two DICOM files hold equal elements, perhaps in different transfer syntaxes; False where in doubt."""
+    try:
+        first, second = parse(one), parse(other)
+        with quiet_pydicom():
+            return bool(first == second)
+    except (UnsuitableInput, *PARSE_FAULTS):
+        return False
+
+
 @contextmanager
 def quiet_pydicom() -> Iterator[None]:
     """Silence pydicom's warnings about odd values, which we judge ourselves; they quote values, even patient names.

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import Enum, auto
 from functools import partial
+from pathlib import Path
 
 from sqlalchemy import Connection, insert, or_, select, update
 from sqlalchemy.exc import OperationalError
@@ -13,6 +14,7 @@ from sqlalchemy.exc import OperationalError
 from config.protocol_cards import ProtocolCard, load_cards
 from config.settings import Settings
 from dicom_io.headers import InstanceFacts, read_facts
+from dicom_io.raw_header import is_same_data_set
 from dicom_io.receiver import BrokenObject, Ledger, ReceivedInstance, Recorded
 from dicom_io.series import AssemblyState, ExamAssembly, assemble_exam
 from processing.refusal import Reason, ReasonCode, UnsuitableInput
@@ -46,11 +48,16 @@ def _record(database: Database, received: ReceivedInstance) -> Recorded:
     table = db.instance
     try:
         with database.write() as connection:
-            query = select(table.c.sha256, table.c.state).where(table.c.sop_uid == received.sop_instance_uid)
+            query = select(table.c.sha256, table.c.state, table.c.path).where(
+                table.c.sop_uid == received.sop_instance_uid
+            )
             known = connection.execute(query).all()
             if any(row.sha256 == received.sha256 for row in known):
                 return Recorded.KNOWN
-            conflict = any(row.state != InstanceState.SET_ASIDE for row in known)
+            used = [database.inbox_dir / row.path for row in known if row.state != InstanceState.SET_ASIDE]
+            is_again = _is_again(database.inbox_dir / received.name, used)
+            conflict = bool(used) and not is_again
+            state = InstanceState.SET_ASIDE if is_again else InstanceState.RECEIVED
             result = connection.execute(
                 insert(table).values(
                     sop_uid=received.sop_instance_uid,
@@ -63,9 +70,11 @@ def _record(database: Database, received: ReceivedInstance) -> Recorded:
                     size_bytes=received.size_bytes,
                     calling_ae=received.calling_ae,
                     received_at=received.received_at,
-                    state=str(InstanceState.HELD if conflict else InstanceState.RECEIVED),
+                    state=str(InstanceState.HELD if conflict else state),
                 )
             )
+            if is_again:
+                return Recorded.KNOWN
             if conflict:
                 assert result.inserted_primary_key is not None
                 reason = Reason(
@@ -76,6 +85,11 @@ def _record(database: Database, received: ReceivedInstance) -> Recorded:
             return Recorded.CONFLICT if conflict else Recorded.NEW
     except OperationalError as error:
         raise OSError("the database cannot be written") from error
+
+
+def _is_again(path: Path, known: Sequence[Path]) -> bool:
+    """Whether a file holds a data set that is known in another encoding: peers choose the transfer syntax anew."""
+    return any(other.is_file() and is_same_data_set(path.read_bytes(), other.read_bytes()) for other in known)
 
 
 def _note_arrival(connection: Connection, received: ReceivedInstance) -> None:

@@ -14,7 +14,7 @@ class InstanceState(StrEnum):
     RECEIVED = "received"  # durable, acknowledged, header not yet read
     INDEXED = "indexed"  # header read, part of its exam
     HELD = "held"  # in quarantine
-    SET_ASIDE = "set_aside"  # a person decided that it is not used; kept
+    SET_ASIDE = "set_aside"  # a person decided that it is not used, or it is there in another encoding; kept
 
 
 class ExamState(StrEnum):

@@ -186,6 +186,24 @@ def test_images_sent_again_make_no_second_job(desk: Desk, images: list[Path]) ->
     assert (len(desk.jobs), desk.exam.state) == (1, ExamState.ANALYSED)
 
 
+def test_an_exam_sent_again_in_another_transfer_syntax_is_no_conflict(
+    desk: Desk, images: list[Path], tmp_path: Path
+) -> None:
+    desk.arrive_all(images)
+    for path in images:
+        dataset = pydicom.dcmread(path)
+        dataset.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
+        again = tmp_path / "again.dcm"
+        dataset.save_as(again, implicit_vr=True, little_endian=True, enforce_file_format=True)
+        assert again.read_bytes() != path.read_bytes()
+        assert desk.arrive(again, 1) is Recorded.KNOWN
+        assert desk.arrive(again, 2) is Recorded.KNOWN
+    desk.sweep(3)
+    assert desk.exam.state == ExamState.QUEUED
+    assert desk.cases == []
+    assert len(desk.jobs[0].inputs) == 28
+
+
 def test_a_late_supporting_series_makes_no_second_job(desk: Desk, images: list[Path], tmp_path: Path) -> None:
     desk.arrive_all(images)
     desk.sweep(1)
