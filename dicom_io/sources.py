@@ -14,11 +14,13 @@ class SourceExam:
     ``grid_instances``: one header per slice of the native grid, in its order (time 0 or first echo of a relaxometry
     series, or the images of the FSE series). ``all_instances``: every image that was used, the grid's among them.
     ``affine`` (4, 4) maps (slice, row, column) indices to LPS mm, as in :mod:`processing.results`.
+    ``pixels_sha256`` tells two contents under the same UIDs apart.
     """
 
     grid_instances: tuple[Dataset, ...]
     all_instances: tuple[Dataset, ...]
     affine: Affine
+    pixels_sha256: str = ""
 
     def __post_init__(self) -> None:
         if not self.grid_instances:

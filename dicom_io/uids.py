@@ -37,7 +37,7 @@ def result_uid(result: ExamResult, source: SourceExam, role: str) -> UID:
         KeyError: ``result.versions`` lacks discnode, settings_digest, model_sha256 or protocol.
     """
     versions = (result.versions[name] for name in _IDENTIFYING_VERSIONS)
-    return derived_uid(inputs_digest(source.sop_instance_uids), *versions, role)
+    return derived_uid(inputs_digest(source.sop_instance_uids), source.pixels_sha256, *versions, role)
 
 
 def tracking_uid(source: SourceExam, structure: str) -> UID:

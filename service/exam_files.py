@@ -1,5 +1,6 @@
 """The files of one exam as they were given: what could be read, and why the rest could not."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,8 @@ from pathlib import Path
 from dicom_io.headers import InstanceFacts, read_facts
 from dicom_io.volume_reader import find_dicom_files
 from processing.refusal import Reason, UnsuitableInput
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +24,12 @@ def read_exam_files(paths: Sequence[Path]) -> ExamFiles:
     """Read the headers of all files in ``paths`` (files, or folders searched recursively)."""
     facts: list[InstanceFacts] = []
     refusals: list[Reason] = []
-    for path in find_dicom_files(paths):
+    files = find_dicom_files(paths)
+    for number, path in enumerate(files, start=1):
         try:
             facts.append(read_facts(path))
         except UnsuitableInput as error:
-            refusals.append(Reason(error.reason.code, f"{path.name}: {error.reason.detail}"))
+            # Not by its name in what is kept: people name files after patients.
+            refusals.append(Reason(error.reason.code, f"file {number} of {len(files)}: {error.reason.detail}"))
+            _log.warning("file %d of %d is %s", number, len(files), path)
     return ExamFiles(tuple(facts), tuple(refusals))

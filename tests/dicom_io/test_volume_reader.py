@@ -48,6 +48,27 @@ def test_stacks_hold_what_was_stored(tmp_path: Path) -> None:
     assert np.allclose(exam.background.affine @ [2, 3, 1, 1], [12.0, -100 + 0.6, 100 - 3 * 0.8, 1])
 
 
+def test_the_written_times_are_fitted_not_the_nominal_ones(tmp_path: Path) -> None:
+    paths = write_mapss(tmp_path, mapss_signal())
+    for path in paths:
+        dataset = dcmread(path)
+        dataset.EchoTime = {12.8: 12.847, 25.7: 25.695, 51.4: 51.39}.get(float(dataset.EchoTime), dataset.EchoTime)
+        dataset.save_as(path)
+    t1rho, t2 = read(paths).stacks
+    assert t1rho.times_ms == (0.0, 10.0, 40.0, 80.0)
+    assert t2.times_ms == (0.0, 12.847, 25.695, 51.39)
+
+
+def test_other_pixels_under_the_same_uids_are_another_exam(tmp_path: Path) -> None:
+    paths = write_mapss(tmp_path, mapss_signal())
+    first = read(paths).source.pixels_sha256
+    assert first == read(paths[::-1]).source.pixels_sha256
+    dataset = dcmread(paths[3])
+    dataset.PixelData = dataset.PixelData[::-1]
+    dataset.save_as(paths[3])
+    assert read(paths).source.pixels_sha256 != first
+
+
 def test_slices_are_ordered_by_place_whatever_way_they_were_acquired(tmp_path: Path) -> None:
     signal = mapss_signal()
     forward, backward = tmp_path / "forward", tmp_path / "backward"
