@@ -6,9 +6,13 @@ import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from config.protocol_cards import load_cards
 from config.settings import Settings, SettingsError, load_settings
+
+if TYPE_CHECKING:
+    from service.database import Database
 
 EXIT_OK, EXIT_BUG, EXIT_USAGE, EXIT_REFUSED = 0, 1, 2, 3
 
@@ -153,15 +157,19 @@ def _simulate(options: argparse.Namespace) -> int:
     from dicom_io.simulated_scanner import write_exam, write_truth
     from processing.phantom import simulate_exam
 
-    slices = options.slices or (12 if options.protocol == "mapss" else 1)
-    exam = simulate_exam(
-        options.seed,
-        n_slices=slices,
-        snr=options.snr,
-        protocol=options.protocol,
-        subject=options.subject,
-        visit=options.visit,
-    )
+    usual_slices = 12 if options.protocol == "mapss" else 1
+    try:
+        exam = simulate_exam(
+            options.seed,
+            n_slices=usual_slices if options.slices is None else options.slices,
+            snr=options.snr,
+            protocol=options.protocol,
+            subject=options.subject,
+            visit=options.visit,
+        )
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return EXIT_USAGE
     paths = write_exam(exam, options.out, vendor=options.vendor)
     if options.truth is not None:
         write_truth(exam, options.truth)
@@ -171,18 +179,16 @@ def _simulate(options: argparse.Namespace) -> int:
 
 def _jobs_list(options: argparse.Namespace) -> int:
     from service import jobs
-    from service.database import open_database
 
-    for job in jobs.list_jobs(open_database(_load(options.config))):
+    for job in jobs.list_jobs(_database(options)):
         print(f"{job.id:6d}  {job.state:10s}  tried {job.attempts}  {job.study_uid}  {job.error_summary}")
     return EXIT_OK
 
 
 def _jobs_show(options: argparse.Namespace) -> int:
     from service import jobs
-    from service.database import open_database
 
-    job = jobs.get_job(open_database(_load(options.config)), options.id)
+    job = jobs.get_job(_database(options), options.id)
     if job is None:
         return _unknown("job", options.id)
     print(json.dumps(job.as_dict(), indent=2))
@@ -191,27 +197,22 @@ def _jobs_show(options: argparse.Namespace) -> int:
 
 def _jobs_retry(options: argparse.Namespace) -> int:
     from service import jobs
-    from service.database import open_database
 
-    return (
-        EXIT_OK if jobs.retry(open_database(_load(options.config)), options.id) else _unknown("failed job", options.id)
-    )
+    return EXIT_OK if jobs.retry(_database(options), options.id) else _unknown("failed job", options.id)
 
 
 def _quarantine_list(options: argparse.Namespace) -> int:
     from service import quarantine
-    from service.database import open_database
 
-    for item in quarantine.list_items(open_database(_load(options.config))):
+    for item in quarantine.list_items(_database(options)):
         print(f"{item.id:6d}  {item.state:9s}  {item.code:22s}  {item.detail}")
     return EXIT_OK
 
 
 def _quarantine_show(options: argparse.Namespace) -> int:
     from service import quarantine
-    from service.database import open_database
 
-    item = quarantine.get_item(open_database(_load(options.config)), options.id)
+    item = quarantine.get_item(_database(options), options.id)
     if item is None:
         return _unknown("quarantined item", options.id)
     print(json.dumps(item.as_dict(), indent=2))
@@ -220,10 +221,9 @@ def _quarantine_show(options: argparse.Namespace) -> int:
 
 def _quarantine_release(options: argparse.Namespace) -> int:
     from service import quarantine
-    from service.database import open_database
 
     try:
-        done = quarantine.release(open_database(_load(options.config)), options.id)
+        done = quarantine.release(_database(options), options.id)
     except quarantine.CannotRelease as error:
         print(error, file=sys.stderr)
         return EXIT_USAGE
@@ -232,10 +232,15 @@ def _quarantine_release(options: argparse.Namespace) -> int:
 
 def _quarantine_discard(options: argparse.Namespace) -> int:
     from service import quarantine
+
+    done = quarantine.discard(_database(options), options.id, reason=options.reason)
+    return EXIT_OK if done else _unknown("held item", options.id)
+
+
+def _database(options: argparse.Namespace) -> "Database":
     from service.database import open_database
 
-    done = quarantine.discard(open_database(_load(options.config)), options.id, reason=options.reason)
-    return EXIT_OK if done else _unknown("held item", options.id)
+    return open_database(_load(options.config))
 
 
 def _unknown(what: str, number: int) -> int:

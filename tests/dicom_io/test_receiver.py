@@ -1,11 +1,9 @@
 import errno
-import gc
 import socket
 import struct
 import tempfile
 import threading
 import time
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,9 +74,6 @@ def node(tmp_path: Path) -> Iterator[OpenNode]:
     opened = open_node(tmp_path)
     yield opened
     opened.receiver.close(drain_s=0.0)
-    with warnings.catch_warnings():  # pynetdicom leaves the socket of an aborted association to the garbage collector
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
 
 
 def image(**attributes: object) -> pydicom.FileDataset:

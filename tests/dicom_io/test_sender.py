@@ -74,8 +74,11 @@ def test_a_peer_that_aborts_gives_no_status(tmp_path: Path) -> None:
     assert {one.status for one in outcomes} == {None}
 
 
-def test_echo_of_a_real_peer(orthanc: Orthanc) -> None:
+def test_echo_of_a_real_peer_until_it_is_gone(orthanc: Orthanc) -> None:
     echo(peer_of(orthanc))
+    orthanc.stop()
+    with pytest.raises(PeerUnavailable):
+        echo(peer_of(orthanc))
 
 
 @pytest.mark.parametrize(

@@ -142,3 +142,19 @@ def test_wrong_use_is_told_before_any_work(tmp_path: Path, capsys: pytest.Captur
     assert "faulty.yaml" in message
     assert "prot" in message
     assert "port" in message
+
+
+def test_an_exam_without_slices_or_signal_is_not_simulated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for wrong in (["--slices", "0"], ["--snr", "-1"]):
+        assert main(["simulate", "--out", str(tmp_path / "exam"), *wrong]) == 2
+        assert "at least one slice" in capsys.readouterr().err
+    assert not (tmp_path / "exam").exists()
+
+
+def test_what_is_not_there_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "discnode.yaml"
+    config.write_text("storage_dir: node\n")
+    for group, action in (("jobs", "show"), ("jobs", "retry"), ("quarantine", "show"), ("quarantine", "release")):
+        assert main([group, action, "7", "--config", str(config)]) == 2
+        assert "7" in capsys.readouterr().err
+    assert main(["jobs", "list", "--config", str(config)]) == main(["quarantine", "list", "--config", str(config)]) == 0
