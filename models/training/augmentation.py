@@ -21,7 +21,7 @@ def draw_example(rng: np.random.Generator, source: TrainingSlice, size: int) -> 
     outside: Literal["constant", "nearest"] = "constant" if rng.random() < 0.5 else "nearest"
     image: FloatArray = ndimage.map_coordinates(source.image, coordinates, order=1, mode=outside)
     allowed: LabelArray = ndimage.map_coordinates(source.allowed, coordinates, order=0, mode="constant", cval=1)
-    image = change_contrast(rng, _unit_range(image), allowed, recolour=0.55 if source.is_real else 0.1)
+    image = change_contrast(rng, _unit_range(image), allowed, recolour=0.4 if source.is_real else 0.1)
     image = add_scanner_effects(rng, image)
     last = field_end(rng, allowed)
     normalised = np.empty_like(image)

@@ -1,9 +1,12 @@
-"""CFCM: a residual encoder whose features are read coarse to fine by convolutional LSTM memories.
+"""The networks: CFCM, the paper's choice, and U-Net, which the paper compares it with.
 
-Written from the paper (Milletari, Rieke, Baust, Esposito, Navab, arXiv 1806.01413). Differences from it: ``width``
-scales all channels (64 there), the memory's cell uses tanh, and the last convolution also sees the stem's features at
-full resolution.
+CFCM is a residual encoder whose features are read coarse to fine by convolutional LSTM memories, written from its paper
+(Milletari, Rieke, Baust, Esposito, Navab, arXiv 1806.01413). Differences from it: ``width`` scales all channels (64
+there), the memory's cell uses tanh, and the last convolution also sees features at full resolution. U-Net: Ronneberger,
+Fischer, Brox, arXiv 1505.04597, with padded convolutions and batch normalisation.
 """
+
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -47,12 +50,24 @@ class ConvolutionalMemory(nn.Module):  # type: ignore[misc]
 
 
 class CFCM(nn.Module):  # type: ignore[misc]
-    """Coarse-to-fine context memory: image (n, 1, h, w) -> logits (n, classes, h, w); h and w multiples of 16."""
+    """Coarse-to-fine context memory: image (n, 1, h, w) -> logits (n, classes, h, w); h and w multiples of 32.
 
-    def __init__(self, *, width: int = 8, classes: int = 5, blocks: tuple[int, ...] = RESNET34_BLOCKS) -> None:
+    ``stem_stride`` 1 keeps the first features at full resolution, as in the paper. 2 reads the image at half resolution:
+    twice the width then costs the same time; full resolution comes back through a few channels computed from the image
+    itself.
+    """
+
+    def __init__(
+        self,
+        *,
+        width: int = 16,
+        stem_stride: Literal[1, 2] = 2,
+        classes: int = 5,
+        blocks: tuple[int, ...] = RESNET34_BLOCKS,
+    ) -> None:
         super().__init__()
         widths = [width * 2**scale for scale in range(len(blocks))]
-        self.stem = nn.Conv2d(1, width, 7, padding=3, bias=False)
+        self.stem = nn.Conv2d(1, width, 7, stride=stem_stride, padding=3, bias=False)
         self.pool = nn.MaxPool2d(2)
         self.scales = nn.ModuleList(
             nn.ModuleList(ResidualBlock(channels_in if index == 0 else channels, channels) for index in range(count))
@@ -64,11 +79,13 @@ class CFCM(nn.Module):  # type: ignore[misc]
         self.raise_cell = nn.ModuleList(
             nn.ConvTranspose2d(c, f, 2, 2) for c, f in zip(widths[1:], finer[1:], strict=True)
         )
-        self.merge = nn.Conv2d(2 * width, width, 3, padding=1)
-        self.classify = nn.Conv2d(width, classes, 3, padding=1)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-                nn.init.xavier_uniform_(module.weight)
+        last = width // stem_stride
+        self.raise_last = nn.Identity() if stem_stride == 1 else nn.ConvTranspose2d(2 * width, last, 2, 2)
+        self.detail = nn.Identity() if stem_stride == 1 else nn.Conv2d(1, last, 3, padding=1)
+        self.merge = nn.Conv2d(2 * last, 2 * last if stem_stride == 2 else last, 3, padding=1)
+        self.classify = nn.Conv2d(2 * last if stem_stride == 2 else last, classes, 3, padding=1)
+        self.stem_stride = stem_stride
+        initialise(self)
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits at the size of the image."""
@@ -89,4 +106,62 @@ class CFCM(nn.Module):  # type: ignore[misc]
             hidden = self.raise_hidden[scale](hidden)
             if scale:
                 cell = self.raise_cell[scale - 1](cell)
-        return self.classify(torch.relu(self.merge(torch.cat((hidden, torch.relu(stem)), 1))))  # type: ignore[no-any-return]
+        full = torch.cat((hidden, torch.relu(stem)), 1)
+        if self.stem_stride == 2:
+            full = torch.cat((torch.relu(self.raise_last(full)), torch.relu(self.detail(image))), 1)
+        return self.classify(torch.relu(self.merge(full)))  # type: ignore[no-any-return]
+
+
+class UNet(nn.Module):  # type: ignore[misc]
+    """U-Net of four halvings, ``width`` base filters: image (n, 1, h, w) -> logits; h and w multiples of 16."""
+
+    def __init__(self, *, width: int = 64, classes: int = 5, depth: int = 4) -> None:
+        super().__init__()
+        widths = [width * 2**scale for scale in range(depth + 1)]
+        self.down = nn.ModuleList(_two_convolutions(a, b) for a, b in zip([1, *widths], widths, strict=False))
+        self.pool = nn.MaxPool2d(2)
+        self.rise = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, 2) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.up = nn.ModuleList(_two_convolutions(2 * channels, channels) for channels in widths[:-1])
+        self.classify = nn.Conv2d(width, classes, 1)
+        initialise(self)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits at the size of the image."""
+        features, skipped = image, []
+        for scale, convolve in enumerate(self.down):
+            features = convolve(features if scale == 0 else self.pool(features))
+            skipped.append(features)
+        for scale in reversed(range(len(self.up))):
+            features = self.up[scale](torch.cat((skipped[scale], self.rise[scale](features)), 1))
+        return self.classify(features)  # type: ignore[no-any-return]
+
+
+def _two_convolutions(channels_in: int, channels: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels_in, channels, 3, padding=1, bias=False),
+        nn.BatchNorm2d(channels),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+        nn.BatchNorm2d(channels),
+        nn.ReLU(inplace=True),
+    )
+
+
+def initialise(network: nn.Module) -> None:
+    """Xavier's uniform weights in every convolution."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.xavier_uniform_(module.weight)
+
+
+def build_network(architecture: str, width: int) -> nn.Module:
+    """A network by name: ``cfcm`` (stem stride 2), ``cfcm-full`` (stem stride 1, as in its paper) or ``unet``.
+
+    Raises:
+        ValueError: no such architecture.
+    """
+    if architecture == "unet":
+        return UNet(width=width)
+    if architecture in ("cfcm", "cfcm-full"):
+        return CFCM(width=width, stem_stride=2 if architecture == "cfcm" else 1)
+    raise ValueError(f"no architecture {architecture!r}; there are cfcm, cfcm-full and unet")

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from models.preprocessing import CLASS_NAMES, DISC
 from models.training.augmentation import draw_example
-from models.training.networks import CFCM
+from models.training.networks import build_network
 from models.training.slices import TrainingSlice
 
 
@@ -26,10 +26,11 @@ class TrainingPlan:
 
     steps: int = 2000
     seed: int = 1
-    width: int = 8
+    architecture: str = "cfcm"
+    width: int = 16
     real_share: float = 0.5  # share of real slices in a batch, where there are any
     small_share: float = 0.45  # share of the steps on small windows, early ones first
-    small_size: int = 144
+    small_size: int = 160
     small_batch: int = 8
     size: int = 256
     batch: int = 4
@@ -38,6 +39,8 @@ class TrainingPlan:
     weight_decay: float = 1e-4
     clip: float = 2.0
     ema: float = 0.99
+    disc_weight: float = 2.0
+    cross_entropy_weight: float = 1.0
     checkpoint_every: int = 50
 
 
@@ -69,7 +72,7 @@ class Batches(Dataset):  # type: ignore[misc]
         return pool[int(rng.integers(len(pool)))]
 
 
-def loss_of(logits: Tensor, allowed: Tensor, *, disc_weight: float = 3.0, cross_entropy_weight: float = 0.5) -> Tensor:
+def loss_of(logits: Tensor, allowed: Tensor, *, disc_weight: float = 2.0, cross_entropy_weight: float = 1.0) -> Tensor:
     """Soft Dice with squared denominator (V-Net, arXiv 1606.04797) plus cross-entropy, where the truth may be open.
 
     ``logits`` (n, classes, h, w); ``allowed`` (n, h, w) uint8 bits. Cross-entropy: the summed probability of the
@@ -104,13 +107,14 @@ def train(
     phantoms: Sequence[TrainingSlice],
     real: Sequence[TrainingSlice] = (),
     *,
+    initial: Path | None = None,
     checkpoint: Path | None = None,
     report: Callable[[str], None] = print,
     loader_processes: int = 0,
-) -> tuple[CFCM, list[float]]:
+) -> tuple[nn.Module, list[float]]:
     """Train a network; returns its averaged weights (evaluation mode) and the loss of every step of this call.
 
-    ``checkpoint``: state is kept there and an unfinished run with the same plan goes on from it.
+    ``initial``: a checkpoint whose averaged weights are the start instead of random ones. ``checkpoint``: state is kept there and an unfinished run with the same plan goes on from it.
 
     Raises:
         ValueError: no slices at all, or the checkpoint is of another plan.
@@ -119,7 +123,9 @@ def train(
         raise ValueError("nothing to train on: neither phantoms nor real slices")
     torch.set_num_threads(1)  # at this width more threads mostly wait for each other, and sums depend on their number
     torch.manual_seed(plan.seed)
-    network = CFCM(width=plan.width).to(memory_format=torch.channels_last)
+    network = build_network(plan.architecture, plan.width).to(memory_format=torch.channels_last)
+    if initial is not None:
+        network.load_state_dict(load_average(initial).state_dict())
     average = copy.deepcopy(network).requires_grad_(False)
     optimiser = torch.optim.AdamW(network.parameters(), lr=plan.learning_rate, weight_decay=plan.weight_decay)
     first = 0
@@ -138,7 +144,12 @@ def train(
         for group in optimiser.param_groups:
             group["lr"] = learning_rate_at(step, plan)
         network.train()
-        loss = loss_of(network(images.to(memory_format=torch.channels_last)), allowed)
+        loss = loss_of(
+            network(images.to(memory_format=torch.channels_last)),
+            allowed,
+            disc_weight=plan.disc_weight,
+            cross_entropy_weight=plan.cross_entropy_weight,
+        )
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), plan.clip)
@@ -169,7 +180,7 @@ def _one_thread(_: int) -> None:
     torch.set_num_threads(1)
 
 
-def _follow(average: CFCM, network: CFCM, decay: float) -> None:
+def _follow(average: nn.Module, network: nn.Module, decay: float) -> None:
     """Exponential moving average of parameters and of the normalisation statistics."""
     with torch.no_grad():
         for kept, current in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
@@ -179,12 +190,12 @@ def _follow(average: CFCM, network: CFCM, decay: float) -> None:
                 kept.copy_(current)
 
 
-def _plan_record(plan: TrainingPlan) -> dict[str, float]:
+def _plan_record(plan: TrainingPlan) -> dict[str, float | str]:
     return {name: getattr(plan, name) for name in TrainingPlan.__slots__}
 
 
 def _save(
-    path: Path, plan: TrainingPlan, step: int, network: CFCM, average: CFCM, optimiser: torch.optim.Optimizer
+    path: Path, plan: TrainingPlan, step: int, network: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer
 ) -> None:
     state = {
         "plan": _plan_record(plan),
@@ -199,9 +210,9 @@ def _save(
     os.replace(temporary, path)
 
 
-def load_average(checkpoint: Path) -> CFCM:
+def load_average(checkpoint: Path) -> nn.Module:
     """The averaged network of a checkpoint, in evaluation mode."""
     state = torch.load(checkpoint, weights_only=True)
-    network = CFCM(width=int(state["plan"]["width"]))
+    network = build_network(str(state["plan"]["architecture"]), int(state["plan"]["width"]))
     network.load_state_dict(state["average"])
-    return network.eval()  # type: ignore[no-any-return]
+    return network.eval()

@@ -16,7 +16,15 @@ from models.training.slices import TrainingSlice, from_classes, split_by_subject
 from models.training.train import Batches, TrainingPlan, learning_rate_at, load_average, loss_of, train  # noqa: E402
 
 TINY = TrainingPlan(
-    steps=20, width=4, small_size=64, size=64, small_batch=4, learning_rate=1e-2, warm_up_steps=2, checkpoint_every=5
+    architecture="cfcm-full",
+    steps=20,
+    width=4,
+    small_size=64,
+    size=64,
+    small_batch=4,
+    learning_rate=1e-2,
+    warm_up_steps=2,
+    checkpoint_every=5,
 )
 
 
