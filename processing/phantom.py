@@ -26,6 +26,7 @@ from processing.phantom_signal import (
 )
 from processing.phantom_tissue import CLASS_OF_TISSUE, SamplingPlane, Tissue, TissueSlice, rasterise, rasterise_volume
 from processing.phantom_training import draw_training_slice
+from processing.phantom_variants import USUAL, Variant
 from processing.phantom_voxels import SUBSAMPLES, Votes, VoxelTruth
 from processing.results import Affine, FloatArray, ImageVolume, LabelArray, Quantity
 
@@ -37,6 +38,7 @@ __all__ = [
     "SamplingPlane",
     "Tissue",
     "TissueSlice",
+    "Variant",
     "draw_anatomy",
     "draw_training_slice",
     "mean_anatomy",
@@ -117,6 +119,8 @@ def simulate_exam(
     visit: int = 1,
     healthy: bool = False,
     oblique_deg: float = 0.0,
+    variant: Variant = USUAL,
+    cut_mm: float | None = None,
 ) -> PhantomExam:
     """Simulate one visit of one subject.
 
@@ -133,6 +137,9 @@ def simulate_exam(
         visit: number of the visit.
         healthy: only Pfirrmann grades 1 and 2.
         oblique_deg: the scan plane (and the subject with it) turned about the body axis.
+        variant: what the spine consists of; the subject is otherwise the same.
+        cut_mm: the picture ends so far above the upper edge of the L5S1 disc (below it if negative); None: it is
+            centred as usual, with sacrum in view.
 
     Raises:
         ValueError: an unknown protocol, or a size or SNR that makes no exam.
@@ -143,9 +150,9 @@ def simulate_exam(
         raise ValueError(
             "an exam needs at least one slice, a matrix of 32, and positive spacing, field of view and SNR"
         )
-    anatomy = draw_anatomy(_generator("anatomy", seed, subject), healthy=healthy)
+    anatomy = draw_anatomy(_generator("anatomy", seed, subject), healthy=healthy, variant=variant)
     rng = _generator("visit", seed, subject, visit)
-    frame = _Frame.draw(rng, anatomy, oblique_deg, fov_mm)
+    frame = _Frame.draw(rng, anatomy, oblique_deg, fov_mm, cut_mm)
     affine = frame.affine(n_slices, slice_spacing_mm, fov_mm, matrix)
     preparations = _PREPARATIONS[protocol]
     slices = [_measure_slice(anatomy, frame, affine, k, matrix, preparations, protocol, rng) for k in range(n_slices)]
@@ -192,7 +199,14 @@ class _Frame:
     slant: float
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, anatomy: LumbarAnatomy, oblique_deg: float, fov_mm: float) -> "_Frame":
+    def draw(
+        cls,
+        rng: np.random.Generator,
+        anatomy: LumbarAnatomy,
+        oblique_deg: float,
+        fov_mm: float,
+        cut_mm: float | None = None,
+    ) -> "_Frame":
         """A subject placed by hand: a few degrees and millimetres off."""
         oblique = Rotation.from_euler("z", oblique_deg, degrees=True).as_matrix()
         tilt = Rotation.from_euler("xyz", np.clip(rng.standard_normal(3), -2, 2) * (1.5, 0.6, 0.8), degrees=True)
@@ -202,6 +216,8 @@ class _Frame:
         above = float(np.clip(fov_mm - (top - bottom) - 28.0, 6.0, 12.0))  # the rest shows the sacrum
         x, p = anatomy.lumbar_middle_mm
         focus = np.array([x + rng.uniform(-0.8, 0.8), p + 22.0, top + above + rng.uniform(-1.5, 1.5) - fov_mm / 2])
+        if cut_mm is not None:
+            focus[2] = anatomy.upper_edge_mm(0) + cut_mm + fov_mm / 2
         return cls(
             turn=turn,
             shift=shift,

@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from processing.phantom_variants import USUAL, Variant
+
 #: Discs modelled from L5S1 upwards. Those past T12L1 matter only in tall fields of view.
 N_DISCS = 9
 
@@ -69,6 +71,7 @@ class Disc:
     texture_phase: tuple[float, float, float]
     waviness: float  # relative unevenness of its height
     node_mm: tuple[float, float, float]  # Schmorl's node: u, w, depth (negative: downwards, 0: none)
+    is_bone: bool = False  # fused: marrow where the disc would be
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +145,12 @@ class LumbarAnatomy:
             reaches.append((disc.centre_mm[2] - reach, disc.centre_mm[2] + reach))
         return float(min(low for low, _ in reaches)), float(max(high for _, high in reaches))
 
+    def upper_edge_mm(self, index: int) -> float:
+        """Highest s of the disc ``index`` (0 = L5S1)."""
+        disc = self.discs[index]
+        angle = np.deg2rad(disc.angle_deg)
+        return float(disc.centre_mm[2] + disc.half_depth_mm * abs(np.sin(angle)) + disc.height_mm / 2 * np.cos(angle))
+
     @property
     def lumbar_middle_mm(self) -> tuple[float, float]:
         """Mean x (with the scoliosis) and p of the discs L5S1 to L1L2."""
@@ -162,6 +171,7 @@ class Variability:
     severe: float = 0.0  # added probability that a disc is of grade 5
     vacuum: float = 0.0
     healthy: bool = False
+    variant: Variant = USUAL
 
 
 def mean_anatomy() -> LumbarAnatomy:
@@ -170,7 +180,12 @@ def mean_anatomy() -> LumbarAnatomy:
 
 
 def draw_anatomy(
-    rng: np.random.Generator, *, healthy: bool = False, severe: float = 0.0, vacuum: float = 0.0
+    rng: np.random.Generator,
+    *,
+    healthy: bool = False,
+    severe: float = 0.0,
+    vacuum: float = 0.0,
+    variant: Variant = USUAL,
 ) -> LumbarAnatomy:
     """A random subject.
 
@@ -179,8 +194,9 @@ def draw_anatomy(
         healthy: only Pfirrmann grades 1 and 2, no slip, small bulges.
         severe: added probability that a disc is of grade 5, hence thin.
         vacuum: probability that a grade-5 disc holds gas (no signal, no measurable time).
+        variant: what is there; the subject is otherwise the same.
     """
-    return _grow(rng, Variability(severe=severe, vacuum=vacuum, healthy=healthy))
+    return _grow(rng, Variability(severe=severe, vacuum=vacuum, healthy=healthy, variant=variant))
 
 
 def _grow(rng: np.random.Generator, variability: Variability) -> LumbarAnatomy:
@@ -190,7 +206,7 @@ def _grow(rng: np.random.Generator, variability: Variability) -> LumbarAnatomy:
     lordosis = 1 + 0.17 * spread * float(np.clip(rng.standard_normal(), -2, 2))
     slope_deg = 37 + 0.6 * 50 * (lordosis - 1) + 4 * spread * float(np.clip(rng.standard_normal(), -2, 2))
     discs, bodies = _column(rng, variability, size, lordosis, slope_deg)
-    sacrum, sacral_discs = _sacrum(rng, spread, size, slope_deg, discs[0])
+    sacrum, sacral_discs = _sacrum(rng, variability, size, slope_deg, discs[0])
     origin = np.array(bodies[2].centre_mm)
     discs = tuple(replace(part, centre_mm=_triple(np.array(part.centre_mm) - origin)) for part in discs)
     bodies = tuple(replace(part, centre_mm=_triple(np.array(part.centre_mm) - origin)) for part in bodies)
@@ -202,7 +218,9 @@ def _grow(rng: np.random.Generator, variability: Variability) -> LumbarAnatomy:
         sacrum=sacrum,
         sacral_discs=sacral_discs,
         canal_mm=_canal(rng, spread, size, discs, bodies, sacrum),
-        conus_s_mm=float(bodies[4].centre_mm[2] + 12 * spread * np.clip(rng.standard_normal(), -2, 2)),
+        conus_s_mm=float(
+            bodies[variability.variant.n_lumbar - 1].centre_mm[2] + 12 * spread * np.clip(rng.standard_normal(), -2, 2)
+        ),
         skin_mm=float(size * (68 + 12 * spread * rng.uniform(-1, 1))),
         fat_mm=float(14 + 9 * spread * rng.uniform(-1, 1)),
         aorta_mm=(
@@ -239,16 +257,20 @@ def _column(
     tilts = 0.03 * spread * rng.standard_normal(N_DISCS)
     discs: list[Disc] = []
     bodies: list[Body] = []
+    variant = variability.variant
     for index in range(N_DISCS):
-        disc = _draw_disc(rng, variability, index, size * common_height, size, lordosis, float(tilts[index]))
+        usual = variant.usual_segment(index)
+        disc = _draw_disc(rng, variability, usual, size * common_height, size, lordosis, float(tilts[index]))
+        disc = replace(disc, level=index + 1, is_bone=index + 1 == variant.missing_disc)
         middle = angle - disc.wedge_deg / 2
         discs.append(replace(disc, centre_mm=_triple(place + _across(middle) * disc.height_mm / 2), angle_deg=middle))
         place = place + _across(middle) * disc.height_mm
         angle -= disc.wedge_deg
         if index == slipped:
             place = place - _along(angle) * rng.uniform(2.5, 8.0)
-        height = size * _BODY_HEIGHT_MM[index] * (1 + 0.04 * spread * rng.standard_normal())
-        wedge = _BODY_WEDGE_DEG[index] * lordosis + 1.2 * spread * rng.standard_normal()
+        height = size * _BODY_HEIGHT_MM[usual] * (1 + 0.04 * spread * rng.standard_normal())
+        height *= 0.33 if index + 1 == variant.flat_body else 1.0
+        wedge = _BODY_WEDGE_DEG[usual] * lordosis + 1.2 * spread * rng.standard_normal()
         middle = angle - wedge / 2
         depth = disc.half_depth_mm * (1.0 + 0.02 * spread * rng.standard_normal())
         bodies.append(
@@ -260,7 +282,7 @@ def _column(
                 wedge_deg=float(wedge),
                 half_depths_mm=(
                     float(depth),
-                    float(depth * _DISC_HALF_DEPTH_MM[min(index + 1, 8)] / _DISC_HALF_DEPTH_MM[index]),
+                    float(depth * _DISC_HALF_DEPTH_MM[min(usual + 1, 8)] / _DISC_HALF_DEPTH_MM[usual]),
                 ),
                 half_width_mm=float(disc.half_width_mm * 1.01),
                 concavity_mm=disc.rim_loss_mm,
@@ -344,9 +366,10 @@ def _draw_grade(rng: np.random.Generator, variability: Variability, index: int) 
 
 
 def _sacrum(
-    rng: np.random.Generator, spread: float, size: float, slope_deg: float, lowest: Disc
+    rng: np.random.Generator, variability: Variability, size: float, slope_deg: float, lowest: Disc
 ) -> tuple[tuple[Body, ...], tuple[RudimentaryDisc, ...]]:
     """S1 to S4 from the sacral end plate (at the origin) downwards, with what is left of their discs."""
+    spread = variability.shape
     place, angle = np.zeros(3), slope_deg
     pieces: list[Body] = []
     discs: list[RudimentaryDisc] = []
@@ -375,9 +398,12 @@ def _sacrum(
         half_depth = below * rng.uniform(0.5, 0.8) if spread else below * 0.65
         seen = rng.random() < (visible if index == 0 else 0.5)
         bend = max(kyphosis + 3 * spread * rng.standard_normal(), 2.0)
+        half_width = 14.0 * size
+        if index == 0 and variability.variant.lumbarised_s1:
+            seen, gap, half_depth, half_width = True, 2.0 * gap, 0.95 * below, 19.0 * size
         if seen and index < 3:
             centre = place - _across(angle + bend / 2) * gap / 2
-            discs.append(RudimentaryDisc(_triple(centre), float(angle + bend / 2), gap, float(half_depth), 14.0 * size))
+            discs.append(RudimentaryDisc(_triple(centre), float(angle + bend / 2), gap, float(half_depth), half_width))
         place = place - _across(angle + bend / 2) * gap
         angle = min(angle + bend, 84.0)
     return tuple(pieces), tuple(discs)

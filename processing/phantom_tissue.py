@@ -442,6 +442,9 @@ def _paint_disc(disc: Disc, end_plate_mm: float, points: _Points, result: Tissue
     ligament = (outline < edge + np.float32(1.3 / disc.half_depth_mm)) & (height < 1.1)
     here[ligament] = Tissue.CORTEX
     plate = (outline < 1) & (np.abs(v) < half + np.float32(end_plate_mm))
+    if disc.is_bone:  # a block vertebra: neither end plates nor disc
+        here[(outline < 0.98) & (np.abs(v) < half + np.float32(end_plate_mm + 1.5))] = Tissue.MARROW
+        return
     lower_is_sacrum = disc.level == 1
     here[plate & (v > 0)] = Tissue.END_PLATE
     here[plate & (v <= 0)] = Tissue.SACRAL_END_PLATE if lower_is_sacrum else Tissue.END_PLATE
