@@ -6,8 +6,6 @@ there), the memory's cell uses tanh, and the last convolution also sees features
 Fischer, Brox, arXiv 1505.04597, with padded convolutions and batch normalisation.
 """
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 
@@ -50,24 +48,12 @@ class ConvolutionalMemory(nn.Module):  # type: ignore[misc]
 
 
 class CFCM(nn.Module):  # type: ignore[misc]
-    """Coarse-to-fine context memory: image (n, 1, h, w) -> logits (n, classes, h, w); h and w multiples of 32.
+    """Coarse-to-fine context memory: image (n, 1, h, w) -> logits (n, classes, h, w); h and w multiples of 16."""
 
-    ``stem_stride`` 1 keeps the first features at full resolution, as in the paper. 2 reads the image at half resolution:
-    twice the width then costs the same time; full resolution comes back through a few channels computed from the image
-    itself.
-    """
-
-    def __init__(
-        self,
-        *,
-        width: int = 16,
-        stem_stride: Literal[1, 2] = 2,
-        classes: int = 5,
-        blocks: tuple[int, ...] = RESNET34_BLOCKS,
-    ) -> None:
+    def __init__(self, *, width: int = 8, classes: int = 5, blocks: tuple[int, ...] = RESNET34_BLOCKS) -> None:
         super().__init__()
         widths = [width * 2**scale for scale in range(len(blocks))]
-        self.stem = nn.Conv2d(1, width, 7, stride=stem_stride, padding=3, bias=False)
+        self.stem = nn.Conv2d(1, width, 7, padding=3, bias=False)
         self.pool = nn.MaxPool2d(2)
         self.scales = nn.ModuleList(
             nn.ModuleList(ResidualBlock(channels_in if index == 0 else channels, channels) for index in range(count))
@@ -79,12 +65,8 @@ class CFCM(nn.Module):  # type: ignore[misc]
         self.raise_cell = nn.ModuleList(
             nn.ConvTranspose2d(c, f, 2, 2) for c, f in zip(widths[1:], finer[1:], strict=True)
         )
-        last = width // stem_stride
-        self.raise_last = nn.Identity() if stem_stride == 1 else nn.ConvTranspose2d(2 * width, last, 2, 2)
-        self.detail = nn.Identity() if stem_stride == 1 else nn.Conv2d(1, last, 3, padding=1)
-        self.merge = nn.Conv2d(2 * last, 2 * last if stem_stride == 2 else last, 3, padding=1)
-        self.classify = nn.Conv2d(2 * last if stem_stride == 2 else last, classes, 3, padding=1)
-        self.stem_stride = stem_stride
+        self.merge = nn.Conv2d(2 * width, width, 3, padding=1)
+        self.classify = nn.Conv2d(width, classes, 3, padding=1)
         initialise(self)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -106,10 +88,7 @@ class CFCM(nn.Module):  # type: ignore[misc]
             hidden = self.raise_hidden[scale](hidden)
             if scale:
                 cell = self.raise_cell[scale - 1](cell)
-        full = torch.cat((hidden, torch.relu(stem)), 1)
-        if self.stem_stride == 2:
-            full = torch.cat((torch.relu(self.raise_last(full)), torch.relu(self.detail(image))), 1)
-        return self.classify(torch.relu(self.merge(full)))  # type: ignore[no-any-return]
+        return self.classify(torch.relu(self.merge(torch.cat((hidden, torch.relu(stem)), 1))))  # type: ignore[no-any-return]
 
 
 class UNet(nn.Module):  # type: ignore[misc]
@@ -155,13 +134,13 @@ def initialise(network: nn.Module) -> None:
 
 
 def build_network(architecture: str, width: int) -> nn.Module:
-    """A network by name: ``cfcm`` (stem stride 2), ``cfcm-full`` (stem stride 1, as in its paper) or ``unet``.
+    """A network by name, ``cfcm`` or ``unet``, with ``width`` channels at its finest scale.
 
     Raises:
         ValueError: no such architecture.
     """
+    if architecture == "cfcm":
+        return CFCM(width=width)
     if architecture == "unet":
         return UNet(width=width)
-    if architecture in ("cfcm", "cfcm-full"):
-        return CFCM(width=width, stem_stride=2 if architecture == "cfcm" else 1)
-    raise ValueError(f"no architecture {architecture!r}; there are cfcm, cfcm-full and unet")
+    raise ValueError(f"no architecture {architecture!r}; there are cfcm and unet")

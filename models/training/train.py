@@ -27,10 +27,10 @@ class TrainingPlan:
     steps: int = 2000
     seed: int = 1
     architecture: str = "cfcm"
-    width: int = 16
+    width: int = 8
     real_share: float = 0.5  # share of real slices in a batch, where there are any
     small_share: float = 0.45  # share of the steps on small windows, early ones first
-    small_size: int = 160
+    small_size: int = 144
     small_batch: int = 8
     size: int = 256
     batch: int = 4

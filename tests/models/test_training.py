@@ -16,7 +16,6 @@ from models.training.slices import TrainingSlice, from_classes, split_by_subject
 from models.training.train import Batches, TrainingPlan, learning_rate_at, load_average, loss_of, train  # noqa: E402
 
 TINY = TrainingPlan(
-    architecture="cfcm-full",
     steps=20,
     width=4,
     small_size=64,
