@@ -1,11 +1,16 @@
-"""Annotated lumbar MR from SPIDER (van der Graaf et al., Sci Data 2024;11:264, CC BY 4.0), prepared for training.
+"""Annotated lumbar MR, prepared for training: what an annotation says of each pixel, and what it leaves open.
 
-A folder holds pairs ``ID_image.nii.gz`` / ``ID_label.nii.gz`` in array order (rows superior to inferior, columns
-anterior to posterior, slices). Labels: 1 disc, 2 vertebra with its posterior elements, 3 canal. The sacrum is not
-annotated: below the lowest disc a pixel may be background or sacrum, which still says that it is no disc; only a block
-just below that disc's middle is surely sacrum.
+The folder of SPIDER (van der Graaf et al., Sci Data 2024;11:264, CC BY 4.0) that :func:`load_folder` reads holds pairs
+``ID_image.nii.gz`` / ``ID_label.nii.gz`` in array order (rows superior to inferior, columns anterior to posterior,
+slices). Labels: 1 disc, 2 vertebra with its posterior elements, 3 canal. The sacrum is not annotated: below the lowest
+disc a pixel may be background or sacrum, which still says that it is no disc; only a block just below that disc is
+surely sacrum.
+
+A site's own masks mark discs only, and of those mostly L5S1 to L1L2: the other tissues stay open everywhere, and beyond
+the outermost annotated disc a pixel may be anything, further discs included.
 """
 
+from itertools import pairwise
 from pathlib import Path
 
 import nibabel
@@ -13,10 +18,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from models.preprocessing import BACKGROUND, BODY, CANAL, DISC, SACRUM, SPACING_MM, FloatArray
+from models.preprocessing import BACKGROUND, BODY, CANAL, CLASS_NAMES, DISC, SACRUM, SPACING_MM, FloatArray
 from models.training.slices import LabelArray, TrainingSlice
 
-_FILE_DISC, _FILE_VERTEBRA, _FILE_CANAL = 1, 2, 3
+_FILE_CANAL = 3  # disc and vertebra have the numbers of the network's classes
 
 #: Patients whose lowest annotated disc is not L5/S1, as the images show: a sacrum below it would be wrong.
 TRANSITIONAL_SUBJECTS = frozenset({"241"})
@@ -24,6 +29,8 @@ TRANSITIONAL_SUBJECTS = frozenset({"241"})
 _SURE_BODY_MM = 1.5  # a vertebra pixel up to here behind the discs' posterior line is body
 _MAYBE_BODY_MM = 8.0  # up to here pedicle or body; further back posterior element, which is background
 _SURE_SACRUM_MM = (4.0, 18.0)  # depth of the block below the lowest disc
+_NEXT_DISC_MM = 10.0  # nearer to a marked disc than this lies its vertebra, and no other disc
+_ANYTHING = (1 << len(CLASS_NAMES)) - 1
 
 
 def load_folder(folder: Path) -> list[TrainingSlice]:
@@ -47,19 +54,91 @@ def load_subject(image_path: Path, label_path: Path, subject: str) -> list[Train
     image_file, label_file = nibabel.load(image_path), nibabel.load(label_path)
     image = np.asarray(image_file.dataobj, dtype=np.float32)
     labels = np.asarray(label_file.dataobj, dtype=np.uint8)
+    labels = np.where(labels == _FILE_CANAL, CANAL, labels).astype(np.uint8)
     if image.shape != labels.shape:
         raise ValueError(f"{image_path.name}: image {image.shape} and label {labels.shape} differ")
-    factors = np.asarray(image_file.header.get_zooms()[:2], dtype=np.float64) / SPACING_MM
-    images = np.stack([_resample(image[..., k], factors, smooth=True) for k in range(image.shape[2])])
-    classes = np.stack([_resample_labels(labels[..., k], factors) for k in range(image.shape[2])])
-    lowest = lowest_disc(classes == _FILE_DISC)
+    row_mm, column_mm = (float(one) for one in image_file.header.get_zooms()[:2])
+    return tissue_slices(np.moveaxis(image, 2, 0), np.moveaxis(labels, 2, 0), (row_mm, column_mm), subject)
+
+
+def tissue_slices(
+    image: npt.NDArray[np.floating], labels: LabelArray, pixel_mm: tuple[float, float], subject: str
+) -> list[TrainingSlice]:
+    """Training slices of an exam whose discs, vertebrae and canal are annotated; slices without a disc are left out.
+
+    Args:
+        image: (slices, rows, columns), rows to inferior, columns to posterior, any units.
+        labels: the same shape: 0 nothing, 1 disc, 2 vertebra with its posterior elements, 4 canal.
+        pixel_mm: distance between rows and between columns.
+        subject: whose exam it is.
+
+    Raises:
+        ValueError: no disc at all.
+    """
+    images, classes = _at_network_spacing(image, labels, pixel_mm)
+    lowest = lowest_disc(classes == DISC)
+    with_sacrum = subject not in TRANSITIONAL_SUBJECTS
+    return [
+        TrainingSlice(picture, allowed_classes(label, lowest, with_sacrum=with_sacrum), subject, True)
+        for picture, label in zip(images, classes, strict=True)
+        if (label == DISC).any()
+    ]
+
+
+def disc_slices(
+    image: npt.NDArray[np.floating], levels: LabelArray, pixel_mm: tuple[float, float], subject: str
+) -> list[TrainingSlice]:
+    """Training slices of an exam whose annotation marks discs only; slices without a disc are left out.
+
+    Args:
+        image: (slices, rows, columns), rows to inferior, columns to posterior, any units.
+        levels: the same shape: 0 or the number of the disc, 1 = L5S1 and counting up.
+        pixel_mm: distance between rows and between columns.
+        subject: whose exam it is.
+
+    Raises:
+        ValueError: no disc at all.
+    """
+    images, classes = _at_network_spacing(image, levels, pixel_mm)
+    unknown = unknown_rows(classes)
     prepared = []
-    for picture, label in zip(images, classes, strict=True):
-        if not (label == _FILE_DISC).any():
+    for picture, level in zip(images, classes, strict=True):
+        if not level.any():
             continue
-        allowed = allowed_classes(label, lowest, with_sacrum=subject not in TRANSITIONAL_SUBJECTS)
+        allowed = np.full(level.shape, _ANYTHING & ~(1 << DISC), np.uint8)
+        allowed[unknown] = _ANYTHING
+        allowed[level > 0] = 1 << DISC
         prepared.append(TrainingSlice(picture, allowed, subject, True))
     return prepared
+
+
+def unknown_rows(levels: LabelArray) -> npt.NDArray[np.bool_]:
+    """Rows of ``levels`` (slices, rows, columns; 1 = L5S1 and counting up) in which an unmarked disc may lie: (rows,).
+
+    Those above the highest marked disc, below the lowest one unless that is L5S1, and between two whose numbers do not
+    follow each other; always some way from the marked disc, where its vertebra is.
+    """
+    numbers = [int(number) for number in np.unique(levels) if number]
+    margin = round(_NEXT_DISC_MM / SPACING_MM)
+    extent = {number: np.flatnonzero((levels == number).any(axis=(0, 2)))[[0, -1]] for number in numbers}
+    unknown = np.zeros(levels.shape[1], np.bool_)
+    unknown[: max(0, min(first for first, _ in extent.values()) - margin)] = True
+    if numbers[0] != 1:
+        unknown[max(last for _, last in extent.values()) + margin + 1 :] = True
+    for lower, upper in pairwise(numbers):
+        if upper > lower + 1:
+            unknown[extent[upper][1] + margin + 1 : max(0, extent[lower][0] - margin)] = True
+    return unknown
+
+
+def _at_network_spacing(
+    image: npt.NDArray[np.floating], labels: LabelArray, pixel_mm: tuple[float, float]
+) -> tuple[FloatArray, LabelArray]:
+    if not labels.any():
+        raise ValueError("the annotation is empty")
+    factors = np.asarray(pixel_mm, dtype=np.float64) / SPACING_MM
+    images = np.stack([_resample(plane.astype(np.float32), factors, smooth=True) for plane in image])
+    return images, np.stack([_resample_labels(plane, factors) for plane in labels])
 
 
 def lowest_disc(discs: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
@@ -79,25 +158,25 @@ def lowest_disc(discs: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
 
 
 def allowed_classes(labels: LabelArray, lowest: npt.NDArray[np.float64], *, with_sacrum: bool = True) -> LabelArray:
-    """Bits of the classes each pixel of one slice may have; ``labels`` (rows, columns) as in the file."""
+    """Bits of the classes each pixel of one slice may have; ``labels`` as for :func:`tissue_slices`."""
     rows, columns = np.indices(labels.shape)
-    behind_mm = (columns - _posterior_line(labels == _FILE_DISC)[:, None]) * SPACING_MM
+    behind_mm = (columns - _posterior_line(labels == DISC)[:, None]) * SPACING_MM
     allowed = np.full(labels.shape, 1 << BACKGROUND, np.uint8)
-    vertebra = labels == _FILE_VERTEBRA
+    vertebra = labels == BODY
     allowed[vertebra & (behind_mm <= _MAYBE_BODY_MM)] = 1 << BACKGROUND | 1 << BODY
     allowed[vertebra & (behind_mm <= _SURE_BODY_MM)] = 1 << BODY
     centre, normal = lowest
     depth_mm = ((rows - centre[0]) * normal[0] + (columns - centre[1]) * normal[1]) * SPACING_MM
     along_mm = ((rows - centre[0]) * -normal[1] + (columns - centre[1]) * normal[0]) * SPACING_MM
     allowed[(labels == 0) & (depth_mm > 0)] = 1 << BACKGROUND | 1 << SACRUM
-    if with_sacrum and (labels == _FILE_DISC)[np.abs(depth_mm) < 6.0].sum() > 0:
+    if with_sacrum and (labels == DISC)[np.abs(depth_mm) < 6.0].sum() > 0:
         sure = (depth_mm > _SURE_SACRUM_MM[0]) & (depth_mm < _SURE_SACRUM_MM[1]) & (np.abs(along_mm) < 9.0)
-        disc_here = (labels == _FILE_DISC) & (depth_mm > -8.0) & (np.abs(along_mm) < 9.0)
+        disc_here = (labels == DISC) & (depth_mm > -8.0) & (np.abs(along_mm) < 9.0)
         if disc_here.sum() * SPACING_MM**2 > 40.0:
             below_disc = rows > np.where(disc_here, rows, -1).max(axis=0)[None, :] + 3
             allowed[sure & below_disc & (labels == 0)] = 1 << SACRUM
-    allowed[labels == _FILE_DISC] = 1 << DISC
-    allowed[labels == _FILE_CANAL] = 1 << CANAL
+    allowed[labels == DISC] = 1 << DISC
+    allowed[labels == CANAL] = 1 << CANAL
     return allowed
 
 
@@ -131,7 +210,8 @@ def _resample(plane: npt.NDArray[np.floating], factors: npt.NDArray[np.float64],
 
 
 def _resample_labels(plane: LabelArray, factors: npt.NDArray[np.float64]) -> LabelArray:
-    """The label with the largest share in each new pixel."""
-    shares = np.stack([_resample((plane == label).astype(np.float32), factors, smooth=True) for label in range(4)])
-    labels: LabelArray = shares.argmax(axis=0).astype(np.uint8)
+    """The label with the largest share in each new pixel; the lowest of equals."""
+    held = np.unique(np.append(plane, 0))
+    shares = np.stack([_resample((plane == label).astype(np.float32), factors, smooth=True) for label in held])
+    labels: LabelArray = held[shares.argmax(axis=0)].astype(np.uint8)
     return labels
