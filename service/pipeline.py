@@ -23,7 +23,7 @@ from processing.quality import judge
 from processing.refusal import Reason, ReasonCode, UnsuitableInput
 from processing.registration import disc_task, fit_registered
 from processing.registration_pool import RegistrationPool
-from processing.results import ExamResult
+from processing.results import ExamResult, Level
 from processing.segmentation import find_discs
 from service.exam_files import ExamFiles, read_exam_files
 from service.progress import Progress, log_progress
@@ -76,6 +76,7 @@ def analyse_job(
     produced_at: datetime,
     *,
     progress: Progress = log_progress,
+    lowest_disc: Level | None = None,
 ) -> ResultSummary:
     """Analyse the DICOM files of one exam and write the results, or the refusal with its reasons, to ``out``.
 
@@ -85,12 +86,13 @@ def analyse_job(
         settings: the node's settings.
         produced_at: aware time that stands in the objects; the same for every retry, so that they come out identical.
         progress: is told the step and the finished share.
+        lowest_disc: which disc is the lowest in view, if a person has said so.
     """
     files = read_exam_files(paths)
     try:
         assembly = assemble(files, settings)
         images = read_exam(assembly)
-        result = analyse(images, settings, produced_at, progress=progress)
+        result = analyse(images, settings, produced_at, progress=progress, lowest_disc=lowest_disc)
     except UnsuitableInput as refusal:
         reasons = tuple(dict.fromkeys((refusal.reason, *files.refusals)))
         _log.warning("refused %s", " ".join(f"{reason.code}: {reason.detail};" for reason in reasons))
@@ -119,9 +121,16 @@ def assemble(files: ExamFiles, settings: Settings) -> ExamAssembly:
 
 
 def analyse(
-    images: ExamImages, settings: Settings, produced_at: datetime, *, progress: Progress = log_progress
+    images: ExamImages,
+    settings: Settings,
+    produced_at: datetime,
+    *,
+    progress: Progress = log_progress,
+    lowest_disc: Level | None = None,
 ) -> ExamResult:
     """The method of the paper, one step after the other.
+
+    The names are counted up from ``lowest_disc`` if a person has said which disc is the lowest in view.
 
     Raises:
         UnsuitableInput: the images cannot be measured (wrong plane, no discs, doubtful levels).
@@ -130,7 +139,12 @@ def analyse(
     watch = Stopwatch(progress, n_steps=6)
 
     with watch.step("segment"):
-        mask = find_discs(images.background, instruments.model, threshold=settings.segmentation.threshold)
+        mask = find_discs(
+            images.background,
+            instruments.model,
+            threshold=settings.segmentation.threshold,
+            lowest_disc=lowest_disc,
+        )
 
     with watch.step("check echoes"):
         doubts: list[Reason] = []
@@ -175,6 +189,6 @@ def analyse(
         volumes_mm3=volumes_mm3(mask),
         times_ms=images.times_ms,
         timings_s=watch.seconds,
-        versions=software_versions(settings, instruments.model, images.protocols),
+        versions=software_versions(settings, instruments.model, images.protocols, lowest_disc=lowest_disc),
         produced_at=produced_at,
     )
