@@ -13,8 +13,8 @@ BACKGROUND, DISC, BODY, SACRUM, CANAL = range(5)
 #: In-plane pixel size of the network, mm: 200 mm field of view over 256 pixels.
 SPACING_MM = 0.78125
 
-#: The network halves its grid four times.
-GRID_MULTIPLE = 16
+#: The networks halve their grid up to five times: a stem at half resolution and four poolings.
+GRID_MULTIPLE = 32
 
 #: The darkest and brightest thousandths would otherwise set the grey range of the whole image.
 _RANGE_PERCENTILES = (0.1, 99.5)

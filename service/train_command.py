@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     network, losses = train(plan, phantoms, real, checkpoint=checkpoint, report=_say, loader_processes=options.loaders)
     weights = options.out / f"{_NAME}.onnx"
     export(network, weights)
-    register(weights, options.version, with_real=bool(real))
+    register(weights, options.version, plan.width, with_real=bool(real))
     figures: dict[str, Any] = {"plan": asdict(plan), "phantoms": len(phantoms), "real_slices": len(real)}
     figures["mean_loss_of_last_25_steps"] = float(np.mean(losses[-25:])) if losses else None
     if held_out:
@@ -121,15 +121,24 @@ def held_out_figures(folder: Path, held_out: Sequence["TrainingSlice"]) -> dict[
     return asdict(evaluate(OnnxModel(load_model(_NAME, folder)).predict, held_out))
 
 
-def register(weights: Path, version: str, *, with_real: bool) -> None:
+def register(weights: Path, version: str, width: int, *, with_real: bool) -> None:
     """Write the registry entry of ``weights`` beside it."""
     data, licence = "simulated lumbar slices", "Apache-2.0"
     if with_real:
         data += "; SPIDER T2 SPACE (van der Graaf et al., Sci Data 2024;11:264, CC BY 4.0)"
         licence += "; trained in part on CC BY 4.0 data, attribution in MODEL_CARD.md"
     sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
-    entry = {"file": weights.name, "sha256": sha256, "version": version, "training_data": data, "licence": licence}
-    text = "# name -> weights file, its SHA-256, what it was trained on. A file with another hash is refused.\n"
+    entry = {
+        "version": version,
+        "architecture": "cfcm",
+        "width": width,
+        "members": [{"file": weights.name, "sha256": sha256}],
+        "threshold": 0.5,
+        "training_data": data,
+        "licence": licence,
+    }
+    text = "# name -> an ensemble: its members with their SHA-256, its disc threshold, what it was trained on.\n"
+    text += "# A file with another hash is refused.\n"
     text += yaml.safe_dump({_NAME: entry}, sort_keys=False, width=110)
     (weights.parent / "registry.yaml").write_text(text, encoding="utf-8")
 

@@ -7,7 +7,7 @@ torch = pytest.importorskip("torch")
 
 from models.inference import OnnxModel  # noqa: E402
 from models.preprocessing import BACKGROUND, DISC, SACRUM  # noqa: E402
-from models.registry import ModelRecord  # noqa: E402
+from models.registry import trial_record  # noqa: E402
 from models.training.augmentation import draw_example  # noqa: E402
 from models.training.evaluate import evaluate  # noqa: E402
 from models.training.export import export  # noqa: E402
@@ -123,7 +123,7 @@ def test_export_computes_what_torch_computes_at_any_size(tmp_path: Path) -> None
     path = tmp_path / "network.onnx"
     export(network, path)
     assert path.stat().st_size < 2_000_000
-    model = OnnxModel(ModelRecord("made", path, "", "0", "", ""), device="cpu")
+    model = OnnxModel(trial_record((path,)), device="cpu")
     for shape in ((1, 64, 64), (5, 96, 64)):
         slices = np.random.default_rng(1).normal(size=shape).astype(np.float32)
         with torch.no_grad():
