@@ -299,6 +299,34 @@ def check_same_grid(annotation: Annotation, shape: tuple[int, ...], affine: Affi
         )
 
 
+def place_on_grid(annotation: Annotation, shape: tuple[int, ...], affine: Affine, name: str) -> Annotation:
+    """An annotation of some slices of an image (both canonical) on all slices of it, empty where it says nothing.
+
+    Raises:
+        AnnotationError: its voxels are not voxels of the image; ``name`` stands in the message.
+    """
+    own = annotation.affine.copy()
+    if len(annotation.levels) == 1:  # the distance of one slice to its neighbours is not known to it
+        own[:3, 0] = affine[:3, 0]
+    start = np.linalg.solve(affine[:3, :3], own[:3, 3] - affine[:3, 3])
+    corner = np.round(start).astype(int)
+    end = corner + annotation.levels.shape
+    if (np.abs(start - corner) > _GRID_TOLERANCE_PIXELS).any() or (corner < 0).any() or (end > shape).any():
+        raise AnnotationError(f"{name}: the mask does not lie on the voxels of its image")
+    box = tuple(slice(int(first), int(last)) for first, last in zip(corner, end, strict=True))
+    levels = np.zeros(shape, np.uint8)
+    levels[box] = annotation.levels
+    tissue = None
+    if annotation.tissue is not None:
+        tissue = np.zeros(shape, np.uint8)
+        tissue[box] = annotation.tissue
+    moved = own.copy()
+    moved[:3, 3] = own[:3, 3] - own[:3, :3] @ corner
+    placed = Annotation(levels, tissue, annotation.has_levels, moved)
+    check_same_grid(placed, shape, affine, name)
+    return placed
+
+
 def name_from_below(discs: npt.NDArray[np.bool_], row_mm: float) -> LabelArray:
     """Levels of annotated discs (slices, rows, columns; canonical), the lowest as L5/S1; those above T12/L1 are 0.
 
