@@ -1,4 +1,4 @@
-"""Figures of an evaluation, as in the paper: masks and probability (Fig 2), measured times (Fig 3), by grade (S3, S4)."""
+"""Figures of an evaluation, as in the paper: masks and probability (Fig 2), times (Fig 3), by grade (S3, S4)."""
 
 import io
 from collections.abc import Sequence
@@ -222,8 +222,8 @@ def _style(*panels: Axes) -> None:
     for axes in panels:
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=8, colors=_INK)
-        axes.xaxis.label.set_size(9)
-        axes.yaxis.label.set_size(9)
+        axes.xaxis.label.set_fontsize(9)
+        axes.yaxis.label.set_fontsize(9)
 
 
 def _figure(width: float, height: float, title: str) -> Figure:
