@@ -8,6 +8,7 @@ is written last: a folder without it is not prepared.
 import hashlib
 import json
 import os
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -75,10 +76,18 @@ class Manifest:
     @property
     def strata(self) -> dict[str, str]:
         """Subject -> the data sets and series it has; subjects that have the same are divided evenly over folds."""
-        kinds = {
-            name: {f"{one.dataset}/{one.layout}" for one in self.exams if one.subject == name} for name in self.subjects
+        kinds: defaultdict[str, set[str]] = defaultdict(set)
+        for exam in self.exams:
+            series = f" {exam.visit}" if exam.layout == "spider" else ""  # there the "visit" is the sequence
+            kinds[exam.subject].add(exam.dataset + series)
+        return {name: ", ".join(sorted(held)) for name, held in kinds.items()}
+
+    @property
+    def images_sha256(self) -> dict[str, tuple[str, ...]]:
+        """Subject -> the digests of its exams' pixel values."""
+        return {
+            name: tuple(exam.images_sha256 for exam in self.exams if exam.subject == name) for name in self.subjects
         }
-        return {name: " ".join(sorted(held)) for name, held in kinds.items()}
 
     @property
     def digest(self) -> str:

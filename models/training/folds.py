@@ -63,12 +63,31 @@ def _refuse_empty(folds: Folds) -> Folds:
     return folds
 
 
-def write_folds(path: Path, folds: Folds, seed: int) -> None:
-    """Write folds.json; it appears whole or not at all."""
-    text = json.dumps({"format": FORMAT, "seed": seed, "folds": [list(group) for group in folds]}, indent=1) + "\n"
+def write_folds(
+    path: Path, folds: Folds, seed: int, *, images_sha256: Mapping[str, Sequence[str]] | None = None
+) -> None:
+    """Write folds.json; it appears whole or not at all.
+
+    ``images_sha256``: subject -> digests of its prepared exams, which tell a subject even if another data folder gives
+    it another name, or gives its name to someone else.
+    """
+    held: dict[str, object] = {"format": FORMAT, "seed": seed, "folds": [list(group) for group in folds]}
+    if images_sha256 is not None:
+        held["images_sha256"] = {name: list(images_sha256[name]) for group in folds for name in group}
     temporary = path.with_name(f".{path.name}.writing")
-    temporary.write_text(text, encoding="utf-8")
+    temporary.write_text(json.dumps(held, indent=1) + "\n", encoding="utf-8")
     os.replace(temporary, path)
+
+
+def fold_of_images(path: Path) -> dict[str, int]:
+    """Digest of a prepared exam -> the fold its subject is in; empty where folds.json holds no digests.
+
+    Raises:
+        ValueError: as :func:`read_folds`.
+    """
+    folds = read_folds(path)
+    digests = json.loads(path.read_text(encoding="utf-8")).get("images_sha256", {})
+    return {one: index for index, group in enumerate(folds) for name in group for one in digests.get(name, ())}
 
 
 def read_folds(path: Path) -> Folds:

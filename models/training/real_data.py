@@ -19,7 +19,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from models.preprocessing import BACKGROUND, BODY, CANAL, CLASS_NAMES, DISC, SACRUM, SPACING_MM, FloatArray
-from models.training.slices import LabelArray, TrainingSlice
+from models.training.slices import LabelArray, TrainingSlice, from_classes
 
 _FILE_CANAL = 3  # disc and vertebra have the numbers of the network's classes
 
@@ -112,6 +112,25 @@ def disc_slices(
     return prepared
 
 
+def known_slices(
+    image: npt.NDArray[np.floating], classes: LabelArray, pixel_mm: tuple[float, float], subject: str
+) -> list[TrainingSlice]:
+    """Training slices of an exam whose class (0..4) is known in every voxel; slices without a disc are left out.
+
+    Args:
+        image: (slices, rows, columns), rows to inferior, columns to posterior, any units.
+        classes: the same shape.
+        pixel_mm: distance between rows and between columns.
+        subject: whose exam it is.
+
+    Raises:
+        ValueError: no disc at all, or a class that does not exist.
+    """
+    images, resampled = _at_network_spacing(image, classes, pixel_mm)
+    pairs = zip(images, resampled, strict=True)
+    return [from_classes(one, held, subject, is_real=True) for one, held in pairs if (held == DISC).any()]
+
+
 def unknown_rows(levels: LabelArray) -> npt.NDArray[np.bool_]:
     """Rows of ``levels`` (slices, rows, columns; 1 = L5S1 and counting up) in which an unmarked disc may lie: (rows,).
 
@@ -136,6 +155,8 @@ def _at_network_spacing(
 ) -> tuple[FloatArray, LabelArray]:
     if not labels.any():
         raise ValueError("the annotation is empty")
+    if image.shape != labels.shape:
+        raise ValueError(f"image {image.shape} and annotation {labels.shape} differ")
     factors = np.asarray(pixel_mm, dtype=np.float64) / SPACING_MM
     images = np.stack([_resample(plane.astype(np.float32), factors, smooth=True) for plane in image])
     return images, np.stack([_resample_labels(plane, factors) for plane in labels])
