@@ -99,7 +99,15 @@ class SegmentationSettings(Section):
     """The network and when its answer is doubted."""
 
     model: str = Field("cfcm-lumbar", description="Name in the model registry")
-    threshold: float = Field(0.5, gt=0, lt=1, description="Disc probability from which a voxel belongs to a disc")
+    weights_dir: Path | None = Field(
+        None, description="Folder with the site's own networks and their registry.yaml; empty = those that are shipped"
+    )
+    threshold: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Disc probability from which a voxel belongs to a disc; empty = as calibrated for the model",
+    )
     max_ring_entropy: float = Field(
         0.4, gt=0, le=1, description="Mean entropy around a disc above which it needs review"
     )
@@ -170,7 +178,9 @@ class Settings(Section):
     @property
     def analysis_digest(self) -> str:
         """Sixteen hex digits over the settings that change a result (not ports, paths or peers)."""
-        text = self.segmentation.model_dump_json() + self.registration.model_dump_json(exclude={"processes"})
+        text = self.segmentation.model_dump_json(exclude={"weights_dir"}) + self.registration.model_dump_json(
+            exclude={"processes"}
+        )
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -197,9 +207,12 @@ def load_settings(path: Path | None) -> Settings:
     except ValidationError as error:
         raise SettingsError("\n".join(explain(path, error, Settings))) from error
     folder = path.resolve().parent
-    moved = {"storage_dir": folder / settings.storage_dir}
+    moved: dict[str, object] = {"storage_dir": folder / settings.storage_dir}
     if settings.protocols_dir is not None:
         moved["protocols_dir"] = folder / settings.protocols_dir
+    if settings.segmentation.weights_dir is not None:
+        weights_dir = folder / settings.segmentation.weights_dir
+        moved["segmentation"] = settings.segmentation.model_copy(update={"weights_dir": weights_dir})
     return settings.model_copy(update=moved)
 
 

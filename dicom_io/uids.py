@@ -13,7 +13,8 @@ from processing.results import ExamResult
 _NAMESPACE = uuid.UUID("6f0e3c3e-2c37-5d0b-9c1c-0f8f6a4e9b21")
 
 #: What of ``ExamResult.versions`` decides the numbers, and so the identity of an object.
-_IDENTIFYING_VERSIONS = ("discnode", "settings_digest", "model_sha256", "protocol")
+#: A GPU's masks may differ from a processor's in a few pixels.
+_IDENTIFYING_VERSIONS = ("discnode", "settings_digest", "model_sha256", "inference_provider", "protocol")
 
 
 def derived_uid(*parts: str) -> UID:
@@ -34,7 +35,7 @@ def result_uid(result: ExamResult, source: SourceExam, role: str) -> UID:
     """The UID of one object or series of a result; ``role`` names it, e.g. ``"seg"`` or ``"seg/series"``.
 
     Raises:
-        KeyError: ``result.versions`` lacks discnode, settings_digest, model_sha256 or protocol.
+        KeyError: ``result.versions`` lacks one of those that decide the numbers.
     """
     versions = (result.versions[name] for name in _IDENTIFYING_VERSIONS)
     return derived_uid(inputs_digest(source.sop_instance_uids), source.pixels_sha256, *versions, role)

@@ -94,6 +94,19 @@ def relaxation_map(stack: EchoStack, mask: npt.NDArray[np.bool_]) -> RelaxationM
     )
 
 
+def within(one: RelaxationMap, mask: npt.NDArray[np.bool_]) -> RelaxationMap:
+    """A map as if it had been fitted under ``mask`` (slices, rows, columns) alone."""
+    return RelaxationMap(
+        quantity=one.quantity,
+        time_ms=np.where(mask, one.time_ms, np.float32(np.nan)),
+        standard_error_ms=np.where(mask, one.standard_error_ms, np.float32(np.nan)),
+        s0=np.where(mask, one.s0, np.float32(np.nan)),
+        residual_rms=np.where(mask, one.residual_rms, np.float32(np.nan)),
+        status=np.where(mask, one.status, np.uint8(FitStatus.NOT_FITTED)),
+        affine=one.affine,
+    )
+
+
 def _single(values: _Float64) -> FloatArray:
     return values.astype(np.float32)
 

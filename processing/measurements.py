@@ -1,16 +1,19 @@
 """Maps and regions to numbers per disc: the whole disc in the patient's space, its parts in atlas space."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
 from processing.atlas import ANTERIOR_ANNULUS, NUCLEUS, POSTERIOR_ANNULUS
 from processing.fitting import FitStatus
+from processing.members import member_spread_ms
 from processing.results import (
     LUMBAR_LEVELS,
     DiscMask,
     DiscMeasurement,
+    LabelArray,
     Level,
     Quantity,
     Region,
@@ -33,12 +36,23 @@ def measure(
 
     The whole disc is measured on the native map, untouched by registration. Nucleus and annulus are measured on the map
     fitted in atlas space, so a disc that was not registered has no parts.
+
+    Args:
+        mask: the named discs.
+        maps: native maps, fitted at least in :func:`processing.members.fit_region` of ``mask``: where members of an
+            ensemble see a disc beyond the mask, the spread of their means is measured, too.
+        registered: the discs in atlas space.
+
+    Raises:
+        ValueError: a map was not fitted where a member sees a disc.
     """
     by_level = {disc.alignment.level: disc for disc in registered}
     rows = []
     for level in measured_levels(mask):
         own = mask.levels == level.value
-        rows += [_numbers(level, Region.WHOLE_DISC, one, own) for one in maps.values()]
+        rows += [
+            _with_spread(_numbers(level, Region.WHOLE_DISC, one, own), one, mask.member_levels) for one in maps.values()
+        ]
         if level in by_level:
             disc = by_level[level]
             for region, label in ATLAS_REGIONS.items():
@@ -56,6 +70,13 @@ def volumes_mm3(mask: DiscMask) -> dict[Level, float]:
 def measured_levels(mask: DiscMask) -> tuple[Level, ...]:
     """The levels that are found and measured; T12L1 is found for its name only."""
     return tuple(level for level in mask.found if level in LUMBAR_LEVELS)
+
+
+def _with_spread(row: DiscMeasurement, one: RelaxationMap, member_levels: LabelArray | None) -> DiscMeasurement:
+    if member_levels is None:
+        return row
+    spread_ms, n_members = member_spread_ms(one, member_levels, row.level)
+    return replace(row, member_sd_ms=spread_ms, n_members=n_members)
 
 
 def _numbers(level: Level, region: Region, one: RelaxationMap, part: npt.NDArray[np.bool_]) -> DiscMeasurement:

@@ -84,6 +84,11 @@ class DiscConfidence:
     ring_entropy: float  # mean softmax entropy (0..1) over the disc and 2 px around it
     touches_border: bool
     n_voxels: int
+    # What the members of an ensemble agree on, on the native grid; None for a single network.
+    member_dice: float | None = None  # mean over all pairs of members
+    member_volume_sd_mm3: float | None = None  # SD (n - 1) over the members
+    n_members: int = 1
+    n_members_with_disc: int = 1  # members that see at least one voxel of it
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,6 +97,8 @@ class DiscMask:
 
     ``levels`` (slices, rows, columns) uint8 with :class:`Level` values, 0 elsewhere; ``probability`` of disc, same
     shape, float32 in 0..1; ``tissue`` same shape, uint8 class of the network (background, disc, body, sacrum, canal).
+    ``member_levels`` (members, slices, rows, columns) uint8, what each member of an ensemble takes for the named discs;
+    None for a single network.
     """
 
     levels: LabelArray
@@ -102,6 +109,7 @@ class DiscMask:
     model_name: str
     model_sha256: str
     reasons: tuple[Reason, ...] = ()  # doubts that ask for review, e.g. LEVELS_AMBIGUOUS
+    member_levels: LabelArray | None = None
 
     @property
     def found(self) -> tuple[Level, ...]:
@@ -173,7 +181,12 @@ class RegisteredDisc:
 
 @dataclass(frozen=True, slots=True)
 class DiscMeasurement:
-    """One number set: a level, a region and a quantity. Times in ms, volume in mm3 in the patient's space."""
+    """One number set: a level, a region and a quantity. Times in ms, volume in mm3 in the patient's space.
+
+    ``member_sd_ms``: of a whole disc, the SD (n - 1) over the members of an ensemble of the mean in each member's own
+    mask: how much of the mean depends on where the disc is taken to end. ``n_members``: members that have such a mean.
+    ``member_sd_ms`` is None where fewer than two have; both are None in other regions and for a single network.
+    """
 
     level: Level
     region: Region
@@ -184,6 +197,8 @@ class DiscMeasurement:
     n: int
     n_excluded: int
     excluded: Mapping[str, int] = field(default_factory=dict)  # FitStatus name -> voxels
+    member_sd_ms: float | None = None
+    n_members: int | None = None
 
 
 class Verdict(StrEnum):

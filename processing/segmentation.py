@@ -1,12 +1,15 @@
 """From a sagittal volume to named discs on the same voxels: orient, resample, ask the network, name, resample back."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from models.inference import OnnxModel
+from models.inference import HalfArray, OnnxModel
 from models.preprocessing import normalise_slice, pad_to_grid
 from processing.levels import name_discs
+from processing.members import with_agreement
 from processing.refusal import ReasonCode, UnsuitableInput
 from processing.results import DiscConfidence, DiscMask, FloatArray, ImageVolume, LabelArray, Level
 from processing.volume import is_sagittal, spacing_mm, to_canonical
@@ -15,15 +18,27 @@ _DISC = 1
 _RING_PIXELS = 2
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class NetworkAnswer:
+    """What an ensemble says of the planes of a volume, at its own pixel size.
+
+    ``probability`` (classes, slices, rows, columns): softmax of the members' mean logits. ``members`` (members, slices,
+    rows, columns): each member's own disc probability; None for a single network.
+    """
+
+    probability: FloatArray
+    members: HalfArray | None
+
+
 def find_discs(
-    volume: ImageVolume, model: OnnxModel, *, threshold: float = 0.5, lowest_disc: Level | None = None
+    volume: ImageVolume, model: OnnxModel, *, threshold: float | None = None, lowest_disc: Level | None = None
 ) -> DiscMask:
     """Discs of a sagittal volume, on its own grid.
 
     Args:
         volume: any flips or transposes of sagittal slices; the affine tells which.
-        model: the open network.
-        threshold: disc probability from which a voxel belongs to a disc.
+        model: the open ensemble. The mean of its members' logits decides the mask and the names.
+        threshold: disc probability from which a voxel belongs to a disc; default: as calibrated for the model.
         lowest_disc: a person's word on which disc is the lowest in view; default: L5S1, if the sacrum is seen below it.
 
     Raises:
@@ -34,19 +49,30 @@ def find_discs(
         raise UnsuitableInput(
             ReasonCode.GEOMETRY_INCONSISTENT, "the images are not sagittal; discs are sought on sagittal images only"
         )
+    if threshold is None:
+        threshold = model.record.threshold
     canonical, affine, undo = to_canonical(volume.array, volume.affine)
     slice_mm, row_mm, column_mm = spacing_mm(affine)
-    probability = tissue_probability(canonical, (row_mm, column_mm), model)
+    answer = ask_network(canonical, (row_mm, column_mm), model)
     grid_mm = model.record.spacing_mm
-    territory = name_discs(probability, (slice_mm, grid_mm, grid_mm), lowest_disc=lowest_disc)
+    territory = name_discs(answer.probability, (slice_mm, grid_mm, grid_mm), lowest_disc=lowest_disc)
+    territory[territory == Level.T12L1] = 0  # it helped to name the others; the paper measures L5S1 to L1L2
+
     factors = np.array([row_mm, column_mm]) / grid_mm
-    disc, tissue = _back_to_native(probability, factors, canonical.shape)
-    levels = _sample_nearest(territory, factors, canonical.shape)
-    levels[disc <= threshold] = 0
-    levels[levels == Level.T12L1] = 0  # it helped to name the others; the paper measures L5S1 to L1L2
+    disc, tissue = _back_to_native(answer.probability, factors, canonical.shape)
+    native_territory = _sample_nearest(territory, factors, canonical.shape)
+    levels = np.where(disc > threshold, native_territory, np.uint8(0))
     confidence = tuple(
-        _confidence(Level(level), probability, territory, threshold, levels) for level in np.unique(levels) if level
+        _confidence(Level(level), answer.probability, territory, threshold, levels)
+        for level in np.unique(levels)
+        if level
     )
+    member_levels = None
+    if answer.members is not None:
+        member_levels = _members_to_native(answer.members, native_territory, factors, threshold)
+        voxel_mm3 = slice_mm * row_mm * column_mm
+        confidence = tuple(with_agreement(one, member_levels, voxel_mm3) for one in confidence)
+        member_levels = np.stack([undo(one) for one in member_levels])
     return DiscMask(
         levels=np.ascontiguousarray(undo(levels)),
         probability=np.ascontiguousarray(undo(disc)),
@@ -55,6 +81,7 @@ def find_discs(
         confidence=confidence,
         model_name=model.record.name,
         model_sha256=model.record.sha256,
+        member_levels=member_levels,
     )
 
 
@@ -62,12 +89,26 @@ def tissue_probability(
     canonical: npt.NDArray[np.floating], pixel_mm: tuple[float, float], model: OnnxModel
 ) -> FloatArray:
     """Softmax of the network (classes, slices, rows, columns) at the network's pixel size; input in canonical order."""
+    return ask_network(canonical, pixel_mm, model).probability
+
+
+def ask_network(canonical: npt.NDArray[np.floating], pixel_mm: tuple[float, float], model: OnnxModel) -> NetworkAnswer:
+    """Resample, normalise and pad the planes of ``canonical`` (slices, rows, columns), ask, and cut the padding off."""
     factors = np.array(pixel_mm) / model.record.spacing_mm
     shape = tuple(int(n) for n in np.maximum(16, np.round(np.array(canonical.shape[1:]) * factors)))
     planes = np.stack([normalise_slice(_resample_plane(plane, factors, shape)) for plane in canonical])
     padded, (row, column) = pad_to_grid(planes)
-    logits = model.predict(padded)[:, :, row : row + shape[0], column : column + shape[1]]
-    softmax: FloatArray = np.empty((logits.shape[1], len(logits), *shape), np.float32)
+    picture = (..., slice(row, row + shape[0]), slice(column, column + shape[1]))
+    if model.n_members == 1:
+        return NetworkAnswer(_softmax(model.predict(padded)[picture]), None)
+    logits, members = model.predict_members(padded)
+    return NetworkAnswer(_softmax(logits[picture]), members[picture])
+
+
+def _softmax(logits: FloatArray) -> FloatArray:
+    """(slices, classes, rows, columns) logits to (classes, slices, rows, columns) probabilities."""
+    slices, classes, *shape = logits.shape
+    softmax: FloatArray = np.empty((classes, slices, *shape), np.float32)
     for k, one in enumerate(logits):  # slice by slice: an isotropic stack of 200 slices has gigabytes of classes
         exponential = np.exp(one - one.max(axis=0))
         softmax[:, k] = exponential / exponential.sum(axis=0)
@@ -109,6 +150,18 @@ def _sample_nearest(labels: LabelArray, factors: npt.NDArray[np.float64], shape:
         for n, factor, limit in zip(shape[1:], factors, labels.shape[1:], strict=True)
     )
     return labels[:, rows[:, None], columns[None, :]]
+
+
+def _members_to_native(
+    members: HalfArray, territory: LabelArray, factors: npt.NDArray[np.float64], threshold: float
+) -> LabelArray:
+    """Each member's own mask of the named discs, (members, slices, rows, columns); ``territory`` on the native grid."""
+    levels = np.zeros((len(members), *territory.shape), np.uint8)
+    for k in np.flatnonzero(territory.any(axis=(1, 2))):
+        for member, probability in enumerate(members[:, k]):
+            disc = _resample_plane(probability, 1.0 / factors, territory.shape[1:])
+            levels[member, k] = np.where(disc > threshold, territory[k], 0)
+    return levels
 
 
 def _confidence(

@@ -17,8 +17,9 @@ from models.inference import OnnxModel
 from models.registry import load_model
 from processing.atlas import load_atlas
 from processing.echoes import check_decay
-from processing.fitting import relaxation_map
+from processing.fitting import relaxation_map, within
 from processing.measurements import measure, volumes_mm3
+from processing.members import fit_region
 from processing.quality import judge
 from processing.refusal import Reason, ReasonCode, UnsuitableInput
 from processing.registration import disc_task, fit_registered
@@ -35,7 +36,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Instruments:
-    """What stays open between exams: the network's session and the warm registration processes."""
+    """What stays open between exams: the networks' sessions and the warm registration processes."""
 
     model: OnnxModel
     registration: RegistrationPool
@@ -59,14 +60,25 @@ class Stopwatch:
 
 
 @cache
-def open_instruments(model_name: str, registration_processes: int) -> Instruments:
-    """The instruments of this process, opened once (an elastix process takes many seconds to load)."""
-    return Instruments(OnnxModel(load_model(model_name)), RegistrationPool(registration_processes))
+def _open_instruments(model_name: str, weights_dir: Path | None, registration_processes: int) -> Instruments:
+    return Instruments(OnnxModel(load_model(model_name, weights_dir)), RegistrationPool(registration_processes))
+
+
+def open_instruments(settings: Settings) -> Instruments:
+    """The instruments of this process, opened once (an elastix process takes many seconds to load).
+
+    Networks that are installed later are used by processes that start later.
+
+    Raises:
+        ModelError: the ensemble of the settings cannot be used.
+    """
+    segmentation = settings.segmentation
+    return _open_instruments(segmentation.model, segmentation.weights_dir, settings.registration.processes)
 
 
 def warm_up(settings: Settings) -> None:
     """Open the instruments before the first exam comes."""
-    open_instruments(settings.segmentation.model, settings.registration.processes)
+    open_instruments(settings)
 
 
 def analyse_job(
@@ -135,7 +147,7 @@ def analyse(
     Raises:
         UnsuitableInput: the images cannot be measured (wrong plane, no discs, doubtful levels).
     """
-    instruments = open_instruments(settings.segmentation.model, settings.registration.processes)
+    instruments = open_instruments(settings)
     watch = Stopwatch(progress, n_steps=6)
 
     with watch.step("segment"):
@@ -152,7 +164,7 @@ def analyse(
             doubts += check_decay(stack, mask.levels > 0)
 
     with watch.step("fit native"):
-        maps = {stack.role: relaxation_map(stack, mask.levels > 0) for stack in images.stacks}
+        fitted = {stack.role: relaxation_map(stack, fit_region(mask)) for stack in images.stacks}
 
     with watch.step("register"):
         atlas = load_atlas(dimension=2 if images.background.array.shape[0] == 1 else 3)
@@ -168,7 +180,7 @@ def analyse(
         registered = tuple(fit_registered(signal) for signal in aligned)
 
     with watch.step("measure"):
-        measurements = measure(mask, maps, registered)
+        measurements = measure(mask, fitted, registered)
         verdict, reasons = judge(
             mask,
             registered,
@@ -183,7 +195,7 @@ def analyse(
         reasons=reasons,
         background=images.background,
         mask=mask,
-        maps=maps,
+        maps={quantity: within(one, mask.levels > 0) for quantity, one in fitted.items()},
         registered=registered,
         measurements=measurements,
         volumes_mm3=volumes_mm3(mask),

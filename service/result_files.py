@@ -26,7 +26,8 @@ from service.refusal_file import refusal_document
 RESULT_SCHEMA = "discnode.result/1"
 
 _CSV_COLUMNS = (
-    *("level", "region", "quantity", "mean_ms", "sd_ms", "median_ms", "n", "n_excluded", "volume_mm3", "use"),
+    *("level", "region", "quantity", "mean_ms", "sd_ms", "median_ms", "n", "n_excluded", "volume_mm3"),
+    *("member_sd_ms", "member_dice", "ring_entropy", "use"),
 )
 _OUR_FILES = ("result.json", "discs.csv", "qc.png", "dicom")
 _KEYS = {Quantity.T1RHO: "t1rho_ms", Quantity.T2: "t2_ms"}
@@ -108,6 +109,7 @@ def _disc(result: ExamResult, level: Level) -> dict[str, Any]:
     return {
         "level": level.name,
         "volume_mm3": _number(result.volumes_mm3.get(level)),
+        "segmentation": _segmentation(result, level),
         **_statistics(rows, Region.WHOLE_DISC),
         "regions": {region.value: _statistics(rows, region) for region in Region if region is not Region.WHOLE_DISC},
         "registration": _registration(result, level),
@@ -122,7 +124,7 @@ def _statistics(rows: Mapping[tuple[Region, Quantity], DiscMeasurement], region:
 def _values(row: DiscMeasurement | None) -> dict[str, Any]:
     if row is None:
         return {}
-    return {
+    values = {
         "mean": _number(row.mean_ms),
         "sd": _number(row.sd_ms),
         "median": _number(row.median_ms),
@@ -130,6 +132,25 @@ def _values(row: DiscMeasurement | None) -> dict[str, Any]:
         "n_excluded": row.n_excluded,
         "excluded": dict(row.excluded),
     }
+    if row.region is Region.WHOLE_DISC:
+        values |= {"member_sd": _number(row.member_sd_ms), "n_members": row.n_members}
+    return values
+
+
+def _segmentation(result: ExamResult, level: Level) -> dict[str, Any]:
+    """How sure the networks are of a disc; an empty object for a mask that no network made."""
+    for one in result.mask.confidence if result.mask else ():
+        if one.level is level:
+            return {
+                "mean_probability": _number(one.mean_probability),
+                "ring_entropy": _number(one.ring_entropy),
+                "touches_border": one.touches_border,
+                "n_members": one.n_members,
+                "n_members_with_disc": one.n_members_with_disc,
+                "member_dice": _number(one.member_dice),
+                "member_volume_sd_mm3": _number(one.member_volume_sd_mm3),
+            }
+    return {}
 
 
 def _registration(result: ExamResult, level: Level) -> dict[str, Any]:
@@ -153,7 +174,11 @@ def _write_json(path: Path, document: Mapping[str, Any]) -> None:
 
 
 def _write_csv(path: Path, result: ExamResult) -> None:
-    """One row per level, region and quantity. The volume stands with the whole disc, also where nothing was fitted."""
+    """One row per level, region and quantity.
+
+    What is true of the disc and not of a part (volume, how sure the networks are) stands with the whole disc, also
+    where nothing was fitted.
+    """
     with path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.DictWriter(stream, _CSV_COLUMNS, restval="", lineterminator="\n")
         writer.writeheader()
@@ -162,10 +187,12 @@ def _write_csv(path: Path, result: ExamResult) -> None:
 
 def _csv_rows(result: ExamResult) -> Iterator[dict[str, Any]]:
     for level in result.mask.found if result.mask else ():
-        volume = {"volume_mm3": _number(result.volumes_mm3.get(level))}
+        sure = _segmentation(result, level)
+        of_disc = {"volume_mm3": _number(result.volumes_mm3.get(level))}
+        of_disc |= {name: sure[name] for name in ("member_dice", "ring_entropy") if name in sure}
         measured = [row for row in result.measurements if row.level is level]
         if not measured:
-            yield {"level": level.name, "region": Region.WHOLE_DISC.value, **volume}
+            yield {"level": level.name, "region": Region.WHOLE_DISC.value, **of_disc}
         for row in measured:
             numbers = {"mean_ms": row.mean_ms, "sd_ms": row.sd_ms, "median_ms": row.median_ms}
             yield {
@@ -175,7 +202,8 @@ def _csv_rows(result: ExamResult) -> Iterator[dict[str, Any]]:
                 **{name: _number(value) for name, value in numbers.items()},
                 "n": row.n,
                 "n_excluded": row.n_excluded,
-                **(volume if row.region is Region.WHOLE_DISC else {}),
+                "member_sd_ms": _number(row.member_sd_ms),
+                **(of_disc if row.region is Region.WHOLE_DISC else {}),
             }
 
 

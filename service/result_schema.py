@@ -52,6 +52,20 @@ class Statistics(_Part):
     excluded: dict[str, int] = Field({}, description="Reason of exclusion -> voxels")
 
 
+class DiscStatistics(Statistics):
+    """Relaxation time over the whole disc, and how much of its mean depends on where the disc is taken to end."""
+
+    member_sd: float | None = Field(
+        None,
+        ge=0,
+        description="SD (n - 1) over the members of the ensemble of the mean in each member's own mask, in ms; null for"
+        " a single network, and where fewer than two members have a mean",
+    )
+    n_members: int | None = Field(
+        None, ge=0, description="Members whose mask of the disc has a voxel with a value; null for a single network"
+    )
+
+
 class RegionEntry(_Part):
     """T1rho and T2 of a region; empty where not measured."""
 
@@ -75,11 +89,28 @@ class Registration(_Part):
     min_jacobian: float | None = Field(description="Minimum of det J; below 0 means folding")
 
 
-class DiscEntry(RegionEntry):
+class Segmentation(_Part):
+    """How sure the networks are of a disc. What members agree on is null for a single network."""
+
+    mean_probability: float | None = Field(description="Mean probability of disc in the mask")
+    ring_entropy: float | None = Field(description="Mean softmax entropy, 0 to 1, over the disc and 2 pixels around it")
+    touches_border: bool = Field(description="The mask reaches the edge of the image")
+    n_members: int = Field(ge=1, description="Networks in the ensemble")
+    n_members_with_disc: int = Field(ge=0, description="Of these, those that see at least one voxel of the disc")
+    member_dice: float | None = Field(
+        description="Mean Dice of all pairs of members' masks; a pair of which one does not see the disc counts 0"
+    )
+    member_volume_sd_mm3: float | None = Field(description="SD (n - 1) of the disc's volume over the members")
+
+
+class DiscEntry(_Part):
     """One disc. t1rho_ms and t2_ms are those of the whole disc."""
 
+    t1rho_ms: DiscStatistics | _Empty
+    t2_ms: DiscStatistics | _Empty
     level: Literal["L5S1", "L4L5", "L3L4", "L2L3", "L1L2", "T12L1"]
     volume_mm3: float | None
+    segmentation: Segmentation | _Empty = Field(_Empty(), description="Empty where no network made the mask")
     regions: Regions
     registration: Registration | _Empty = Field(description="Empty where the disc was not registered")
 

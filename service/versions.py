@@ -6,6 +6,7 @@ from importlib.metadata import version
 from config.protocol_cards import load_cards
 from config.settings import Settings
 from models.inference import OnnxModel
+from models.registry import ModelRecord
 from processing.results import Level
 
 #: Packages whose version can change a number.
@@ -18,11 +19,16 @@ def software_versions(
     """Name -> version or digest of everything that made a result; also a person's word on the lowest disc."""
     versions = {"discnode": version("discnode")}
     versions |= {package: version(package) for package in _PACKAGES}
+    record = model.record
+    resolved = _with_threshold(settings, record)
     versions |= {
-        "model": model.record.name,
-        "model_sha256": model.record.sha256,
+        "model": record.name,
+        "model_version": record.version,
+        "model_members": str(len(record.members)),
+        "model_sha256": record.sha256,
+        "disc_threshold": f"{resolved.segmentation.threshold:g}",
         "inference_provider": model.provider,
-        "settings_digest": _digest(settings, protocols, lowest_disc),
+        "settings_digest": _digest(resolved, record, protocols, lowest_disc),
         "protocol": ", ".join(protocols),
     }
     if lowest_disc is not None:
@@ -30,8 +36,20 @@ def software_versions(
     return versions
 
 
-def _digest(settings: Settings, protocols: tuple[str, ...], lowest_disc: Level | None) -> str:
-    """Sixteen hex digits over what a site can set and what changes a number: settings, cards used, a person's word."""
+def _with_threshold(settings: Settings, record: ModelRecord) -> Settings:
+    """The settings with the threshold that is used: their own, else the model's."""
+    if settings.segmentation.threshold is not None:
+        return settings
+    segmentation = settings.segmentation.model_copy(update={"threshold": record.threshold})
+    return settings.model_copy(update={"segmentation": segmentation})
+
+
+def _digest(settings: Settings, record: ModelRecord, protocols: tuple[str, ...], lowest_disc: Level | None) -> str:
+    """Sixteen hex digits over what is not in the weights and changes a number.
+
+    These are the settings, what the registry says of the model's use, the cards used, and a person's word.
+    """
     cards = [card.model_dump_json() for card in load_cards(settings.protocols_dir) if card.name in protocols]
     said = [] if lowest_disc is None else [f"lowest_disc={lowest_disc.name}"]
-    return hashlib.sha256("\n".join([settings.analysis_digest, *cards, *said]).encode()).hexdigest()[:16]
+    parts = [settings.analysis_digest, f"spacing_mm={record.spacing_mm:g}", *cards, *said]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

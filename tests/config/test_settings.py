@@ -55,9 +55,12 @@ def test_file_of_defaults_loads_like_no_file() -> None:
 
 
 def test_relative_paths_are_taken_from_the_folder_of_the_file(tmp_path: Path) -> None:
-    settings = load_settings(write(tmp_path, "storage_dir: data\nprotocols_dir: cards\n"))
+    settings = load_settings(
+        write(tmp_path, "storage_dir: data\nprotocols_dir: cards\nsegmentation: {weights_dir: nets}\n")
+    )
     assert settings.storage_dir == tmp_path.resolve() / "data"
     assert settings.protocols_dir == tmp_path.resolve() / "cards"
+    assert settings.segmentation.weights_dir == tmp_path.resolve() / "nets"
     assert settings.resolved_database_url == f"sqlite:///{tmp_path.resolve()}/data/discnode.sqlite"
     absolute = load_settings(write(tmp_path, "storage_dir: /srv/discnode\ndatabase_url: postgresql://db/x\n"))
     assert absolute.storage_dir == Path("/srv/discnode")
@@ -172,7 +175,14 @@ def test_settings_cannot_be_changed() -> None:
 def test_digest_follows_what_changes_a_result_and_nothing_else() -> None:
     digest = Settings().analysis_digest
     assert len(digest) == 16
-    changed = Settings.model_validate({"port": 104, "storage_dir": "/x", "registration": {"processes": 4}})
+    changed = Settings.model_validate(
+        {
+            "port": 104,
+            "storage_dir": "/x",
+            "registration": {"processes": 4},
+            "segmentation": {"weights_dir": "/nets"},  # the weights have a digest of their own
+        }
+    )
     assert changed.analysis_digest == digest
     for section in ({"segmentation": {"threshold": 0.4}}, {"registration": {"preset": "paper"}}):
         assert Settings.model_validate(section).analysis_digest != digest

@@ -415,6 +415,6 @@ def test_a_retry_later_keeps_uids(result, source, objects):
 
 
 def test_other_weights_or_settings_make_other_objects(result, source, objects):
-    for key in ("model_sha256", "settings_digest", "discnode", "protocol"):
+    for key in ("model_sha256", "settings_digest", "discnode", "protocol", "inference_provider"):
         other = dataclasses.replace(result, versions={**result.versions, key: "other"})
         assert overlay_object(other, source, PICTURE).SOPInstanceUID != objects["overlay"].SOPInstanceUID

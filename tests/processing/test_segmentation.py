@@ -148,6 +148,7 @@ def test_discs_of_a_real_spine_are_found_and_named() -> None:
 def test_a_long_stack_is_not_held_in_memory_more_than_twice() -> None:
     class Network:
         record = load_model("cfcm-lumbar")
+        n_members = 1
 
         def predict(self, slices: np.ndarray) -> np.ndarray:
             return np.zeros((len(slices), 5, *slices.shape[1:]), np.float32)
