@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from config.protocol_cards import load_cards
 from config.settings import Settings, SettingsError, load_settings
+from service import evaluate_command
 
 if TYPE_CHECKING:
     from service.database import Database
@@ -57,6 +58,10 @@ def _parser() -> argparse.ArgumentParser:
     process.add_argument("--out", type=Path, required=True, help="folder for result.json, discs.csv, qc.png and dicom/")
     process.add_argument("--config", type=Path, help="settings file (YAML)")
     process.set_defaults(command=_process)
+
+    evaluate = commands.add_parser("evaluate", help="the network against your own annotated exams: tables and figures")
+    evaluate_command.add_arguments(evaluate)
+    evaluate.set_defaults(command=_evaluate)
 
     simulate = commands.add_parser("simulate", help="writes a simulated exam with known truth")
     simulate.add_argument("--out", type=Path, required=True, help="folder for the DICOM files")
@@ -151,6 +156,10 @@ def _process(options: argparse.Namespace) -> int:
         print(f"{reason.code}: {reason.detail}", file=sys.stderr)
     print(f"{summary.status}: {options.out / 'result.json'}")
     return EXIT_REFUSED if summary.status == "refused" else EXIT_OK
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    return evaluate_command.evaluate(options, _load(options.config))
 
 
 def _simulate(options: argparse.Namespace) -> int:
