@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -63,6 +64,19 @@ class Tally:
             self.discs_found + other.discs_found,
             self.slices + other.slices,
         )
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        arrays = ("overlap", "total", "overlap_at", "total_at")
+        return {
+            name: getattr(self, name).tolist() if name in arrays else getattr(self, name) for name in self.__slots__
+        }
+
+    @classmethod
+    def from_json(cls, held: dict[str, Any]) -> "Tally":
+        """What :meth:`to_json` gave."""
+        sums = [np.array(held[name]) for name in ("overlap", "total", "overlap_at", "total_at")]
+        return cls(*sums, int(held["discs"]), int(held["discs_found"]), int(held["slices"]))
 
     def figures(self) -> Evaluation:
         """The pooled figures; NaN for a class that neither occurs nor was called."""

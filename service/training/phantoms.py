@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from models.training.slices import TrainingSlice, from_classes
 from processing.phantom import draw_training_slice
+from service.training.publish import exclusively
 
 #: Never trained on: the training streams have the seeds 1 to 9000.
 FROZEN_SEED = 9001
@@ -23,20 +24,25 @@ def phantom_slices(
     """``count`` phantom slices, drawn once for a seed and kept in ``folder``; slice i depends on seed and i alone."""
     pool = folder / f"phantoms-{seed}-{count}.npz"
     if not pool.exists():
-        images = np.empty((count, 256, 256), np.float16)
-        classes = np.empty((count, 256, 256), np.uint8)
-        with multiprocessing.get_context("spawn").Pool(processes) as workers:
-            drawn = workers.imap(draw_phantom, ((seed, index) for index in range(count)), chunksize=10)
-            for index, (image, tissue) in enumerate(drawn):
-                images[index], classes[index] = image, tissue
-                if (index + 1) % 250 == 0:
-                    say(f"phantom {index + 1}/{count}")
-        temporary = pool.with_suffix(".writing.npz")
-        np.savez(temporary, images=images, classes=classes)
-        temporary.replace(pool)
+        with exclusively(pool):
+            _draw_pool(pool, count, seed, processes, say)
     with np.load(pool) as held:
         pairs = zip(held["images"], held["classes"], strict=True)
         return [from_classes(image, tissue, f"phantom-{index}") for index, (image, tissue) in enumerate(pairs)]
+
+
+def _draw_pool(pool: Path, count: int, seed: int, processes: int, say: Callable[[str], None]) -> None:
+    images = np.empty((count, 256, 256), np.float16)
+    classes = np.empty((count, 256, 256), np.uint8)
+    with multiprocessing.get_context("spawn").Pool(processes) as workers:
+        drawn = workers.imap(draw_phantom, ((seed, index) for index in range(count)), chunksize=10)
+        for index, (image, tissue) in enumerate(drawn):
+            images[index], classes[index] = image, tissue
+            if (index + 1) % 250 == 0:
+                say(f"phantom {index + 1}/{count}")
+    temporary = pool.with_suffix(".writing.npz")
+    np.savez(temporary, images=images, classes=classes)
+    temporary.replace(pool)
 
 
 def frozen_phantoms(count: int) -> list[TrainingSlice]:

@@ -1,7 +1,10 @@
-"""A folder that appears whole or not at all."""
+"""Files and folders that appear whole or not at all, and are written by one process at a time."""
 
+import fcntl
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from models.training.dataset import DataError
@@ -46,6 +49,22 @@ def write_text(path: Path, text: str) -> None:
     temporary.write_text(text, encoding="utf-8")
     _flush(temporary)
     os.replace(temporary, path)
+
+
+@contextmanager
+def exclusively(path: Path) -> Iterator[None]:
+    """Hold ``path`` (it need not exist yet) against other processes; the lock goes when this process goes.
+
+    Raises:
+        DataError: another process holds it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f".{path.name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise DataError(f"{path} is being written by another process") from error
+        yield
 
 
 def _flush(path: Path) -> None:

@@ -1,0 +1,28 @@
+"""A trained network as something that can be asked, and how large it is."""
+
+import numpy as np
+import torch
+from torch import nn
+
+from models.preprocessing import FloatArray
+from models.training.evaluate import Predict
+from models.training.networks import build_network
+from models.training.train import TrainingPlan
+
+
+def predictor(network: nn.Module) -> Predict:
+    """The network as a function of normalised slices (n, rows, columns) -> logits (n, classes, rows, columns)."""
+    network.eval()
+
+    def predict(slices: FloatArray) -> FloatArray:
+        with torch.no_grad():
+            logits: FloatArray = network(torch.from_numpy(np.ascontiguousarray(slices))[:, None]).numpy()
+        return logits
+
+    return predict
+
+
+def checkpoint_bytes(plan: TrainingPlan) -> int:
+    """About how large a checkpoint is: the weights, their average and the optimiser's two moments, four bytes each."""
+    network = build_network(plan.architecture, plan.width)
+    return 16 * sum(int(one.numel()) for one in network.parameters())
