@@ -13,6 +13,7 @@ from config.settings import Settings, SettingsError, load_settings
 from service import evaluate_command
 
 if TYPE_CHECKING:
+    from processing.results import Level
     from service.database import Database
 
 EXIT_OK, EXIT_BUG, EXIT_USAGE, EXIT_REFUSED = 0, 1, 2, 3
@@ -57,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     process.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="DICOM files or folders of one exam")
     process.add_argument("--out", type=Path, required=True, help="folder for result.json, discs.csv, qc.png and dicom/")
     process.add_argument("--config", type=Path, help="settings file (YAML)")
+    _add_lowest_disc(process)
     process.set_defaults(command=_process)
 
     evaluate = commands.add_parser("evaluate", help="the network against your own annotated exams: tables and figures")
@@ -99,11 +101,33 @@ def _parser() -> argparse.ArgumentParser:
             action = group.add_parser(name)
             if name != "list":
                 action.add_argument("id", type=int)
+            if name == "retry":
+                _add_lowest_disc(action)
             if name == "discard":
                 action.add_argument("--reason", required=True, help="why the data are not needed")
             action.add_argument("--config", type=Path, help="settings file of the node (YAML)")
             action.set_defaults(command=command)
     return parser
+
+
+def _add_lowest_disc(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--lowest-disc",
+        type=_level,
+        metavar="LEVEL",
+        help="your word on the lowest disc in view, e.g. L4L5: names are counted from it; the result says so",
+    )
+
+
+def _level(text: str) -> "Level":
+    """A level named on the command line, with or without a dash or slash."""
+    from processing.results import Level
+
+    name = text.upper().replace("-", "").replace("/", "")
+    if name not in Level.__members__:
+        allowed = ", ".join(Level.__members__)
+        raise argparse.ArgumentTypeError(f"{text!r} is not the name of a disc; allowed: {allowed}")
+    return Level[name]
 
 
 def _load(path: Path | None) -> Settings:
@@ -148,7 +172,14 @@ def _process(options: argparse.Namespace) -> int:
     settings = _load(options.config)
     try:
         with show_progress("process") as progress:
-            summary = analyse_job(options.paths, options.out, settings, datetime.now(UTC), progress=progress)
+            summary = analyse_job(
+                options.paths,
+                options.out,
+                settings,
+                datetime.now(UTC),
+                progress=progress,
+                lowest_disc=options.lowest_disc,
+            )
     except ModelError as error:
         print(error, file=sys.stderr)
         return EXIT_USAGE
@@ -207,7 +238,11 @@ def _jobs_show(options: argparse.Namespace) -> int:
 def _jobs_retry(options: argparse.Namespace) -> int:
     from service import jobs
 
-    return EXIT_OK if jobs.retry(_database(options), options.id) else _unknown("failed job", options.id)
+    if jobs.retry(_database(options), options.id, lowest_disc=options.lowest_disc):
+        return EXIT_OK
+    if options.lowest_disc is None:
+        return _unknown("failed job", options.id)
+    return _unknown("failed job, or finished one that is its exam's newest and was named otherwise,", options.id)
 
 
 def _quarantine_list(options: argparse.Namespace) -> int:

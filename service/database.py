@@ -26,6 +26,7 @@ from sqlalchemy import (
     UniqueConstraint,
     create_engine,
     event,
+    inspect,
     select,
     update,
 )
@@ -114,6 +115,7 @@ job = Table(
     Column("finished_at", UtcDateTime),
     Column("verdict", String(16)),
     Column("error", Text),
+    Column("lowest_disc", String(8)),  # a person's word on the lowest disc in view, e.g. L4L5
     UniqueConstraint("exam_id", "version"),
 )
 
@@ -203,7 +205,19 @@ def open_database(settings: Settings) -> Database:
         event.listen(engine, "begin", _begin_sqlite)
     with engine.begin() as connection:
         metadata.create_all(connection)
+        _add_new_columns(connection)
     return Database(engine, settings.storage_dir)
+
+
+def _add_new_columns(connection: Connection) -> None:
+    """Give tables of an earlier version the columns that came later; all of them may be empty."""
+    found = inspect(connection)
+    for table in metadata.tables.values():
+        known = {column["name"] for column in found.get_columns(table.name)}
+        for column in table.columns:
+            if column.name not in known:
+                kind = column.type.compile(connection.dialect)
+                connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {column.name} {kind}")
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

@@ -3,18 +3,18 @@
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, func, insert, select, true, update
 
 from processing.refusal import Reason
-from processing.results import Verdict
+from processing.results import Level, Verdict
 from service import database as db
 from service.database import Database, move
 from service.outbox import Parcel, put_in_outbox
-from service.quarantine import hold_exam
+from service.quarantine import hold_exam, resolve_exam
 from service.states import ExamState, JobState
 
 
@@ -42,6 +42,7 @@ class Job:
     finished_at: datetime | None
     verdict: str | None
     error: str | None
+    lowest_disc: Level | None = None  # a person's word on the lowest disc in view
 
     @property
     def error_summary(self) -> str:
@@ -56,6 +57,7 @@ class Job:
     def as_dict(self) -> dict[str, Any]:
         """For printing as JSON."""
         values = {name: getattr(self, name) for name in self.__slots__}
+        values["lowest_disc"] = None if self.lowest_disc is None else self.lowest_disc.name
         return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in values.items()}
 
 
@@ -68,6 +70,7 @@ class JobRequest:
     inputs_digest: str
     calling_ae: str
     protocol: str
+    lowest_disc: Level | None = None
 
 
 def exam_folder(exam_id: int) -> Path:
@@ -86,9 +89,10 @@ _COLUMNS = (db.job, db.exam.c.study_uid)
 def _as_job(row: Row[Any]) -> Job:
     values = row._mapping
     return Job(
-        **{name: values[name] for name in Job.__slots__ if name not in ("state", "inputs")},
+        **{name: values[name] for name in Job.__slots__ if name not in ("state", "inputs", "lowest_disc")},
         state=JobState(values["state"]),
         inputs=tuple(values["inputs"]),
+        lowest_disc=None if values["lowest_disc"] is None else Level[values["lowest_disc"]],
     )
 
 
@@ -161,6 +165,7 @@ def enqueue(connection: Connection, request: JobRequest, now: datetime) -> int:
             protocol=request.protocol,
             attempts=0,
             created_at=now,
+            lowest_disc=None if request.lowest_disc is None else request.lowest_disc.name,
         )
     )
     assert result.inserted_primary_key is not None
@@ -316,14 +321,41 @@ def _settle_exam(connection: Connection, job: Job, state: ExamState, detail: str
         move(connection, db.exam, job.exam_id, state, detail=detail)
 
 
-def retry(database: Database, job_id: int) -> bool:
-    """Queue a parked job again, with a fresh count of attempts; False if there is no parked job of that number."""
+def retry(database: Database, job_id: int, *, lowest_disc: Level | None = None) -> bool:
+    """Queue a parked job again, with a fresh count of attempts; False if there is no job of that number to retry.
+
+    With ``lowest_disc``, a person's word on the lowest disc in view, the newest analysis of an exam that is done or
+    refused is made again with it, as the exam's next version; a refusal's open cases are closed.
+    """
     with database.write() as connection:
         job = _read(connection, job_id)
-        if job is None or job.state is not JobState.FAILED:
+        if job is None:
             return False
-        move(connection, db.job, job_id, JobState.QUEUED, attempts=0, finished_at=None)
+        if job.state is JobState.DONE and lowest_disc is not None:
+            return _analyse_again(connection, job, lowest_disc)
+        if job.state is not JobState.FAILED:
+            return False
+        named = {} if lowest_disc is None else {"lowest_disc": lowest_disc.name}
+        move(connection, db.job, job_id, JobState.QUEUED, attempts=0, finished_at=None, **named)
         state = connection.execute(select(db.exam.c.state).where(db.exam.c.id == job.exam_id)).scalar_one()
         if state == ExamState.FAILED:
             move(connection, db.exam, job.exam_id, ExamState.QUEUED, detail="")
         return True
+
+
+def _analyse_again(connection: Connection, job: Job, lowest_disc: Level) -> bool:
+    """Queue the images of a finished job again with the names counted from ``lowest_disc``.
+
+    False if more images came, if the exam waits for something, or if just this was done before.
+    """
+    exam = connection.execute(select(db.exam.c.state, db.exam.c.version).where(db.exam.c.id == job.exam_id)).one()
+    settled = exam.state in (ExamState.ANALYSED, ExamState.REFUSED) and exam.version == job.version
+    if not settled or job.lowest_disc is lowest_disc:
+        return False
+    digest = connection.execute(select(db.job.c.inputs_digest).where(db.job.c.id == job.id)).scalar_one()
+    request = JobRequest(job.exam_id, job.inputs, digest, job.calling_ae, job.protocol, lowest_disc)
+    now = datetime.now(UTC)
+    enqueue(connection, request, now)
+    resolve_exam(connection, job.exam_id, f"a person named the lowest disc: {lowest_disc.name}", now)
+    move(connection, db.exam, job.exam_id, ExamState.QUEUED, detail="")
+    return True

@@ -72,8 +72,8 @@ EXAM_MOVES: Moves = {
     _E.INCOMPLETE: frozenset({_E.COLLECTING}),
     _E.HELD: frozenset({_E.COLLECTING}),
     _E.QUEUED: frozenset({_E.COLLECTING, _E.ANALYSED, _E.REFUSED, _E.FAILED}),
-    _E.ANALYSED: frozenset({_E.COLLECTING}),
-    _E.REFUSED: frozenset({_E.COLLECTING}),
+    _E.ANALYSED: frozenset({_E.COLLECTING, _E.QUEUED}),  # queued: a person has named the lowest disc
+    _E.REFUSED: frozenset({_E.COLLECTING, _E.QUEUED}),
     _E.FAILED: frozenset({_E.COLLECTING, _E.QUEUED}),
 }
 

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from config.settings import Settings
 from processing.refusal import Reason, UnsuitableInput
-from processing.results import Verdict
+from processing.results import Level, Verdict
 from service import jobs
 from service.children import receive_message
 from service.database import Database, open_database
@@ -61,8 +61,16 @@ class ResultSummary(Protocol):
         """The DICOM objects made."""
 
 
-#: (files, folder that appears whole, settings, production time) -> summary
-Analysis = Callable[[Sequence[Path], Path, Settings, datetime], ResultSummary]
+class Analysis(Protocol):
+    """(files, folder that appears whole, settings, production time) -> summary.
+
+    ``lowest_disc`` is given only where a person has named the lowest disc in view.
+    """
+
+    def __call__(
+        self, paths: Sequence[Path], out: Path, settings: Settings, produced_at: datetime, *, lowest_disc: Level = ...
+    ) -> ResultSummary:
+        """Analyse one exam."""
 
 
 def load_analysis(import_path: str) -> Analysis:
@@ -139,7 +147,10 @@ def _analyse(
     out = attempt / "out"
     paths = [database.inbox_dir / name for name in job.inputs]
     try:
-        summary = analysis(paths, out, settings, job.created_at)
+        if job.lowest_disc is None:
+            summary = analysis(paths, out, settings, job.created_at)
+        else:
+            summary = analysis(paths, out, settings, job.created_at, lowest_disc=job.lowest_disc)
         verdict, reasons, objects = Verdict(summary.status), tuple(summary.reasons), tuple(summary.objects)
     except UnsuitableInput as refusal:
         verdict, reasons, objects = Verdict.REFUSED, (refusal.reason,), ()
