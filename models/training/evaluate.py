@@ -75,8 +75,11 @@ class Tally:
     @classmethod
     def from_json(cls, held: dict[str, Any]) -> "Tally":
         """What :meth:`to_json` gave."""
-        sums = [np.array(held[name]) for name in ("overlap", "total", "overlap_at", "total_at")]
-        return cls(*sums, int(held["discs"]), int(held["discs_found"]), int(held["slices"]))
+        overlap, total, overlap_at, total_at = (
+            np.array(held[name], dtype=np.float64) for name in ("overlap", "total", "overlap_at", "total_at")
+        )
+        counts = int(held["discs"]), int(held["discs_found"]), int(held["slices"])
+        return cls(overlap, total, overlap_at, total_at, *counts)
 
     def figures(self) -> Evaluation:
         """The pooled figures; NaN for a class that neither occurs nor was called."""
