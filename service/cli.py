@@ -13,6 +13,7 @@ from config.settings import Settings, SettingsError, load_settings
 from service import evaluate_command
 
 if TYPE_CHECKING:
+    from models.registry import ModelRecord
     from processing.results import Level
     from service.database import Database
 
@@ -137,14 +138,28 @@ def _load(path: Path | None) -> Settings:
     return settings
 
 
+def _load_networks(settings: Settings) -> "ModelRecord":
+    """The ensemble of the settings, its files checked."""
+    from models.registry import ModelError, load_model
+
+    try:
+        return load_model(settings.segmentation.model, settings.segmentation.weights_dir)
+    except ModelError as error:
+        raise SettingsError(f"segmentation: {error}") from error
+
+
 def _check_config(options: argparse.Namespace) -> int:
     settings = _load(options.file)
     cards = load_cards(settings.protocols_dir)
+    record = _load_networks(settings)
     print(f"{options.file}: in order")
     print(f"  listens as {settings.ae_title} on {settings.bind}:{settings.port}; data in {settings.storage_dir}")
     addresses = [f"{one.name} ({one.ae_title}@{one.host}:{one.port})" for one in settings.destinations]
     print(f"  sends to {', '.join(addresses) or 'nobody'}")
     print(f"  knows the protocols {', '.join(card.name for card in cards)}")
+    networks = "1 network" if len(record.members) == 1 else f"{len(record.members)} networks"
+    threshold = settings.segmentation.threshold or record.threshold
+    print(f"  finds discs with {record.name}, version {record.version} ({networks}, threshold {threshold:g})")
     return EXIT_OK
 
 
@@ -170,6 +185,7 @@ def _process(options: argparse.Namespace) -> int:
         print(f"no such file or folder: {', '.join(map(str, missing))}", file=sys.stderr)
         return EXIT_USAGE
     settings = _load(options.config)
+    _load_networks(settings)  # a wrong name or hash is told before any work
     try:
         with show_progress("process") as progress:
             summary = analyse_job(
