@@ -75,9 +75,21 @@ def take_picture(
 
 def draw_masks(pictures: Sequence[tuple[str, Picture]]) -> bytes:
     """Fig 2: one row for each titled picture: image, manual discs, automatic discs, probability of disc. PNG."""
-    figure = _figure(11.0, 3.6 * len(pictures) + 0.7, "Discs: manual, automatic and probability")
+    tall = 4.0  # inches of a row; its panels are as wide as the widest cut needs
+    shapes = [np.array(picture.image.shape) * picture.pixel_mm for _, picture in pictures]
+    width = 4 * 0.95 * tall * max(float(columns_mm / rows_mm) for rows_mm, columns_mm in shapes) + 1.5
+    height = tall * len(pictures) + 0.8
+    figure = _figure(max(width, 6.0), height, "Discs: manual, automatic and probability")
     grid = figure.add_gridspec(
-        len(pictures), 5, width_ratios=(1, 1, 1, 1, 0.05), left=0.04, right=0.95, top=0.92, bottom=0.03, wspace=0.05
+        len(pictures),
+        5,
+        width_ratios=(1, 1, 1, 1, 0.08),
+        left=0.06,
+        right=0.94,
+        top=1 - 0.75 / height,
+        bottom=0.15 / height,
+        wspace=0.04,
+        hspace=0.04,
     )
     for row, (title, picture) in enumerate(pictures):
         height, width = (n * mm for n, mm in zip(picture.image.shape, picture.pixel_mm, strict=True))

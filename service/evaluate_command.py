@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, help="settings file (YAML)")
     parser.add_argument("--model", help="name of the network; default: that of the settings")
     parser.add_argument(
-        "--weights-dir", type=Path, help="folder with registry.yaml and weights; default: the settings'"
+        "--weights-dir", type=Path, help="folder with registry.yaml and weights; default: that of the settings"
     )
     parser.add_argument(
         "--folds",
