@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from config.protocol_cards import load_cards
 from config.settings import Settings, SettingsError, load_settings
-from service import evaluate_command
+from service import evaluate_command, train_command
 
 if TYPE_CHECKING:
     from models.registry import ModelRecord
@@ -65,6 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     evaluate = commands.add_parser("evaluate", help="the network against your own annotated exams: tables and figures")
     evaluate_command.add_arguments(evaluate)
     evaluate.set_defaults(command=_evaluate)
+
+    train = commands.add_parser("train", help="prepare your annotated exams, train on them, export, install if better")
+    train_command.add_arguments(train)
 
     simulate = commands.add_parser("simulate", help="writes a simulated exam with known truth")
     simulate.add_argument("--out", type=Path, required=True, help="folder for the DICOM files")

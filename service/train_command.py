@@ -1,152 +1,216 @@
-"""`make train`: phantoms and, where there are any, annotated real slices in; weights with their registry entry out."""
+"""``discnode train``: prepare annotated exams, train an ensemble, export it, install it if it is better."""
 
 import argparse
-import hashlib
-import json
-import multiprocessing
+import importlib.util
+import shlex
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-import yaml
+from config.settings import load_settings
 
-from models.inference import OnnxModel
-from models.registry import load_model
-from processing.phantom import draw_training_slice
-
-if TYPE_CHECKING:  # the extra "train" may be missing; main() says so
+if TYPE_CHECKING:
     from models.training.slices import TrainingSlice
 
+_OK, _FAILED, _USAGE, _REFUSED = 0, 1, 2, 3
+
 _NAME = "cfcm-lumbar"
-_FOLDER = "spider_t2space"
 
-#: Patients of SPIDER whose slices are never trained on: the real validation set of the model card.
-HELD_OUT = ("35", "57", "81", "110", "142", "191")
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Train, export, evaluate; returns the exit status."""
-    options = _parser().parse_args(arguments)
-    try:
-        from models.training.export import export
-        from models.training.train import TrainingPlan, train
-    except ImportError as error:
-        sys.stderr.write(f"training needs the extra packages: pip install 'discnode[train]' ({error})\n")
-        return 2
-    options.out.mkdir(parents=True, exist_ok=True)
-    phantoms = phantom_slices(options.phantoms, options.seed, options.out, options.processes)
-    real, held_out = real_slices(options.data)
-    plan = TrainingPlan(steps=options.steps, seed=options.seed)
-    checkpoint = options.out / "checkpoint.pt"
-    network, losses = train(plan, phantoms, real, checkpoint=checkpoint, report=_say, loader_processes=options.loaders)
-    weights = options.out / f"{_NAME}.onnx"
-    export(network, weights)
-    register(weights, options.version, plan.width, with_real=bool(real))
-    figures: dict[str, Any] = {"plan": asdict(plan), "phantoms": len(phantoms), "real_slices": len(real)}
-    figures["mean_loss_of_last_25_steps"] = float(np.mean(losses[-25:])) if losses else None
-    if held_out:
-        figures["held_out"] = held_out_figures(options.out, held_out)
-    text = json.dumps(figures, indent=2)
-    (options.out / "metrics.json").write_text(text + "\n", encoding="utf-8")
-    _say(text)
-    _say(f"{weights} and registry.yaml are ready; copy both into models/weights to use them")
-    return 0
+#: The names of the recipes, in words; what they do stands in models/training/recipes.py, which needs torch.
+PROFILES = {
+    "cpu": "five members of width 8 in about 95 minutes on two cores (default)",
+    "smoke": "20 steps of a tiny network: proves that everything runs",
+}
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m service.train_command", description="Rebuild the network's weights."
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The actions of the command and their arguments."""
+    actions = parser.add_subparsers(required=True, metavar="ACTION")
+
+    prepare = actions.add_parser("prepare", help="annotated exams -> checked slices, manifest, folds")
+    prepare.add_argument("data", type=Path, metavar="DATA", help="folder of annotated exams")
+    prepare.add_argument("--out", type=Path, required=True, help="folder for the slices, manifest.json and folds.json")
+    prepare.add_argument("--folds", type=_at_least(2), default=5, help="how many groups of subjects (default: 5)")
+    prepare.add_argument("--seed", type=int, default=1, help="of the division (default: 1)")
+    prepare.add_argument("--config", type=Path, help="settings file (YAML); tells how DICOM exams are read")
+    prepare.set_defaults(command=_prepare)
+
+    run = actions.add_parser("run", help="train one network for each fold")
+    run.add_argument(
+        "--data", type=Path, help="prepared folder, or annotated exams; without it: simulated slices alone"
     )
-    parser.add_argument("--data", type=Path, help=f"folder that holds {_FOLDER}/; without it phantoms alone are used")
-    parser.add_argument("--out", type=Path, default=Path("out/training"), help="checkpoint, weights, entry, metrics")
-    parser.add_argument("--steps", type=int, default=2000)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--phantoms", type=int, default=1000, help="phantom slices to draw")
-    parser.add_argument("--processes", type=int, default=2, help="processes that draw phantoms")
-    parser.add_argument("--loaders", type=int, default=0, help="extra processes that prepare batches; same result")
-    parser.add_argument("--version", default="1", help="version in the registry entry")
-    return parser
+    run.add_argument("--out", type=Path, required=True, help="folder for checkpoints and metrics.json")
+    profiles = "; ".join(f"{name}: {text}" for name, text in PROFILES.items())
+    run.add_argument("--profile", choices=tuple(PROFILES), default="cpu", help=profiles)
+    run.add_argument("--smoke", action="store_const", const="smoke", dest="profile", help="the same as --profile smoke")
+    run.add_argument("--folds", type=_at_least(2), help="how many members (default: as prepared, or 5)")
+    run.add_argument("--fold", type=_at_least(1), help="train this member only, counted from 1")
+    run.add_argument("--steps", type=_at_least(1), help="steps of each member, in place of the profile's")
+    run.add_argument("--processes", type=_at_least(1), default=2, help="members trained at a time (default: 2)")
+    run.add_argument("--resume", action="store_true", help="go on with what is in --out, if anything is")
+    run.add_argument("--config", type=Path, help="settings file (YAML); tells how DICOM exams are read")
+    run.set_defaults(command=_run)
+
+    export = actions.add_parser("export", help="a finished run -> ONNX, registry.yaml, MODEL_CARD.md")
+    export.add_argument("--run", type=Path, required=True, help="the folder that train run wrote")
+    export.add_argument("--out", type=Path, help="default: export in the folder of the run")
+    export.add_argument("--name", default=_NAME, help=f"name of the model (default: {_NAME})")
+    export.add_argument("--version", default="1", help="its version (default: 1)")
+    export.add_argument(
+        "--threshold", type=_probability, default=0.5, help="disc probability from which a voxel is disc (default: 0.5)"
+    )
+    export.set_defaults(command=_export)
+
+    promote = actions.add_parser("promote", help="install an export if it is better than what is installed")
+    wanted = promote.add_mutually_exclusive_group(required=True)
+    wanted.add_argument("--candidate", type=Path, help="the folder that train export wrote")
+    wanted.add_argument("--back", action="store_true", help="use the previous registry again")
+    promote.add_argument("--weights-dir", type=Path, required=True, help="segmentation.weights_dir of the node")
+    promote.add_argument("--data", type=Path, help="prepared folder to compare on; without it: simulated slices alone")
+    promote.add_argument("--name", default=_NAME, help=f"name of the model (default: {_NAME})")
+    promote.add_argument(
+        "--phantoms", type=_at_least(1), default=60, help="simulated slices to compare on (default: 60)"
+    )
+    promote.add_argument("--threads", type=_at_least(1), default=1, help="threads of the networks (default: 1)")
+    promote.set_defaults(command=_promote)
 
 
-def phantom_slices(count: int, seed: int, folder: Path, processes: int) -> list["TrainingSlice"]:
-    """``count`` phantom slices, drawn once for a seed and kept in ``folder``; slice i depends on seed and i alone."""
-    from models.training.slices import from_classes
+def _prepare(options: argparse.Namespace) -> int:
+    from service.training.prepare import prepare
 
-    pool = folder / f"phantoms-{seed}-{count}.npz"
-    if not pool.exists():
-        images = np.empty((count, 256, 256), np.float16)
-        classes = np.empty((count, 256, 256), np.uint8)
-        with multiprocessing.get_context("spawn").Pool(processes) as workers:
-            drawn = workers.imap(_draw, ((seed, index) for index in range(count)), chunksize=10)
-            for index, (image, tissue) in enumerate(drawn):
-                images[index], classes[index] = image, tissue
-                if (index + 1) % 250 == 0:
-                    _say(f"phantom {index + 1}/{count}")
-        temporary = pool.with_suffix(".writing.npz")
-        np.savez(temporary, images=images, classes=classes)
-        temporary.replace(pool)
-    with np.load(pool) as held:
-        pairs = zip(held["images"], held["classes"], strict=True)
-        return [from_classes(image, tissue, f"phantom-{index}") for index, (image, tissue) in enumerate(pairs)]
+    settings = load_settings(options.config)
+
+    def work() -> int:
+        prepare(options.data, options.out, settings=settings, folds=options.folds, seed=options.seed, say=say)
+        return _OK
+
+    return _reporting(work)
 
 
-def _draw(key: tuple[int, int]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
-    image, classes = draw_training_slice(np.random.default_rng([*key, 7]))
-    return image / max(float(np.abs(image).max()), 1e-6), classes  # half precision overflows at 65504
+def _run(options: argparse.Namespace) -> int:
+    if not _torch_is_there():
+        return _USAGE
+    from models.training.recipes import RECIPES, shorten
+    from service.training.run import open_run, start, train_run
+    from service.training.run_error import RunError
+
+    settings = load_settings(options.config)
+    recipe = RECIPES[options.profile]
+    if options.steps is not None:
+        recipe = shorten(recipe, options.steps)
+
+    def work() -> int:
+        run = open_run(recipe, options.data, options.out, settings=settings, folds=options.folds, say=say)
+        if options.fold is not None and options.fold > run.members:
+            raise RunError(f"there is no fold {options.fold}: there are {run.members}")
+        start(run, resume=options.resume)
+        only = None if options.fold is None else options.fold - 1
+        metrics = train_run(run, only=only, processes=options.processes, say=say)
+        if metrics is not None:
+            pooled, frozen = metrics["out_of_fold"], metrics["frozen_phantoms_single_members"]
+            if pooled is not None:
+                found = f"{pooled['discs_found']} of {pooled['discs']} disc areas found"
+                say(f"subjects not learnt from: disc Dice {pooled['dice']['disc']:.4f}, {found}")
+            say(f"simulated slices not learnt from, single members: disc Dice {frozen['dice']['disc']:.4f}")
+            say(f"finished; next: discnode train export --run {shlex.quote(str(options.out))}")
+        return _OK
+
+    return _reporting(work)
 
 
-def real_slices(data: Path | None) -> tuple[list["TrainingSlice"], list["TrainingSlice"]]:
-    """(training, held-out) slices of the data folder; both empty where it has no real data, and that is said."""
-    from models.training.real_data import load_folder
-    from models.training.slices import split_by_subject
+def _export(options: argparse.Namespace) -> int:
+    if not _torch_is_there():
+        return _USAGE
+    from service.training.export import export_run
 
-    if data is None or not (data / _FOLDER).is_dir():
-        _say(f"no {_FOLDER} in the data folder: training on phantoms alone")
-        return [], []
-    slices = load_folder(data / _FOLDER)
-    subjects = {one.subject for one in slices}
-    training, held_out = split_by_subject(slices, [name for name in HELD_OUT if name in subjects])
-    _say(f"{len(training)} real slices to train on, {len(held_out)} of held-out patients")
-    return training, held_out
+    def work() -> int:
+        out = options.out or options.run / "export"
+        export_run(options.run, out, name=options.name, version=options.version, threshold=options.threshold, say=say)
+        return _OK
+
+    return _reporting(work)
 
 
-def held_out_figures(folder: Path, held_out: Sequence["TrainingSlice"]) -> dict[str, Any]:
-    """What the exported network of ``folder`` achieves on the held-out patients."""
-    from models.training.evaluate import evaluate
+def _promote(options: argparse.Namespace) -> int:
+    from service.training.promote import go_back, promote
 
-    return asdict(evaluate(OnnxModel(load_model(_NAME, folder)).predict, held_out))
+    def work() -> int:
+        if options.back:
+            go_back(options.weights_dir)
+            say(f"{options.weights_dir}: the previous registry decides again")
+            return _OK
+        better = promote(
+            options.candidate,
+            options.weights_dir,
+            name=options.name,
+            data=options.data,
+            phantoms=options.phantoms,
+            threads=options.threads,
+            say=say,
+        )
+        return _OK if better else _REFUSED
 
-
-def register(weights: Path, version: str, width: int, *, with_real: bool) -> None:
-    """Write the registry entry of ``weights`` beside it."""
-    data, licence = "simulated lumbar slices", "Apache-2.0"
-    if with_real:
-        data += "; SPIDER T2 SPACE (van der Graaf et al., Sci Data 2024;11:264, CC BY 4.0)"
-        licence += "; trained in part on CC BY 4.0 data, attribution in MODEL_CARD.md"
-    sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
-    entry = {
-        "version": version,
-        "architecture": "cfcm",
-        "width": width,
-        "members": [{"file": weights.name, "sha256": sha256}],
-        "threshold": 0.5,
-        "training_data": data,
-        "licence": licence,
-    }
-    text = "# name -> an ensemble: its members with their SHA-256, its disc threshold, what it was trained on.\n"
-    text += "# A file with another hash is refused.\n"
-    text += yaml.safe_dump({_NAME: entry}, sort_keys=False, width=110)
-    (weights.parent / "registry.yaml").write_text(text, encoding="utf-8")
+    return _reporting(work)
 
 
-def _say(line: str) -> None:
+def _reporting(work: Callable[[], int]) -> int:
+    """Do it; what is wrong with the request, its data or the machine is told in lines that a person can act on."""
+    from models.registry import ModelError
+    from models.training.dataset import DataError
+    from processing.annotations import AnnotationError
+    from processing.refusal import UnsuitableInput
+    from service.training.parallel import TaskFailed
+    from service.training.run_error import RunError
+
+    try:
+        return work()
+    except (DataError, AnnotationError, ModelError, RunError) as error:
+        sys.stderr.write(f"{error}\n")
+        return _USAGE
+    except UnsuitableInput as error:
+        sys.stderr.write(f"{error}\n")
+        return _REFUSED
+    except TaskFailed as error:
+        sys.stderr.write(f"{error}; the same command with --resume goes on from the last checkpoint\n")
+        return _FAILED
+    except OSError as error:
+        sys.stderr.write(f"{error}\n")
+        return _FAILED
+
+
+def _torch_is_there() -> bool:
+    missing = [name for name in ("torch", "onnx") if importlib.util.find_spec(name) is None]
+    if missing:
+        sys.stderr.write(f"training needs {' and '.join(missing)}: pip install 'discnode[train]'\n")
+    return not missing
+
+
+def _at_least(smallest: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        value = int(text)
+        if value < smallest:
+            raise argparse.ArgumentTypeError(f"{value} is less than {smallest}")
+        return value
+
+    return number
+
+
+def _probability(text: str) -> float:
+    value = float(text)
+    if not 0.0 < value < 1.0:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value
+
+
+def say(line: str) -> None:
+    """One line to the person or the log."""
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def phantom_slices(count: int, seed: int, folder: Path, processes: int) -> list["TrainingSlice"]:
+    """See :func:`service.training.phantoms.phantom_slices`, which has moved there."""
+    from service.training import phantoms
+
+    return phantoms.phantom_slices(count, seed, folder, processes)

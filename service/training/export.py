@@ -17,7 +17,8 @@ from models.training.members import predictor
 from models.training.train import load_average
 from service.training.card import CARD, licence, model_card, training_data
 from service.training.publish import publish_folder, start_folder
-from service.training.run import METRICS, RunError, checkpoint_of
+from service.training.run import METRICS, checkpoint_of
+from service.training.run_error import RunError
 
 #: Half-precision weights move a logit by less than this share of the largest.
 _ALLOWED_DEVIATION = 0.02

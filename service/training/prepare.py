@@ -1,11 +1,13 @@
 """``discnode train prepare``: annotated exams in, slices at the network's pixel size with a manifest and folds out."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from config.settings import Settings
 from models.preprocessing import DISC
 from models.training.dataset import (
     FOLDS,
@@ -21,14 +23,9 @@ from models.training.dataset import (
 from models.training.folds import look_alikes, read_folds, split_folds, write_folds
 from models.training.real_data import disc_slices, known_slices, tissue_slices
 from models.training.slices import TrainingSlice
-from processing.annotations import (
-    AnnotatedExam,
-    AnnotatedFiles,
-    check_annotated_files,
-    find_annotated_files,
-    read_annotated,
-)
+from processing.annotations import SUFFIXES, AnnotatedExam, AnnotatedFiles, check_annotated_files, find_annotated_files
 from processing.volume import spacing_mm
+from service.annotated_exams import AnnotatedDicom, AnnotatedSource, find_annotated_exams, read_annotated_exam
 from service.training.publish import publish_folder, start_folder
 
 Say = Callable[[str], None]
@@ -42,11 +39,13 @@ class DataSet:
     """The annotated exams of one folder."""
 
     name: str
-    entries: tuple[AnnotatedFiles, ...]
+    entries: tuple[AnnotatedSource, ...]
 
 
-def prepare(data: Path, out: Path, *, folds: int = 5, seed: int = 1, say: Say = print) -> Manifest:
+def prepare(data: Path, out: Path, *, settings: Settings, folds: int = 5, seed: int = 1, say: Say = print) -> Manifest:
     """Prepare the annotated exams of ``data``, or of its subfolders, into ``out``.
+
+    ``settings``: tell the protocols that DICOM exams are read by.
 
     Every mask and the geometry of every image is checked before the first exam is prepared. What is in ``out`` already
     is kept where it was prepared from the same files, and replaced otherwise, at the very end.
@@ -55,22 +54,22 @@ def prepare(data: Path, out: Path, *, folds: int = 5, seed: int = 1, say: Say = 
         DataError: nothing annotated in ``data``, fewer subjects than folds, or names that look like one subject.
         AnnotationError: faults of the files, one a line.
     """
-    sets = find_data_sets(data)
-    sources = {entry.image: _sources(entry) for one in sets for entry in one.entries}
+    sets = find_data_sets(data, settings)
+    sources = {_place(entry): _sources(entry) for one in sets for entry in one.entries}
     held = _prepared_already(out, list(sources.values()), folds, seed)
     if held is not None:
         say(f"{out} was prepared from these files: {_summary(held)}")
         return held
     check_subjects(sets, folds)
     for one in sets:
-        check_annotated_files(one.entries)
+        check_annotated_files([entry for entry in one.entries if isinstance(entry, AnnotatedFiles)])
         say(f"{one.name}: {len(one.entries)} annotated exams, in order")
     writing = start_folder(out, MANIFEST)
     exams = []
     for one in sets:
         # By file name, so that the order, and with it the training, does not depend on the reader.
-        for entry in sorted(one.entries, key=lambda entry: entry.image.name):
-            exams.append(_prepare_exam(writing, one.name, entry, sources[entry.image]))
+        for entry in sorted(one.entries, key=lambda entry: _place(entry).name):
+            exams.append(_prepare_exam(writing, one.name, entry, sources[_place(entry)]))
             say(f"  {_line(exams[-1])}")
     manifest = Manifest(tuple(exams))
     groups = split_folds(manifest.slice_counts, folds, seed, strata=manifest.strata)
@@ -81,28 +80,37 @@ def prepare(data: Path, out: Path, *, folds: int = 5, seed: int = 1, say: Say = 
     return manifest
 
 
-def find_data_sets(data: Path) -> tuple[DataSet, ...]:
-    """The annotated exams of ``data`` itself, or else of each subfolder that holds any, by their names alone.
+def find_data_sets(data: Path, settings: Settings) -> tuple[DataSet, ...]:
+    """The annotated exams of ``data``: volumes in it, or in each of its subfolders, or a subfolder of DICOM for each.
+
+    Volumes are found by their names alone; of DICOM everything but the pixels is read and checked.
 
     Raises:
         DataError: there is no such folder, or nothing annotated in it.
-        AnnotationError: an image without mask, a mask without image, two files for one exam.
+        AnnotationError: an image without mask, a mask without image, two files for one exam, faulty DICOM.
     """
     if not data.is_dir():
         raise DataError(f"{data}: no such folder")
-    own = find_annotated_files(data)
-    if own:
-        return (DataSet(data.resolve().name, own),)
+    name = data.resolve().name
+    if _holds_volumes(data):
+        return (DataSet(name, find_annotated_files(data)),)
     folders = sorted(one for one in data.iterdir() if one.is_dir() and not one.name.startswith("."))
-    sets = [DataSet(folder.name, find_annotated_files(folder)) for folder in folders]
-    found = tuple(one for one in sets if one.entries)
-    if not found:
+    found = tuple(DataSet(folder.name, find_annotated_files(folder)) for folder in folders if _holds_volumes(folder))
+    if found:
+        return found
+    if not folders:
         raise DataError(
-            f"{data}: no annotated exams, neither in it nor in its subfolders; expected are pairs of an image and a "
-            "mask: ID_image/ID_label.nii.gz, SUBJECT[_VISIT]_image/_mask (.nii.gz or .mha), or images/ and masks/ of "
-            "SPIDER"
+            f"{data}: no annotated exams. Expected are pairs of an image and a mask (ID_image/ID_label.nii.gz, "
+            "SUBJECT[_VISIT]_image/_mask.nii.gz or .mha, images/ and masks/ of SPIDER), in the folder or its "
+            "subfolders, or a subfolder of DICOM with a mask for each exam"
         )
-    return found
+    return (DataSet(name, find_annotated_exams(data, settings)),)
+
+
+def _holds_volumes(folder: Path) -> bool:
+    if (folder / "images").is_dir() and (folder / "masks").is_dir():
+        return True
+    return any(one.name.endswith(tuple(f"_image{suffix}" for suffix in SUFFIXES)) for one in folder.iterdir())
 
 
 def check_subjects(sets: Sequence[DataSet], folds: int) -> None:
@@ -144,9 +152,9 @@ def training_slices(exam: AnnotatedExam) -> list[TrainingSlice]:
 
 
 def _prepare_exam(
-    folder: Path, dataset: str, entry: AnnotatedFiles, sources: tuple[tuple[str, str], ...]
+    folder: Path, dataset: str, entry: AnnotatedSource, sources: tuple[tuple[str, str], ...]
 ) -> PreparedExam:
-    exam = read_annotated(entry)
+    exam = read_annotated_exam(entry)
     return write_exam(
         folder,
         training_slices(exam),
@@ -158,8 +166,18 @@ def _prepare_exam(
     )
 
 
-def _sources(entry: AnnotatedFiles) -> tuple[tuple[str, str], ...]:
-    return tuple((path.name, file_sha256(path)) for path in (entry.image, entry.mask))
+def _place(entry: AnnotatedSource) -> Path:
+    return entry.image if isinstance(entry, AnnotatedFiles) else entry.folder
+
+
+def _sources(entry: AnnotatedSource) -> tuple[tuple[str, str], ...]:
+    """Name and SHA-256 of an exam's files; of the many of a DICOM exam one digest over all of theirs."""
+    mask = (entry.mask.name, file_sha256(entry.mask))
+    if isinstance(entry, AnnotatedDicom):
+        files = sorted(one for one in entry.folder.rglob("*") if one.is_file())
+        digests = "".join(f"{file_sha256(one)}\n" for one in files)
+        return (entry.folder.name, hashlib.sha256(digests.encode()).hexdigest()), mask
+    return (entry.image.name, file_sha256(entry.image)), mask
 
 
 def _prepared_already(

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from config.settings import Settings
 from models.training.dataset import FOLDS, MANIFEST, DataError, Manifest, load_slices, read_manifest
 from models.training.evaluate import Tally, tally
 from models.training.folds import Folds, read_folds, write_folds
@@ -26,16 +27,13 @@ from service.training.parallel import Task, run_tasks
 from service.training.phantoms import BYTES_PER_SLICE, frozen_phantoms, phantom_slices
 from service.training.prepare import prepare
 from service.training.publish import exclusively, write_text
+from service.training.run_error import RunError
 
 Say = Callable[[str], None]
 
 FORMAT = "discnode.run/1"
 RUN, METRICS = "run.json", "metrics.json"
 PRETRAINED = "pretrained.pt"
-
-
-class RunError(Exception):
-    """A run that cannot be started, gone on with or used as asked; the text says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +75,7 @@ def figures_of(out: Path, member: int) -> Path:
     return out / f"fold-{member + 1}.json"
 
 
-def open_run(recipe: Recipe, data: Path | None, out: Path, *, folds: int | None, say: Say) -> Run:
+def open_run(recipe: Recipe, data: Path | None, out: Path, *, settings: Settings, folds: int | None, say: Say) -> Run:
     """Find or prepare the data and divide the subjects.
 
     Raises:
@@ -90,7 +88,7 @@ def open_run(recipe: Recipe, data: Path | None, out: Path, *, folds: int | None,
     prepared = data
     if not (data / MANIFEST).is_file():
         prepared = out / "prepared"
-        prepare(data, prepared, folds=folds or 5, say=say)
+        prepare(data, prepared, settings=settings, folds=folds or 5, say=say)
     manifest, groups = read_manifest(prepared), read_folds(prepared / FOLDS)
     if folds is not None and len(groups) != folds:
         raise RunError(f"{prepared} is divided into {len(groups)} folds, asked for are {folds}: prepare it anew")
