@@ -8,8 +8,10 @@ from scipy import ndimage
 
 from models.inference import HalfArray, OnnxModel
 from models.preprocessing import normalise_slice, pad_to_grid
+from processing.disc_candidates import find_candidates
 from processing.levels import name_discs
 from processing.members import with_agreement
+from processing.plausibility import check_plausible
 from processing.refusal import ReasonCode, UnsuitableInput
 from processing.results import DiscConfidence, DiscMask, FloatArray, ImageVolume, LabelArray, Level
 from processing.volume import is_sagittal, spacing_mm, to_canonical
@@ -42,7 +44,7 @@ def find_discs(
         lowest_disc: a person's word on which disc is the lowest in view; default: L5S1, if the sacrum is seen below it.
 
     Raises:
-        UnsuitableInput: GEOMETRY_INCONSISTENT, not sagittal; SEGMENTATION_UNCERTAIN, fewer than three discs;
+        UnsuitableInput: GEOMETRY_INCONSISTENT, not sagittal; SEGMENTATION_UNCERTAIN, no upright lumbar spine is seen;
             LEVELS_AMBIGUOUS, discs that cannot be named with confidence.
     """
     if not is_sagittal(volume.affine):
@@ -55,7 +57,11 @@ def find_discs(
     slice_mm, row_mm, column_mm = spacing_mm(affine)
     answer = ask_network(canonical, (row_mm, column_mm), model)
     grid_mm = model.record.spacing_mm
-    territory = name_discs(answer.probability, (slice_mm, grid_mm, grid_mm), lowest_disc=lowest_disc)
+    grid = (slice_mm, grid_mm, grid_mm)
+    candidates = find_candidates(answer.probability, grid)
+    check_plausible(answer.probability, grid, candidates=candidates)
+    named = name_discs(answer.probability, grid, lowest_disc=lowest_disc, candidates=candidates)
+    territory = named.territory
     territory[territory == Level.T12L1] = 0  # it helped to name the others; the paper measures L5S1 to L1L2
 
     factors = np.array([row_mm, column_mm]) / grid_mm
@@ -82,6 +88,7 @@ def find_discs(
         model_name=model.record.name,
         model_sha256=model.record.sha256,
         member_levels=member_levels,
+        reasons=named.doubts,
     )
 
 

@@ -44,7 +44,7 @@ class Spine:
 
 def named(spine: Spine, lowest_disc: Level | None = None) -> dict[Level, float]:
     """Level -> mean row of its territory."""
-    territory = name_discs(spine.probability(), SPACING_MM, lowest_disc=lowest_disc)
+    territory = name_discs(spine.probability(), SPACING_MM, lowest_disc=lowest_disc).territory
     return {
         Level(int(level)): float(np.argwhere(territory == level)[:, 1].mean())
         for level in np.unique(territory)
@@ -105,10 +105,10 @@ def test_two_discs_are_too_few() -> None:
 
 def test_fragments_of_one_disc_are_one_disc() -> None:
     probability = Spine().probability()
-    whole = name_discs(probability, SPACING_MM)
+    whole = name_discs(probability, SPACING_MM).territory
     middle = np.argwhere(whole == Level.L3L4)[:, 1].mean().round().astype(int)
     probability[1, :, middle - 8 : middle + 9, 118:123] = 0.6  # a faint middle, as a vacuum or a cleft leaves
-    split = name_discs(probability, SPACING_MM)
+    split = name_discs(probability, SPACING_MM).territory
     assert set(np.unique(split)) == set(np.unique(whole))
     for level in (Level.L4L5, Level.L2L3):
         assert np.array_equal(split == level, whole == level)
@@ -116,20 +116,20 @@ def test_fragments_of_one_disc_are_one_disc() -> None:
 
 def test_bright_bowel_away_from_bone_is_not_a_disc() -> None:
     probability = Spine().probability()
-    expected = name_discs(probability, SPACING_MM)
+    expected = name_discs(probability, SPACING_MM).territory
     probability[:, :, 150:162, 20:60] = 0.01
     probability[1, :, 150:162, 20:60] = 0.96
-    assert np.array_equal(name_discs(probability, SPACING_MM), expected)
+    assert np.array_equal(name_discs(probability, SPACING_MM).territory, expected)
 
 
 def test_a_vessel_beside_the_spine_in_one_slice_is_not_a_disc() -> None:
     """A bright vessel in front of a vertebra, with what looks like bone around it, once took the name of L2L3."""
     probability = Spine().probability()
-    expected = name_discs(probability, SPACING_MM)
+    expected = name_discs(probability, SPACING_MM).territory
     between = (slice(120, 132), slice(50, 82))
     probability[:, 4, 105:147, 45:87] = np.array([0.02, 0.02, 0.92, 0.02, 0.02])[:, None, None]
     probability[:, 4, *between] = np.array([0.02, 0.92, 0.02, 0.02, 0.02])[:, None, None]
-    assert np.array_equal(name_discs(probability, SPACING_MM), expected)
+    assert np.array_equal(name_discs(probability, SPACING_MM).territory, expected)
 
 
 def test_a_false_disc_inside_a_vertebra_makes_the_names_ambiguous() -> None:
