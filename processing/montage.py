@@ -251,16 +251,19 @@ def _draw_table(axes: Axes, result: ExamResult, quantities: list[Quantity]) -> N
     nucleus = {(row.level, row.quantity): row for row in result.measurements if row.region is Region.NUCLEUS}
     dice = {disc.alignment.level: disc.alignment.dice for disc in result.registered}
     headings = ["Disc", "Volume\n(cm³)"]
+    with_members = any(row.n_members is not None for row in whole.values())
     for quantity in quantities:
         name = _QUANTITY_NAMES[quantity]
-        headings += [f"{name} disc\n(ms)", f"{name} nucleus\n(ms)", f"{name}\nvoxels"]
+        headings += [f"{name} disc\n(ms)", *(["networks\n± ms"] if with_members else [])]
+        headings += [f"{name} nucleus\n(ms)", f"{name}\nvoxels"]
     headings += ["Atlas\nDice"] if dice else []
     rows = []
     for level in reversed(result.mask.found):
         row = [LEVEL_NAMES[level], f"{result.volumes_mm3[level] / 1000:.1f}" if level in result.volumes_mm3 else "–"]
         for quantity in quantities:
             key = (level, quantity)
-            row += [_mean_and_sd(whole, key), _mean_and_sd(nucleus, key), _counts(whole, key)]
+            row += [_mean_and_sd(whole, key), *([_spread(whole, key)] if with_members else [])]
+            row += [_mean_and_sd(nucleus, key), _counts(whole, key)]
         row += ([f"{dice[level]:.2f}"] if level in dice else ["–"]) if dice else []
         rows.append(row)
     widths = [1.2 if heading.endswith("(ms)") else 0.7 for heading in headings]
@@ -287,6 +290,12 @@ def _mean_and_sd(rows: _Rows, key: tuple[Level, Quantity]) -> str:
     return f"{row.mean_ms:.1f} ± {row.sd_ms:.1f}" if row is not None and row.n > 0 else "–"
 
 
+def _spread(rows: _Rows, key: tuple[Level, Quantity]) -> str:
+    """SD of the mean over the members of the ensemble."""
+    row = rows.get(key)
+    return f"{row.member_sd_ms:.2f}" if row is not None and row.member_sd_ms is not None else "–"
+
+
 def _counts(rows: _Rows, key: tuple[Level, Quantity]) -> str:
     row = rows.get(key)
     if row is None:
@@ -309,6 +318,8 @@ def _draw_flags(axes: Axes, result: ExamResult) -> None:
         0.0, 0.85, "\n".join(wrapped), color=_TEXT, fontsize=11, va="top", linespacing=1.35, transform=axes.transAxes
     )
     note = "Mean ± SD over the voxels with a value (+ excluded ones).\nColours mean the same in all exams."
+    if any(row.n_members is not None for row in result.measurements):
+        note += "\nNetworks ±: SD of the disc's mean over the single networks' masks."
     axes.text(0.0, 0.0, note, color=_FAINT, fontsize=9, va="bottom", transform=axes.transAxes)
 
 

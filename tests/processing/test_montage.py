@@ -10,7 +10,7 @@ from matplotlib import colormaps
 from processing.display import DISPLAY_RANGES_MS, LEVEL_COLOURS
 from processing.montage import draw_montage, midline_slice
 from processing.refusal import Reason, ReasonCode
-from processing.results import Level, Quantity, Verdict
+from processing.results import Level, Quantity, Region, Verdict
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +73,22 @@ def test_many_doubts_stay_inside_the_picture(picture):
     background = crowded[-1, -1]
     assert (crowded[-12:] == background).all()
     assert (crowded[900:, -12:] == background).all()
+
+
+def test_spread_over_the_networks_changes_the_table_alone(picture):
+    result = example_exam.exam_result()
+    rows = [
+        dataclasses.replace(row, member_sd_ms=0.3, n_members=5) if row.region is Region.WHOLE_DISC else row
+        for row in result.measurements
+    ]
+    shown = draw_montage(dataclasses.replace(result, measurements=tuple(rows)))
+    changed = np.any(shown != picture, axis=-1)
+    assert changed[930:1170, 30:960].any()
+    assert changed[1100:, 970:].any()  # the note says what it is
+    assert not changed[:930].any()
+    unknown = [dataclasses.replace(row, member_sd_ms=None) for row in rows]  # an ensemble of which one sees the disc
+    differs = np.any(draw_montage(dataclasses.replace(result, measurements=tuple(unknown))) != shown, axis=-1)
+    assert differs[930:1170, 30:960].any()
 
 
 def test_the_midline_is_the_middle_of_the_discs_not_of_the_stack():

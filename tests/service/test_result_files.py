@@ -91,6 +91,81 @@ def test_result_json_follows_the_published_schema(written):
         assert document["discs"][0]["registration"] == {}
 
 
+@pytest.fixture(scope="module")
+def ensemble_result():
+    """Five networks; L4L5 is seen by one of them, so that its mean has no spread."""
+    result = example_exam.exam_result()
+    rows = []
+    for row in result.measurements:
+        if row.region is Region.WHOLE_DISC:
+            alone = row.level is Level.L4L5
+            row = dataclasses.replace(
+                row, member_sd_ms=None if alone else 0.25 * row.level, n_members=1 if alone else 5
+            )
+        rows.append(row)
+    confidence = tuple(
+        dataclasses.replace(
+            one,
+            member_dice=0.9 + 0.01 * one.level,
+            member_volume_sd_mm3=10.0 * one.level,
+            n_members=5,
+            n_members_with_disc=1 if one.level is Level.L4L5 else 5,
+        )
+        for one in result.mask.confidence
+    )
+    mask = dataclasses.replace(result.mask, confidence=confidence)
+    return dataclasses.replace(result, measurements=tuple(rows), mask=mask)
+
+
+def test_what_the_networks_agree_on_stands_with_each_disc(ensemble_result, written):
+    document = result_document(ensemble_result, example_exam.exam_images(ensemble_result), written[1].objects)
+    ResultDocument.model_validate_json(json.dumps(document, allow_nan=False))
+    assert document["discs"][0]["segmentation"] == {
+        "mean_probability": 0.95,
+        "ring_entropy": 0.2,
+        "touches_border": False,
+        "n_members": 5,
+        "n_members_with_disc": 5,
+        "member_dice": 0.91,
+        "member_volume_sd_mm3": 10.0,
+    }
+    assert document["discs"][1]["segmentation"]["n_members_with_disc"] == 1
+    expected = [(0.25, 5), (None, 1), (0.75, 5), (1.0, 5), (1.25, 5)]
+    for disc, (spread, members) in zip(document["discs"], expected, strict=True):
+        for key in ("t1rho_ms", "t2_ms"):
+            assert (disc[key]["member_sd"], disc[key]["n_members"]) == (spread, members)
+            assert not {"member_sd", "n_members"} & disc["regions"]["nucleus"][key].keys()
+
+
+def test_a_single_network_has_no_spread(written):
+    document = json.loads((written[2] / "result.json").read_text(encoding="utf-8"))
+    for disc in document["discs"]:
+        assert (disc["t2_ms"]["member_sd"], disc["t2_ms"]["n_members"]) == (None, None)
+        assert (disc["segmentation"]["n_members"], disc["segmentation"]["member_dice"]) == (1, None)
+
+
+def test_a_result_written_before_there_were_ensembles_still_follows_the_schema(written):
+    document = json.loads((written[2] / "result.json").read_text(encoding="utf-8"))
+    for disc in document["discs"]:
+        del disc["segmentation"]
+        for key in ("t1rho_ms", "t2_ms"):
+            del disc[key]["member_sd"], disc[key]["n_members"]
+    ResultDocument.model_validate_json(json.dumps(document))
+
+
+def test_discs_csv_holds_the_spread_with_the_whole_disc(ensemble_result, tmp_path):
+    write_result(ensemble_result, example_exam.exam_images(ensemble_result), tmp_path / "out")
+    with (tmp_path / "out" / "discs.csv").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    for row in rows:
+        level = Level[row["level"]]
+        whole = row["region"] == "whole_disc"
+        spread = str(0.25 * level) if whole and level is not Level.L4L5 else ""
+        assert (row["member_sd_ms"], row["use"]) == (spread, "research use only")
+        assert row["member_dice"] == (str(round(0.9 + 0.01 * level, 6)) if whole else "")
+        assert row["ring_entropy"] == ("0.2" if whole else "")
+
+
 def test_the_published_schema_is_that_of_the_code():
     published = Path(result_schema.__file__).with_name("result_schema.json").read_text(encoding="utf-8")
     assert published == schema_text(), "run: python -m service.result_schema > service/result_schema.json"
