@@ -8,12 +8,13 @@ from scipy import ndimage
 
 from models.inference import HalfArray, OnnxModel
 from models.preprocessing import normalise_slice, pad_to_grid
+from models.registry import ModelRecord
 from processing.disc_candidates import find_candidates
 from processing.levels import name_discs
 from processing.members import with_agreement
 from processing.plausibility import check_plausible
 from processing.refusal import ReasonCode, UnsuitableInput
-from processing.results import DiscConfidence, DiscMask, FloatArray, ImageVolume, LabelArray, Level
+from processing.results import Affine, DiscConfidence, DiscMask, FloatArray, ImageVolume, LabelArray, Level
 from processing.volume import is_sagittal, spacing_mm, to_canonical
 
 _DISC = 1
@@ -61,34 +62,17 @@ def find_discs(
     candidates = find_candidates(answer.probability, grid)
     check_plausible(answer.probability, grid, candidates=candidates)
     named = name_discs(answer.probability, grid, lowest_disc=lowest_disc, candidates=candidates)
-    territory = named.territory
-    territory[territory == Level.T12L1] = 0  # it helped to name the others; the paper measures L5S1 to L1L2
-
-    factors = np.array([row_mm, column_mm]) / grid_mm
-    disc, tissue = _back_to_native(answer.probability, factors, canonical.shape)
-    native_territory = _sample_nearest(territory, factors, canonical.shape)
-    levels = np.where(disc > threshold, native_territory, np.uint8(0))
-    confidence = tuple(
-        _confidence(Level(level), answer.probability, territory, threshold, levels)
-        for level in np.unique(levels)
-        if level
-    )
-    member_levels = None
-    if answer.members is not None:
-        member_levels = _members_to_native(answer.members, native_territory, factors, threshold)
-        voxel_mm3 = slice_mm * row_mm * column_mm
-        confidence = tuple(with_agreement(one, member_levels, voxel_mm3) for one in confidence)
-        member_levels = np.stack([undo(one) for one in member_levels])
+    found = _mask_of(answer, named.territory, affine, canonical.shape, threshold, model.record)
     return DiscMask(
-        levels=np.ascontiguousarray(undo(levels)),
-        probability=np.ascontiguousarray(undo(disc)),
-        tissue=np.ascontiguousarray(undo(tissue)),
+        levels=np.ascontiguousarray(undo(found.levels)),
+        probability=np.ascontiguousarray(undo(found.probability)),
+        tissue=np.ascontiguousarray(undo(found.tissue)),
         affine=volume.affine,
-        confidence=confidence,
-        model_name=model.record.name,
-        model_sha256=model.record.sha256,
-        member_levels=member_levels,
+        confidence=found.confidence,
+        model_name=found.model_name,
+        model_sha256=found.model_sha256,
         reasons=named.doubts,
+        member_levels=None if found.member_levels is None else np.stack([undo(one) for one in found.member_levels]),
     )
 
 
@@ -157,6 +141,40 @@ def _sample_nearest(labels: LabelArray, factors: npt.NDArray[np.float64], shape:
         for n, factor, limit in zip(shape[1:], factors, labels.shape[1:], strict=True)
     )
     return labels[:, rows[:, None], columns[None, :]]
+
+
+def _mask_of(
+    answer: NetworkAnswer,
+    territory: LabelArray,
+    affine: Affine,
+    shape: tuple[int, ...],
+    threshold: float,
+    record: ModelRecord,
+) -> DiscMask:
+    """The discs on the canonical grid of ``affine`` and ``shape`` (slices, rows, columns)."""
+    # T12L1 helped to name the others; the paper measures L5S1 to L1L2.
+    territory = np.where(territory == Level.T12L1, np.uint8(0), territory)
+    pixel_mm = np.array(spacing_mm(affine))
+    factors = pixel_mm[1:] / record.spacing_mm
+    disc, tissue = _back_to_native(answer.probability, factors, shape)
+    native_territory = _sample_nearest(territory, factors, shape)
+    levels = np.where(disc > threshold, native_territory, np.uint8(0))
+    found = [Level(level) for level in np.unique(levels) if level]
+    confidence = [_confidence(level, answer.probability, territory, threshold, levels) for level in found]
+    member_levels = None
+    if answer.members is not None:
+        member_levels = _members_to_native(answer.members, native_territory, factors, threshold)
+        confidence = [with_agreement(one, member_levels, float(pixel_mm.prod())) for one in confidence]
+    return DiscMask(
+        levels=levels,
+        probability=disc,
+        tissue=tissue,
+        affine=affine,
+        confidence=tuple(confidence),
+        model_name=record.name,
+        model_sha256=record.sha256,
+        member_levels=member_levels,
+    )
 
 
 def _members_to_native(
