@@ -11,6 +11,8 @@ from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
+from models.training.dataset import DataError
+
 
 class TaskFailed(Exception):
     """A task ended early. What it said stands above; its checkpoint is kept."""
@@ -67,7 +69,7 @@ def _perform(task: Task) -> None:
 
     try:
         task.run(*task.arguments, say)
-    except OSError as error:  # a full disk is no bug: one line, no traceback
+    except (OSError, DataError) as error:  # a full disk is no bug: one line, no traceback
         sys.stderr.write(f"{task.name}: {error}\n")
         sys.exit(1)
 

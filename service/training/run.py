@@ -18,7 +18,7 @@ import numpy as np
 from config.settings import Settings
 from models.training.dataset import FOLDS, MANIFEST, DataError, Manifest, load_slices, read_manifest
 from models.training.evaluate import Tally, tally
-from models.training.folds import Folds, read_folds, write_folds
+from models.training.folds import Folds, read_folds
 from models.training.members import checkpoint_bytes, predictor
 from models.training.recipes import Recipe
 from models.training.slices import TrainingSlice, split_by_subject
@@ -114,9 +114,10 @@ def start(run: Run, *, resume: bool) -> None:
         differing = [name for name, value in json.loads(held.read_text("utf-8")).items() if record.get(name) != value]
         if differing:
             raise RunError(f"{run.out} holds a run with another {', '.join(differing)}: choose another --out")
-    if run.manifest is not None:
-        digests = run.manifest.images_sha256
-        write_folds(run.out / FOLDS, run.folds, 1, images_sha256=digests)
+    if run.prepared is not None:
+        if (run.out / FOLDS).exists() and read_folds(run.out / FOLDS) != run.folds:
+            raise RunError(f"{run.out} holds a run with other folds: choose another --out")
+        write_text(run.out / FOLDS, (run.prepared / FOLDS).read_text("utf-8"))
     checkpoints = sum(2 * checkpoint_bytes(run.plan(member)) for member in range(run.members + 1))
     needed = checkpoints + run.recipe.phantoms * BYTES_PER_SLICE * (1 if run.manifest else run.members)
     there = [*run.out.glob("*.pt"), *run.out.glob("phantoms-*.npz")]
