@@ -102,7 +102,7 @@ def find_candidates(probability: FloatArray, spacing_mm: tuple[float, float, flo
     while found and found[0].sacrum_above > SACRUM_SHARE and found[0].bone_above >= MIN_BONE:
         sacral.append(found.pop(0))  # a rudimentary disc between sacral pieces
     kept = {id(one) for one in (*found, *sacral)}
-    strays = [one for one in measured if id(one) not in kept and _lies_between(one, found)]
+    strays = [one for one in measured if id(one) not in kept and _may_be_disc(one, found)]
     return Candidates(tuple(found), tuple(sacral), tuple(strays))
 
 
@@ -125,19 +125,22 @@ def _on_one_curve(found: list[Candidate]) -> list[Candidate]:
     return found
 
 
-def _lies_between(one: Candidate, discs: Sequence[Candidate]) -> bool:
-    """Whether a core lies on the line between two neighbouring ``discs``, away from both, with bone on both sides."""
+def _may_be_disc(one: Candidate, discs: Sequence[Candidate]) -> bool:
+    """Whether a core with bone on both sides lies on the line between two neighbouring ``discs``, away from both."""
     if min(one.bone_above, one.bone_below) < _STRAY_BONE:
         return False
-    for lower, upper in itertools.pairwise(discs):
-        way = upper.centre_mm - lower.centre_mm
-        length = float(np.linalg.norm(way))
-        offset = one.centre_mm - lower.centre_mm
-        along = float(offset @ way) / length
-        across = float(np.linalg.norm(offset - way * along / length))
-        if _STRAY_MARGIN_MM < along < length - _STRAY_MARGIN_MM and across < _MAX_OFF_CURVE_MM:
-            return True
-    return False
+    return any(is_between(one, lower, upper) for lower, upper in itertools.pairwise(discs))
+
+
+def is_between(one: Candidate, lower: Candidate, upper: Candidate, *, share: float = 0.0) -> bool:
+    """Whether a core lies on the line between two discs and away from both; ``share`` of the way at the least."""
+    way = upper.centre_mm - lower.centre_mm
+    length = float(np.linalg.norm(way))
+    offset = one.centre_mm - lower.centre_mm
+    along = float(offset @ way) / length
+    across = float(np.linalg.norm(offset - way * along / length))
+    margin = max(_STRAY_MARGIN_MM, share * length)
+    return margin < along < length - margin and across < _MAX_OFF_CURVE_MM
 
 
 def _merge_fragments(probability: FloatArray, spacing_mm: tuple[float, float, float]) -> list[npt.NDArray[np.bool_]]:

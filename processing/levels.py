@@ -6,6 +6,7 @@ between neighbours, sacrum below the lowest disc in most slices, and enough pict
 lumbar bodies look like five from here (only a whole-spine view can count them): names count from the sacrum.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,7 +14,16 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from processing.disc_candidates import DISC, MIN_BONE, SACRUM, SACRUM_SHARE, Candidate, Candidates, find_candidates
+from processing.disc_candidates import (
+    DISC,
+    MIN_BONE,
+    SACRUM,
+    SACRUM_SHARE,
+    Candidate,
+    Candidates,
+    find_candidates,
+    is_between,
+)
 from processing.refusal import Reason, ReasonCode, UnsuitableInput
 from processing.results import LUMBAR_LEVELS, FloatArray, LabelArray, Level
 
@@ -28,6 +38,7 @@ _L5_HEIGHT_MM = 30.0  # with the end plates
 _USUAL_SPACING = (0.62, 1.4)  # times the median spacing: neighbours
 _GAP_SPACING = (1.65, 2.4)  # times the median spacing: one disc in between was missed
 _WELL_FORMED_SHARE = 0.7  # a sacral disc this long against the usual one speaks for a transitional vertebra
+_MIDDLE_SHARE = 0.35  # of the way between two discs: from here to 1 minus this a missed disc may lie
 _GROWTH_MM = 10.0  # how far from its core a disc may reach
 _SLICE_STEP_MM = 2.0  # a slice counts as this far from the next, however thick: neighbours show the same disc
 _MIN_DISCS = 3
@@ -65,15 +76,31 @@ def name_discs(
     """
     found = candidates or find_candidates(probability, spacing_mm)
     levels = assign_levels(found, lowest_disc=lowest_disc)
-    kept = [(level, disc) for level, disc in zip(levels, found.discs, strict=True) if level is not None]
+    kept = [(level, disc.core) for level, disc in zip(levels, found.discs, strict=True) if level is not None]
+    filled = _fill_gaps(found, levels)
     if lowest_disc is None:
         _check_sacrum_is_seen(found.discs[0], probability, spacing_mm)
-        doubts = tuple(_doubts(found))
+        doubts = _doubts(found)
     else:
         text = f"a person named the lowest disc {lowest_disc.name}; the others are counted from it"
-        doubts = (Reason(ReasonCode.REVIEW_REQUIRED, text),)
-    territory = _territories([(level, disc.core) for level, disc in kept], probability[DISC], spacing_mm)
-    return NamedDiscs(territory, doubts)
+        doubts = [Reason(ReasonCode.REVIEW_REQUIRED, text)]
+    for level, _ in filled:
+        doubts.append(Reason(ReasonCode.SEGMENTATION_UNCERTAIN, f"{level.name}: only parts of the disc are recognised"))
+    territory = _territories([*kept, *filled], probability[DISC], spacing_mm)
+    return NamedDiscs(territory, tuple(doubts))
+
+
+def _fill_gaps(found: Candidates, levels: Sequence[Level | None]) -> list[tuple[Level, npt.NDArray[np.bool_]]]:
+    """Small cores in the middle of a gap of one disc are that disc: (level, core)."""
+    filled = []
+    for index, (level, following) in enumerate(itertools.pairwise(levels)):
+        if level is None or following is None or following - level != 2:
+            continue
+        lower, upper = found.discs[index], found.discs[index + 1]
+        parts = [stray.core for stray in found.strays if is_between(stray, lower, upper, share=_MIDDLE_SHARE)]
+        if parts:
+            filled.append((Level(level + 1), np.logical_or.reduce(parts)))
+    return filled
 
 
 def assign_levels(found: Candidates, *, lowest_disc: Level | None = None) -> list[Level | None]:
@@ -100,12 +127,18 @@ def assign_levels(found: Candidates, *, lowest_disc: Level | None = None) -> lis
     for spacing in spacings:
         if numbers[-1] < max(Level):
             numbers.append(numbers[-1] + _steps(float(spacing), usual))
-    highest_named = centres[min(len(numbers), len(LUMBAR_LEVELS)) - 1][0]
-    if any(stray.centre_mm[0] > highest_named for stray in found.strays):
-        detail = "between two discs lies what may be a small disc or none"
-        raise UnsuitableInput(ReasonCode.LEVELS_AMBIGUOUS, detail)
+    _check_strays(found, numbers)
     levels: list[Level | None] = [Level(number) if number <= max(Level) else None for number in numbers]
     return levels + [None] * (len(discs) - len(levels))
+
+
+def _check_strays(found: Candidates, numbers: Sequence[int]) -> None:
+    """Refuse where a small core lies between two discs that are neighbours: it would be a level of its own."""
+    for index, (number, following) in enumerate(itertools.pairwise(numbers)):
+        lower, upper = found.discs[index], found.discs[index + 1]
+        if following - number == 1 and any(is_between(stray, lower, upper) for stray in found.strays):
+            detail = "between two discs lies what may be a small disc or none"
+            raise UnsuitableInput(ReasonCode.LEVELS_AMBIGUOUS, detail)
 
 
 def _steps(spacing_mm: float, usual_mm: float) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from processing.disc_candidates import BODY, CANAL, DISC, SACRUM, Candidate, Candidates, find_candidates
+from processing.disc_candidates import BODY, CANAL, DISC, SACRUM, SACRUM_SHARE, Candidate, Candidates, find_candidates
 from processing.refusal import ReasonCode, UnsuitableInput
 from processing.results import FloatArray, LabelArray
 
@@ -20,10 +20,12 @@ MIN_CANAL_MM2 = 400.0  # the same; spines 1250 and more
 MIN_ELONGATION = 2.8  # discs and bodies together, length over width; spines 3.4 and more
 DISC_DEPTH_MM = (20.0, 55.0)  # median; spines 30 to 49
 DISC_HEIGHT_MM = (3.0, 16.0)  # median; spines 5.5 to 11.4
-UPRIGHT_DEG = (-16.0, 24.0)  # see :func:`posture_deg`; spines -9 to 18
+UPRIGHT_DEG = (-16.0, 24.0)  # with sacrum below the lowest disc, see :func:`posture_deg`; spines -14 to 21
+UPRIGHT_ABOVE_SACRUM_DEG = (-24.0, 16.0)  # where L5S1 is out of view; spines -18 to 8
 MIN_CANAL_BEHIND = 0.9  # share of the canal behind the discs' curve; spines 1.0
 CANAL_GAP_MM = (15.0, 40.0)  # median distance from the discs' centres to the canal's; spines 23 to 33
 MIN_CANAL_LENGTH = 0.45  # of the length of the row of discs
+MAX_CUT = 0.12  # share of the rows with bone, disc or canal that reach the left or right edge of the picture; spines 0
 MAX_SACRUM_ABOVE = 0.1  # share of the sacrum above the middle disc; spines 0
 MAX_KYPHOSIS_DEG = 15.0  # by how much the upper discs may lean further back than the lower ones; see posture
 MAX_ENTROPY = 0.30  # mean over the recognised tissue and 2 pixels around it; spines up to 0.24
@@ -101,6 +103,10 @@ def _wrong_shape(found: Candidates, tissue: LabelArray, spacing_mm: tuple[float,
     height = float(np.median([disc.height_mm for disc in found.discs]))
     if not DISC_HEIGHT_MM[0] <= height <= DISC_HEIGHT_MM[1]:
         return f"the discs are {height:.0f} mm high; {DISC_HEIGHT_MM[0]:.0f} to {DISC_HEIGHT_MM[1]:.0f} are plausible"
+    edges = tissue[:, :, [0, -1]].max(axis=(0, 2)) > 0
+    cut = float((edges & (tissue > 0).any(axis=(0, 2))).sum() / max(1, (tissue > 0).any(axis=(0, 2)).sum()))
+    if cut > MAX_CUT:
+        return f"the spine reaches the front or back edge of the picture in {cut:.0%} of its rows"
     column = ((tissue == DISC) | (tissue == BODY)).any(axis=0)
     spread = np.linalg.eigvalsh(np.cov((np.argwhere(column) * np.array(spacing_mm[1:])).T))
     elongation = float(np.sqrt(spread[1] / max(spread[0], 1e-6)))
@@ -111,8 +117,10 @@ def _wrong_shape(found: Candidates, tissue: LabelArray, spacing_mm: tuple[float,
 
 def _wrong_posture(found: Candidates) -> str | None:
     lean = posture_deg(found.discs)
-    if not UPRIGHT_DEG[0] <= lean <= UPRIGHT_DEG[1]:
-        return f"the spine leans {lean:+.0f} degrees; {UPRIGHT_DEG[0]:.0f} to {UPRIGHT_DEG[1]:.0f} are plausible"
+    on_sacrum = found.discs[0].sacrum_below > SACRUM_SHARE
+    least, most = UPRIGHT_DEG if on_sacrum else UPRIGHT_ABOVE_SACRUM_DEG
+    if not least <= lean <= most:
+        return f"the spine leans {lean:+.0f} degrees; {least:+.0f} to {most:+.0f} are plausible"
     tilts = [disc.tilt_deg for disc in found.discs[:5]]
     kyphosis = float(np.mean(tilts[-2:]) - np.mean(tilts[:2]))
     if kyphosis > MAX_KYPHOSIS_DEG:
