@@ -53,7 +53,8 @@ def take_picture(
     probability: npt.NDArray[np.floating],
     spacing_mm: tuple[float, float, float],
 ) -> Picture:
-    """The picture of an exam; arrays (slices, rows, columns) in canonical order, at least one disc in ``manual``."""
+    """The picture of an exam; canonical arrays (slices, rows, columns), a disc L5S1 to L1L2 is in ``manual``."""
+    manual = np.where(manual <= Level.L1L2, manual, 0).astype(np.uint8)  # what is above is not compared
     k = int((manual > 0).sum(axis=(1, 2)).argmax())
     rows, columns = np.nonzero((manual[k] > 0) | (automatic[k] > 0))
     margin = [int(np.ceil(_MARGIN_MM / step)) for step in spacing_mm[1:]]
@@ -182,7 +183,7 @@ def draw_differences_by_grade(discs: Sequence[GradedDisc]) -> bytes:
 
 
 def _by_grade(axes: Axes, grades: Sequence[int], values: Sequence[float], name: str) -> None:
-    """Every disc as a point beside the box of its grade."""
+    """Every disc as a point, with the box of its grade where there are three or more."""
     jitter = np.random.default_rng(0)  # only spreads the points sideways
     present = sorted(set(grades))
     labels = []
@@ -190,11 +191,10 @@ def _by_grade(axes: Axes, grades: Sequence[int], values: Sequence[float], name: 
         own = np.array([value for value, one in zip(values, grades, strict=True) if one == grade], np.float64)
         own = own[np.isfinite(own)]
         labels.append(f"{grade}\nn = {len(own)}")
-        if len(own):
+        if len(own) >= 3:
             axes.boxplot([own], positions=[place], widths=0.45, showfliers=False, medianprops={"color": _LINE})
-            axes.scatter(
-                place + jitter.uniform(-0.15, 0.15, len(own)), own, s=12, color=_POINT, alpha=0.6, linewidths=0
-            )
+        spread = jitter.uniform(-0.15, 0.15, len(own))
+        axes.scatter(place + spread, own, s=16, color=_POINT, alpha=0.7, linewidths=0, zorder=3)
     axes.set_xticks(range(len(present)), labels)
     axes.set_xlabel("Pfirrmann grade")
     axes.set_ylabel(name)

@@ -195,6 +195,23 @@ def read_annotation(entry: AnnotatedFiles) -> Annotation:
     Raises:
         AnnotationError: unreadable, empty, or with labels that its layout does not have.
     """
+    annotation = _read_mask(entry)
+    check_lumbar(annotation, entry.mask.name)
+    return annotation
+
+
+def check_lumbar(annotation: Annotation, name: str) -> None:
+    """Where discs are named, one of those that are measured must be there.
+
+    Raises:
+        AnnotationError: none is; ``name`` stands in the message.
+    """
+    named = (annotation.levels > 0) & (annotation.levels <= Level.L1L2)
+    if annotation.has_levels and not named.any():
+        raise AnnotationError(f"{name}: no disc from L5S1 to L1L2 is annotated")
+
+
+def _read_mask(entry: AnnotatedFiles) -> Annotation:
     if entry.mask.suffix == ".npz":
         return read_truth(entry.mask)
     array, affine = read_volume(entry.mask)
@@ -224,8 +241,6 @@ def read_truth(path: Path) -> Annotation:
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise AnnotationError(f"{path.name}: is no truth of a simulated exam ({error})") from error
     levels = np.where((labels == 0) & (upper == Level.T12L1), upper, labels).astype(np.uint8)
-    if not levels.any():
-        raise AnnotationError(f"{path.name}: the mask is empty")
     (levels, tissue), canonical = in_canonical_order(np.stack([levels, classes.astype(np.uint8)]), affine, path.name)
     return Annotation(levels, tissue, True, canonical)
 
@@ -367,8 +382,6 @@ def _spider_release(labels: npt.NDArray[np.int64], affine: Affine, name: str) ->
     tissue[labels == 100] = CANAL
     tissue[labels > 200] = DISC
     levels = np.where((labels > 200) & (labels <= 200 + len(Level)), labels - 200, 0).astype(np.uint8)
-    if not levels.any():
-        raise AnnotationError(f"{name}: no lumbar disc (201 to 206) is annotated")
     return Annotation(levels, tissue, True, affine)
 
 

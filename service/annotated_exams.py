@@ -23,6 +23,7 @@ from processing.annotations import (
     Annotation,
     AnnotationError,
     check_annotated_files,
+    check_lumbar,
     find_annotated_files,
     in_canonical_order,
     place_on_grid,
@@ -175,9 +176,8 @@ def _annotation_on(folder: Path, mask: Path, shape: tuple[int, ...], affine: Aff
     else:
         labels, own = read_segmentation(mask)
         levels, canonical = in_canonical_order(labels, own, name)
-        if not levels.any():
-            raise AnnotationError(f"{name}: the mask is empty")
         annotation = Annotation(levels, None, True, canonical)
+        check_lumbar(annotation, name)
     return place_on_grid(annotation, shape, affine, name)
 
 

@@ -54,9 +54,13 @@ def evaluate(options: argparse.Namespace, settings: Settings) -> int:
         networks = Networks(record, read_folds(options.folds) if options.folds else None)
         grades = read_grades(options.grades) if options.grades else None
         sources = find_annotated_exams(options.data, settings)
-        networks.check([one.subject for one in sources])
+        networks.open_for([one.subject for one in sources])
+        options.out.mkdir(parents=True, exist_ok=True)
     except (ModelError, AnnotationError, ValueError) as error:
         sys.stderr.write(f"{error}\n")
+        return _USAGE
+    except OSError as error:
+        sys.stderr.write(f"{options.out}: cannot be written: {error.strerror}\n")
         return _USAGE
     outcomes = _evaluate_all(sources, networks, settings)
     evaluation = assemble_evaluation(

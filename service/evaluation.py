@@ -146,16 +146,19 @@ class Networks:
         self._fold_of = None if folds is None else {name: k for k, group in enumerate(folds) for name in group}
         self._open: dict[int | None, OnnxModel] = {}
 
-    def check(self, subjects: Sequence[str]) -> None:
-        """Every subject must be in a fold, if there are folds.
+    def open_for(self, subjects: Sequence[str]) -> None:
+        """Open the networks that these subjects need, so that what is wrong shows before any work.
 
         Raises:
-            ValueError: naming those that are not: the folds do not say which network has not seen them.
+            ValueError: naming the subjects that are in no fold: it is not known which network has not seen them.
+            ModelError: a network cannot be opened.
         """
         if self._fold_of is not None:
             unknown = sorted(set(subjects) - self._fold_of.keys())
             if unknown:
                 raise ValueError(f"in no fold: subject {', '.join(unknown)}; leave the folds out for new subjects")
+        for subject in subjects:
+            self.of(subject)
 
     def of(self, subject: str) -> tuple[int | None, OnnxModel]:
         """The member's index (None: all) and the open network for a subject."""
@@ -172,8 +175,10 @@ def evaluate_source(source: AnnotatedSource, networks: Networks, settings: Setti
         exam = read_annotated_exam(source)
     except UnsuitableInput as error:
         return _without_exam(source, member, error.reason)
-    except (AnnotationError, OSError) as error:
+    except AnnotationError as error:
         return _without_exam(source, member, Reason(ReasonCode.UNREADABLE, str(error)))
+    except OSError as error:
+        return _without_exam(source, member, Reason(ReasonCode.UNREADABLE, f"a file cannot be read: {error.strerror}"))
     start = time.process_time()
     try:
         mask = find_discs(exam.image, model, threshold=settings.segmentation.threshold)
@@ -278,7 +283,8 @@ def table_2(outcomes: Sequence[ExamOutcome]) -> list[Table2Row]:
     """Mean with 95 % confidence interval of each metric, per level and together (paper, Table 2).
 
     A missing disc has Dice and sensitivity 0 and a volume difference of 100 %; its surface distance and precision are
-    undefined and not in the mean: n tells. The intervals take discs as independent, those of one spine are not quite.
+    undefined and not in the mean: n tells. The intervals take discs, and slices, as independent; those of one spine are
+    not quite.
     """
     rows = []
     for comparison in Comparison:

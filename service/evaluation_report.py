@@ -86,7 +86,7 @@ def summary_lines(summary: Summary) -> list[tuple[str, str]]:
             f"{summary.n_found} of {summary.n_annotated} ({_number(100 * summary.found_share, 1)} %);"
             f" {summary.n_in_refused_exams} lie in refused exams",
         ),
-        ("discs under a wrong name", f"{summary.n_wrongly_named}"),
+        ("discs under a wrong name", f"{summary.n_wrongly_named} of {summary.n_found} found"),
         ("automatic discs that are not annotated", f"{summary.n_unannotated}"),
         ("Dice coefficient, all voxels pooled", _number(summary.pooled_dice, 3)),
         ("mean absolute volume difference", f"{_number(summary.mean_absolute_volume_difference_percent, 1)} %"),
@@ -173,7 +173,9 @@ def _notes() -> str:
         " and, if missing, precision are undefined and not in the mean.</li>"
         "<li>The surface distance in 3-D counts the end faces of the stack, which often coincide: in thick slices it"
         " is smaller than in 2-D, and the two must not be compared.</li>"
-        "<li>Intervals take discs as independent; those of one spine are not quite: they are somewhat too narrow.</li>"
+        "<li>Pixels (px) are those of the exam's own images.</li>"
+        "<li>Intervals take discs, and slices, as independent; those of one spine are not quite, so that the intervals"
+        " are somewhat too narrow, most of all those over slices.</li>"
         "<li>The levels are those of the annotation; from lumbar images alone a transitional vertebra can shift"
         " both.</li></ul>"
     )

@@ -150,6 +150,8 @@ def test_site_masks_and_simulated_truth(tmp_path):
         (lambda d: save(discs([1]), d / "A_mask.mha", shift=0.5), "different geometry; voxels lie up to 1.00 mm apart"),
         (lambda d: save(discs([1])[:2], d / "A_mask.mha"), r"the mask has \(2, 40, 20\) voxels, its image \(3, 40"),
         (lambda d: save(discs([]), d / "A_mask.mha"), "A_mask.mha: the mask is empty"),
+        (lambda d: save(discs([6]), d / "A_mask.mha"), "no disc from L5S1 to L1L2 is annotated"),
+        (lambda d: save(discs([208, 1]), d / "A_mask.mha"), "no disc from L5S1 to L1L2 is annotated"),
         (lambda d: save(discs([1, 9]), d / "A_mask.mha"), "labels 9 are not known"),
         (lambda d: save(discs([1]) * 0.5, d / "A_mask.mha"), "no whole numbers"),
         (lambda d: (d / "A_mask.mha").write_bytes(b"not a volume"), "A_mask.mha: cannot be read"),

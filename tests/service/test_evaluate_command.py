@@ -18,6 +18,8 @@ from processing.results import ImageVolume, Level
 from processing.segmentation import find_discs
 from service.cli import main
 
+pytestmark = pytest.mark.slow
+
 NAME = Settings().segmentation.model
 
 
@@ -210,6 +212,13 @@ def test_folds_that_do_not_fit_are_refused_before_any_work(volumes, tmp_path, ca
     assert main([*arguments, "--folds", folds_file(tmp_path / "folds.json", folds)]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_place_that_cannot_be_written_is_told_before_any_work(volumes, tmp_path, capsys):
+    _, site = volumes
+    (tmp_path / "file").write_text("not a folder")
+    assert main(["evaluate", str(site), "--out", str(tmp_path / "file")]) == 2
+    assert "cannot be written" in capsys.readouterr().err
 
 
 def test_bad_data_unknown_networks_and_bad_grades_are_refused_before_any_work(volumes, tmp_path, capsys):
