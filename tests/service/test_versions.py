@@ -1,0 +1,55 @@
+"""Everything that can change a number changes the identity of a result, and nothing else does."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tiny_networks import affine_network, register
+
+from config.settings import SegmentationSettings, Settings
+from models.inference import OnnxModel
+from models.registry import load_model
+from service.versions import software_versions
+
+PROTOCOLS = ("ge-mapss",)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> OnnxModel:
+    folder = tmp_path_factory.mktemp("networks")
+    paths = [affine_network(folder / f"n{k}.onnx", [k] * 5, [0] * 5) for k in range(2)]
+    return OnnxModel(load_model("made", register(folder, *paths, threshold=0.4)), device="cpu")
+
+
+def settings(**segmentation: object) -> Settings:
+    return Settings(segmentation=SegmentationSettings.model_validate(segmentation))
+
+
+def digest(one: Settings, model: OnnxModel) -> str:
+    return software_versions(one, model, PROTOCOLS)["settings_digest"]
+
+
+def test_the_ensemble_stands_in_the_versions(model: OnnxModel) -> None:
+    versions = software_versions(settings(), model, PROTOCOLS)
+    assert versions["model_sha256"] == model.record.sha256
+    assert (versions["model_members"], versions["disc_threshold"]) == ("2", "0.4")
+    assert versions["inference_provider"] == "CPUExecutionProvider"
+
+
+def test_the_threshold_counts_wherever_it_comes_from(model: OnnxModel) -> None:
+    own = digest(settings(), model)
+    assert digest(settings(threshold=0.4), model) == own  # the same, said twice
+    assert digest(settings(threshold=0.5), model) != own
+    assert software_versions(settings(threshold=0.5), model, PROTOCOLS)["disc_threshold"] == "0.5"
+    recalibrated = OnnxModel(replace(model.record, threshold=0.45), device="cpu")
+    assert digest(settings(), recalibrated) != own
+    assert recalibrated.record.sha256 == model.record.sha256
+
+
+def test_the_networks_pixel_size_counts(model: OnnxModel) -> None:
+    coarser = OnnxModel(replace(model.record, spacing_mm=1.0), device="cpu")
+    assert digest(settings(), coarser) != digest(settings(), model)
+
+
+def test_where_the_weights_lie_does_not_count(model: OnnxModel) -> None:
+    assert digest(settings(weights_dir=Path("/elsewhere")), model) == digest(settings(), model)
