@@ -54,7 +54,8 @@ def take_picture(
     spacing_mm: tuple[float, float, float],
 ) -> Picture:
     """The picture of an exam; canonical arrays (slices, rows, columns), a disc L5S1 to L1L2 is in ``manual``."""
-    manual = np.where(manual <= Level.L1L2, manual, 0).astype(np.uint8)  # what is above is not compared
+    # what lies above the measured discs is not compared
+    manual, automatic = (np.where(one <= Level.L1L2, one, 0).astype(np.uint8) for one in (manual, automatic))
     k = int((manual > 0).sum(axis=(1, 2)).argmax())
     rows, columns = np.nonzero((manual[k] > 0) | (automatic[k] > 0))
     margin = [int(np.ceil(_MARGIN_MM / step)) for step in spacing_mm[1:]]

@@ -318,7 +318,11 @@ def best_median_worst(outcomes: Sequence[ExamOutcome]) -> list[tuple[str, Pictur
     if not ranked:
         return []
     last = len(ranked) - 1
-    words = {0: "best", last // 2: "median", last: "worst"} if last > 1 else {0: "best", last: "worst"}
+    words = {0: "best"}
+    if last > 1:
+        words[last // 2] = "median"
+    if last > 0:
+        words[last] = "worst"
     return [(f"{word}: {ranked[k][1]}\nDice {ranked[k][0]:.3f}", ranked[k][2]) for k, word in words.items()]
 
 
