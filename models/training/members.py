@@ -1,5 +1,8 @@
 """A trained network as something that can be asked, and how large it is."""
 
+from dataclasses import asdict
+from pathlib import Path
+
 import numpy as np
 import torch
 from torch import nn
@@ -26,3 +29,11 @@ def checkpoint_bytes(plan: TrainingPlan) -> int:
     """About how large a checkpoint is: the weights, their average and the optimiser's two moments, four bytes each."""
     network = build_network(plan.architecture, plan.width)
     return 16 * sum(int(one.numel()) for one in network.parameters())
+
+
+def is_finished(checkpoint: Path, plan: TrainingPlan) -> bool:
+    """Whether ``checkpoint`` is there and holds the last step of ``plan``."""
+    if not checkpoint.exists():
+        return False
+    state = torch.load(checkpoint, weights_only=True, mmap=True)
+    return bool(state["step"] == plan.steps and state["plan"] == asdict(plan))

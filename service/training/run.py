@@ -19,7 +19,7 @@ from config.settings import Settings
 from models.training.dataset import FOLDS, MANIFEST, DataError, Manifest, load_slices, read_manifest
 from models.training.evaluate import Tally, tally
 from models.training.folds import Folds, read_folds
-from models.training.members import checkpoint_bytes, predictor
+from models.training.members import checkpoint_bytes, is_finished, predictor
 from models.training.recipes import Recipe
 from models.training.slices import TrainingSlice, split_by_subject
 from models.training.train import TrainingPlan, train
@@ -138,7 +138,8 @@ def train_run(run: Run, *, only: int | None, processes: int, say: Say) -> dict[s
     """
     members = [only] if only is not None else list(range(run.members))
     waiting = [member for member in members if not figures_of(run.out, member).exists()]
-    if run.manifest is not None and waiting:
+    pretrained = is_finished(run.out / PRETRAINED, run.recipe.pretrain)
+    if run.manifest is not None and waiting and not pretrained:
         phantom_slices(run.recipe.phantoms, run.recipe.phantom_seed, run.out, processes, say)  # draws them if need be
         run_tasks([Task("simulated slices", pretrain, (run,))], 1)
     for member in waiting if run.manifest is None else ():
