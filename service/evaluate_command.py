@@ -53,6 +53,7 @@ def evaluate(options: argparse.Namespace, settings: Settings) -> int:
         record = load_model(options.model or wanted.model, options.weights_dir or wanted.weights_dir)
         networks = Networks(record, read_folds(options.folds) if options.folds else None)
         grades = read_grades(options.grades) if options.grades else None
+        sys.stderr.write("evaluate: checking the data\n")
         sources = find_annotated_exams(options.data, settings)
         networks.open_for([one.subject for one in sources])
         options.out.mkdir(parents=True, exist_ok=True)

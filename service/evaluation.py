@@ -121,6 +121,8 @@ class Summary:
     mean_absolute_volume_difference_percent: float
     entropy_dice_spearman: float
     n_entropy: int
+    member_dice_spearman: float  # agreement of the members with each other, against Dice; NaN for one network
+    n_member_dice: int
     cpu_s_per_slice: float
 
     @property
@@ -231,8 +233,8 @@ def summarise(outcomes: Sequence[ExamOutcome]) -> Summary:
     agreements = [one.agreement for one in compared if one.agreement is not None]
     discs = [disc for one in agreements for disc in one.discs]
     refused = [one for one in outcomes if one.outcome is Outcome.REFUSED]
-    entropies, dices = entropy_and_dice(outcomes)
-    rho, n_entropy = rank_correlation(entropies, dices)
+    rho, n_entropy = _against_dice(outcomes, lambda confidence: confidence.ring_entropy)
+    member_rho, n_member_dice = _against_dice(outcomes, lambda confidence: confidence.member_dice)
     n_slices = sum(one.n_slices for one in outcomes)
     codes = [one.reasons[0].code.value for one in refused]
     n_in_refused = sum(len(one.annotated) for one in refused)
@@ -250,20 +252,25 @@ def summarise(outcomes: Sequence[ExamOutcome]) -> Summary:
         mean_absolute_volume_difference_percent=mean_interval([abs(d.volume_difference_percent) for d in discs]).mean,
         entropy_dice_spearman=rho,
         n_entropy=n_entropy,
+        member_dice_spearman=member_rho,
+        n_member_dice=n_member_dice,
         cpu_s_per_slice=sum(one.cpu_s for one in outcomes) / n_slices if n_slices else float("nan"),
     )
 
 
-def entropy_and_dice(outcomes: Sequence[ExamOutcome]) -> tuple[list[float], list[float]]:
-    """Ring entropy and Dice of every disc that the network gave the name it is annotated with."""
+def _against_dice(
+    outcomes: Sequence[ExamOutcome], score: Callable[[DiscConfidence], float | None]
+) -> tuple[float, int]:
+    """Spearman of a confidence score with Dice, over the discs that the network gave the name of the annotation."""
     pairs = [
-        (one.confidence[disc.level].ring_entropy, disc.dice)
+        (score(one.confidence[disc.level]), disc.dice)
         for one in outcomes
         if one.agreement is not None
         for disc in one.agreement.discs
         if disc.level in one.confidence
     ]
-    return [entropy for entropy, _ in pairs], [dice for _, dice in pairs]
+    known = [(value, dice) for value, dice in pairs if value is not None]
+    return rank_correlation([value for value, _ in known], [dice for _, dice in known])
 
 
 def discs_of(outcomes: Sequence[ExamOutcome], comparison: Comparison) -> list[DiscAgreement]:

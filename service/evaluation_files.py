@@ -182,6 +182,8 @@ def disc_rows(one: ExamOutcome) -> list[dict[str, Any]]:
             **_metrics(disc),
             "ring_entropy": confidence.ring_entropy if confidence else float("nan"),
             "mean_probability": confidence.mean_probability if confidence else float("nan"),
+            "member_dice": confidence.member_dice if confidence else None,
+            "member_volume_sd_mm3": confidence.member_volume_sd_mm3 if confidence else None,
         }
         for quantity in Quantity:
             own = next((t for t in one.times if (t.level, t.quantity) == (disc.level, quantity)), None)

@@ -79,12 +79,13 @@ def report_text(evaluation: Evaluation) -> str:
 def summary_lines(summary: Summary) -> list[tuple[str, str]]:
     """What is said in short: (name, value)."""
     outcomes = ", ".join(f"{count} {name}" for name, count in summary.outcomes.items() if count)
+    shown = summary.n_annotated - summary.n_in_refused_exams
     lines = [
         ("exams", f"{summary.n_exams} of {summary.n_subjects} subjects: {outcomes}"),
         (
             "annotated discs found",
             f"{summary.n_found} of {summary.n_annotated} ({_number(100 * summary.found_share, 1)} %);"
-            f" {summary.n_in_refused_exams} lie in refused exams",
+            f" {summary.n_found} of {shown} in the exams that were not refused",
         ),
         ("discs under a wrong name", f"{summary.n_wrongly_named} of {summary.n_found} found"),
         ("automatic discs that are not annotated", f"{summary.n_unannotated}"),
@@ -96,6 +97,9 @@ def summary_lines(summary: Summary) -> list[tuple[str, str]]:
         ),
         ("segmentation", f"{_number(summary.cpu_s_per_slice, 2)} CPU-s per slice"),
     ]
+    if summary.n_member_dice:
+        value = f"{_number(summary.member_dice_spearman, 2)}, {summary.n_member_dice} discs"
+        lines.insert(-1, ("agreement of the members against Dice (Spearman)", value))
     if summary.refusals:
         lines.insert(1, ("refused", ", ".join(f"{code} {count}" for code, count in summary.refusals.items())))
     return lines
@@ -104,11 +108,12 @@ def summary_lines(summary: Summary) -> list[tuple[str, str]]:
 def _origin(evaluation: Evaluation) -> str:
     record = evaluation.record
     text = f"{evaluation.software}, network {record.name} {record.version} (SHA-256 {record.sha256[:16]}…)"
-    text += f", {len(record.members)} members, threshold {evaluation.threshold:g}; "
+    networks = "one network" if len(record.members) == 1 else f"an ensemble of {len(record.members)} networks"
+    text += f", {networks}, threshold {evaluation.threshold:g}; "
     text += (
         "each exam was segmented by the one network that had not seen its subject (out of fold)"
         if evaluation.out_of_fold
-        else "each exam was segmented by the whole ensemble: figures of subjects that it was trained on flatter it"
+        else "figures of subjects that it was trained on flatter it"
     )
     return f"{text}. {evaluation.produced_at:%Y-%m-%d %H:%M} UTC."
 

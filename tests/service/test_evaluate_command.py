@@ -148,7 +148,7 @@ def test_refused_and_unreadable_exams_are_listed_and_counted(volumes, tmp_path, 
     said = capsys.readouterr()
     assert "P2: refused, SEGMENTATION_UNCERTAIN" in said.err
     assert "P3: unreadable" in said.err
-    assert "annotated discs found: 5 of 10 (50.0 %)" in said.out
+    assert "annotated discs found: 5 of 10 (50.0 %); 5 of 5 in the exams" in said.out
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "SEGMENTATION_UNCERTAIN" in page
     assert [one["outcome"] for one in rows(out / "exams.csv")] == ["compared", "refused", "unreadable"]

@@ -44,7 +44,10 @@ def compared(subject: str, dices: list[float], *, n_slices: int = 3, common: int
         member=None,
         cpu_s=1.5,
         agreement=ExamAgreement(discs, slices, (), (100, 90, common)),
-        confidence={one.level: DiscConfidence(one.level, 0.9, 1 - one.dice, False, 90) for one in discs},
+        confidence={
+            one.level: DiscConfidence(one.level, 0.9, 1 - one.dice, False, 90, member_dice=one.dice**2 if k else None)
+            for k, one in enumerate(discs)
+        },
         picture=PICTURE,
     )
 
@@ -85,6 +88,8 @@ def test_discs_of_refused_exams_count_as_not_found():
     assert found.pooled_dice == pytest.approx(2 * 165 / 380)
     assert found.entropy_dice_spearman == pytest.approx(-1.0)
     assert found.n_entropy == 10
+    assert found.member_dice_spearman == pytest.approx(1.0)
+    assert found.n_member_dice == 8
     assert found.cpu_s_per_slice == pytest.approx((3.0 + 1.5) / 15)
     assert found.n_wrongly_named == 0
 
