@@ -37,11 +37,16 @@ def read_segmentation(path: Path) -> tuple[LabelArray, Affine]:
     segmentation = _open(path)
     numbers = _disc_segments(segmentation)
     try:
-        volume = segmentation.get_volume(segment_numbers=list(numbers), combine_segments=True, dtype=np.uint16)
-    except RuntimeError as error:
-        text = f"the segmentation is no stack of slices: {error}"
+        geometry = segmentation.get_volume_geometry()
+    except (RuntimeError, ValueError) as error:
+        text = f"the segmentation's frames have no clear places: {error}"
         raise UnsuitableInput(ReasonCode.GEOMETRY_INCONSISTENT, text) from error
-    except ValueError as error:
+    if geometry is None:
+        text = "the segmentation's frames are no regular stack of slices"
+        raise UnsuitableInput(ReasonCode.GEOMETRY_INCONSISTENT, text)
+    try:
+        volume = segmentation.get_volume(segment_numbers=list(numbers), combine_segments=True, dtype=np.uint16)
+    except (RuntimeError, ValueError) as error:
         raise UnsuitableInput(ReasonCode.UNSUPPORTED_OBJECT, f"segments cannot be combined: {error}") from error
     table = np.zeros(max(numbers) + 1, np.uint8)
     for number, level in numbers.items():

@@ -84,6 +84,29 @@ def _twice(dataset: Dataset) -> None:
     second.SegmentedPropertyTypeCodeSequence = first.SegmentedPropertyTypeCodeSequence
 
 
+def _overlapping(dataset: Dataset) -> None:
+    """Two frames of one place get the same pixels, as different segments."""
+    places: dict[str, int] = {}
+    n_bytes = dataset.Rows * dataset.Columns // 8
+    for index, frame in enumerate(dataset.PerFrameFunctionalGroupsSequence):
+        other = places.setdefault(str(frame.PlanePositionSequence[0].ImagePositionPatient), index)
+        if other != index:
+            pixels = bytearray(dataset.PixelData)
+            pixels[index * n_bytes : (index + 1) * n_bytes] = pixels[other * n_bytes : (other + 1) * n_bytes]
+            dataset.PixelData = bytes(pixels)
+            return
+    raise AssertionError("no two frames at one place")
+
+
+def _shifted_frame(dataset: Dataset) -> None:
+    for frame in dataset.PerFrameFunctionalGroupsSequence:
+        position = frame.PlanePositionSequence[0]
+        first = dataset.PerFrameFunctionalGroupsSequence[-1].PlanePositionSequence[0].ImagePositionPatient
+        if position.ImagePositionPatient == first:
+            position.ImagePositionPatient = [float(first[0]) + 1.3, *first[1:]]
+            return
+
+
 def _without_segments(dataset: Dataset) -> None:
     del dataset.SegmentSequence
 
@@ -93,6 +116,8 @@ def _without_segments(dataset: Dataset) -> None:
     [
         (_no_disc, ReasonCode.UNSUPPORTED_OBJECT, "no segment is a lumbar disc"),
         (_twice, ReasonCode.UNSUPPORTED_OBJECT, "two segments are"),
+        (_overlapping, ReasonCode.UNSUPPORTED_OBJECT, "segments cannot be combined"),
+        (_shifted_frame, ReasonCode.GEOMETRY_INCONSISTENT, "no regular stack of slices"),
         (_without_segments, ReasonCode.UNREADABLE, "the segmentation is broken"),
     ],
 )
