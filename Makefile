@@ -47,8 +47,13 @@ format: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python -m tests.benchmarks.accuracy
 
+# Goes on where it was stopped. Without DATA, and where the usual folder is missing, simulated slices alone are learnt
+# from, and that is said; a folder that was asked for must be there.
+TRAINING ?= out/training
 train: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m service.train_command --data $(DATA)
+	OMP_NUM_THREADS=1 $(BIN)/discnode train run --out $(TRAINING) --resume \
+	 $(if $(filter-out file,$(origin DATA))$(wildcard $(DATA)),--data $(DATA))
+	OMP_NUM_THREADS=1 $(BIN)/discnode train export --run $(TRAINING)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
