@@ -1,6 +1,7 @@
 """Ensembles of networks whose answers are known."""
 
 import hashlib
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -137,3 +138,17 @@ def test_a_constant_network_says_what_it_was_told(tmp_path: Path) -> None:
     logits = np.random.default_rng(2).normal(size=(5, 32, 32)).astype(np.float32)
     model = OnnxModel(trial_record((constant_network(tmp_path / "told.onnx", logits),)), device="cpu")
     np.testing.assert_array_equal(model.predict(np.ones((2, 32, 32), np.float32)), np.stack([logits] * 2))
+
+
+def test_a_long_stack_is_held_once_whatever_the_number_of_members(tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    paths = [constant_network(tmp_path / f"long-{k}.onnx", rng.normal(size=(5, 64, 64))) for k in range(5)]
+    model = OnnxModel(load_model("made", register(tmp_path, *paths)), device="cpu")
+    slices = np.zeros((120, 64, 64), np.float32)
+    tracemalloc.start()
+    try:
+        mean, each = model.predict_members(slices)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.1 * (mean.nbytes + each.nbytes)  # with the members' own logits it would be six times the mean
