@@ -200,7 +200,8 @@ def _number(value: float, digits: int, *, sign: bool = False) -> str:
         return "–"
     if digits == 3 and 0 < value < 0.001:
         return "< 0.001"
-    return f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
+    rounded = round(value, digits) + 0.0  # no "-0.0"
+    return f"{rounded:+.{digits}f}" if sign else f"{rounded:.{digits}f}"
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, words: bool = False) -> str:

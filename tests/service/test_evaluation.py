@@ -1,14 +1,18 @@
 """What is counted, and how, from made-up outcomes of exams."""
 
+import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from processing.agreement import DiscAgreement, ExamAgreement
+from config.settings import Settings
+from models.registry import load_model
+from processing.agreement import DiscAgreement, DiscTimes, ExamAgreement
 from processing.agreement_figures import Picture
 from processing.refusal import Reason, ReasonCode
-from processing.results import LUMBAR_LEVELS, DiscConfidence, Level
+from processing.results import LUMBAR_LEVELS, DiscConfidence, Level, Quantity
 from service.evaluation import (
     Comparison,
     ExamOutcome,
@@ -20,6 +24,8 @@ from service.evaluation import (
     summarise,
     table_2,
 )
+from service.evaluation_files import assemble_evaluation, write_evaluation
+from service.evaluation_report import report_page, report_text
 
 EMPTY = np.zeros((2, 2), np.uint8)
 PICTURE = Picture(EMPTY, EMPTY, EMPTY, EMPTY, (1.0, 1.0))
@@ -92,6 +98,61 @@ def test_discs_of_refused_exams_count_as_not_found():
     assert found.n_member_dice == 8
     assert found.cpu_s_per_slice == pytest.approx((3.0 + 1.5) / 15)
     assert found.n_wrongly_named == 0
+
+
+@pytest.fixture(scope="module")
+def evaluation():
+    """Two exams compared and one refused, put together with made-up times."""
+    times = tuple(DiscTimes(level, Quantity.T2, 50.0 + level, 50.0 + 1.5 * level - 1.5) for level in LUMBAR_LEVELS)
+    outcomes = [
+        replace(compared("A", [0.9, 0.8, 0.7, 0.6, 0.5]), times=times),
+        replace(compared("<B&C>", [0.8, 0.8, 0.7, 0.6, 0.5]), missing=(Level.L1L2,)),
+        refused("D", ReasonCode.SEGMENTATION_UNCERTAIN),
+    ]
+    return assemble_evaluation(
+        outcomes,
+        load_model(Settings().segmentation.model),
+        out_of_fold=False,
+        threshold=0.5,
+        software="discnode 0",
+        settings_digest="0" * 16,
+        grades=None,
+    )
+
+
+def test_the_tables_are_printed_with_their_intervals(evaluation):
+    text = report_text(evaluation)
+    dice = next(line for line in text.splitlines() if line.startswith("Dice coefficient  "))
+    # 0.85 +- t(0.975, 1) * 0.0707 / sqrt 2 = 12.7062 * 0.05
+    assert dice.split()[2:5] == ["0.850", "(0.215,", "1.485)"]
+    assert next(line for line in text.splitlines() if line.startswith("discs  ")).split() == ["discs", *"22222", "10"]
+    # differences -0.5 level + 1.5: 1.0, 0.5, 0, -0.5, -1.0
+    line = next(line for line in text.splitlines() if line.startswith("T2 all"))
+    assert line.split()[2:4] == ["5", "1.000"]
+    assert line.split()[5] == "+0.00"
+    assert "annotated discs found: 10 of 15 (66.7 %); 10 of 10 in the exams that were not refused" in text
+    assert "-0.00" not in text
+    assert text.endswith("Research use only\n")
+
+
+def test_the_page_holds_what_was_not_compared_and_no_foreign_markup(evaluation):
+    page = report_page(evaluation)
+    assert "&lt;B&amp;C&gt;" in page
+    assert "<B&C>" not in page
+    assert "not annotated: L1/L2" in page
+    assert "SEGMENTATION_UNCERTAIN: why" in page
+    assert "flatter" in page  # no folds: said
+
+
+def test_a_second_evaluation_replaces_the_figures_of_the_first(evaluation, tmp_path):
+    (tmp_path / "figureS3.png").write_bytes(b"old")
+    write_evaluation(evaluation, "page", tmp_path)
+    assert not (tmp_path / "figureS3.png").exists()
+    assert (tmp_path / "report.html").read_text() == "page"
+    content = json.loads((tmp_path / "evaluation.json").read_text())
+    assert content["exams"][1]["missing"] == ["L1L2"]
+    assert content["summary"]["member_dice_spearman"] == pytest.approx(1.0)
+    assert content["table3"][0]["p_paired_t"] is None  # one disc: undefined
 
 
 def test_nothing_at_all_is_told_as_undefined():
