@@ -44,9 +44,10 @@ def evaluate(options: argparse.Namespace, settings: Settings) -> int:
     from models.training.folds import read_folds
     from processing.annotations import AnnotationError
     from service.annotated_exams import find_annotated_exams
-    from service.evaluation import Networks, Outcome, read_grades
+    from service.evaluation import Networks, Outcome
     from service.evaluation_files import assemble_evaluation, write_evaluation
     from service.evaluation_report import report_page, report_text
+    from service.grades import read_grades
 
     wanted = settings.segmentation
     try:

@@ -32,7 +32,6 @@ from processing.display import RESEARCH_USE_ONLY
 from processing.results import Level, Quantity
 from service.evaluation import (
     ExamOutcome,
-    Grades,
     Summary,
     Table2Row,
     Table3Row,
@@ -42,6 +41,7 @@ from service.evaluation import (
     table_2,
     table_3,
 )
+from service.grades import Grades
 
 FORMAT = "discnode.evaluation/1"
 

@@ -20,12 +20,12 @@ from service.evaluation import (
     best_median_worst,
     discs_of,
     graded_discs,
-    read_grades,
     summarise,
     table_2,
 )
 from service.evaluation_files import assemble_evaluation, write_evaluation
 from service.evaluation_report import report_page, report_text
+from service.grades import read_grades
 
 EMPTY = np.zeros((2, 2), np.uint8)
 PICTURE = Picture(EMPTY, EMPTY, EMPTY, EMPTY, (1.0, 1.0))
