@@ -158,7 +158,7 @@ def _mask_of(
     factors = pixel_mm[1:] / record.spacing_mm
     disc, tissue = _back_to_native(answer.probability, factors, shape)
     native_territory = _sample_nearest(territory, factors, shape)
-    levels = np.where(disc > threshold, native_territory, np.uint8(0))
+    levels = _in_one_piece(np.where(disc > threshold, native_territory, np.uint8(0)))
     found = [Level(level) for level in np.unique(levels) if level]
     confidence = [_confidence(level, answer.probability, territory, threshold, levels) for level in found]
     member_levels = None
@@ -186,14 +186,29 @@ def _members_to_native(
         for member, probability in enumerate(members[:, k]):
             disc = _resample_plane(probability, 1.0 / factors, territory.shape[1:])
             levels[member, k] = np.where(disc > threshold, territory[k], 0)
-    return levels
+    return np.stack([_in_one_piece(one) for one in levels])
+
+
+def _in_one_piece(levels: LabelArray) -> LabelArray:
+    """The largest connected part of each level; vessels and bowel beside a disc make islands whose times are not its.
+
+    Voxels (slices, rows, columns) that touch at a corner are connected: slices are thick.
+    """
+    kept = np.zeros_like(levels)
+    for level, box in enumerate(ndimage.find_objects(levels), start=1):
+        if box is not None:
+            parts, count = ndimage.label(levels[box] == level, structure=np.ones((3, 3, 3)))
+            largest = 1 + int(np.argmax(np.bincount(parts.ravel(), minlength=count + 1)[1:]))
+            kept[box][parts == largest] = level
+    return kept
 
 
 def _confidence(
     level: Level, probability: FloatArray, territory: LabelArray, threshold: float, levels: LabelArray
 ) -> DiscConfidence:
     """How sure the network is of one disc; ``levels`` on the native grid, the rest on the network's."""
-    mask = (territory == level) & (probability[_DISC] > threshold)
+    own_territory = np.where((territory == level) & (probability[_DISC] > threshold), level.value, 0)
+    mask = _in_one_piece(own_territory.astype(np.uint8)) > 0
     in_plane = ndimage.generate_binary_structure(3, 1)
     in_plane[[0, 2]] = False
     # The disc and 2 pixels around it: on noisy phantoms this follows the Dice better than the surrounding band alone.

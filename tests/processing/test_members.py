@@ -200,6 +200,26 @@ def test_the_models_own_threshold_is_used_unless_another_is_given(ensemble: Path
     assert rows_of(find_discs(volume(), model, threshold=0.5).levels, Level.L5S1) == set(rows[:-4])
 
 
+def test_an_island_beside_a_disc_is_not_part_of_it(tmp_path: Path) -> None:
+    """As a vessel: as bright as the disc, and joined to it where it is doubtful what it is."""
+    row = CENTRES[Level.L4L5]
+    answers = []
+    for certainty in (6.0, 6.1):
+        logits = spine(certainty)
+        logits[:, row - 3 : row + 3, 80:90] = 0
+        logits[:2, row - 3 : row + 3, 80:84] = np.array([0, certainty])[:, None, None]
+        logits[:2, row - 3 : row + 3, 84:90] = np.array([certainty, 0.8 * certainty])[:, None, None]
+        answers.append(logits)
+    paths = [constant_network(tmp_path / f"vessel-{k}.onnx", logits) for k, logits in enumerate(answers)]
+    found = find_discs(volume(), OnnxModel(load_model("made", register(tmp_path, *paths)), device="cpu"))
+    assert (found.probability[:, row, 82] > 0.9).all()
+    assert not found.levels[:, :, :90].any()
+    assert found.member_levels is not None
+    assert not found.member_levels[..., :90].any()
+    confidence = {one.level: one for one in found.confidence}
+    assert confidence[Level.L4L5].n_voxels == SLICES * 12 * 40
+
+
 def test_dice_of_pairs_by_hand() -> None:
     masks = np.array([[1, 1, 1, 0], [0, 1, 1, 1], [0, 0, 0, 0], [1, 1, 1, 0]], bool)
     pairs = [4 / 6, 0, 1, 0, 4 / 6, 0]
