@@ -15,13 +15,18 @@ from models.training.slices import LabelArray, TrainingSlice
 FloatGrid = npt.NDArray[np.float64]
 
 
-def draw_example(rng: np.random.Generator, source: TrainingSlice, size: int) -> tuple[FloatArray, LabelArray]:
-    """One augmented example: normalised image and allowed classes, both (size, size)."""
+def draw_example(
+    rng: np.random.Generator, source: TrainingSlice, size: int, *, recolour: float = 0.4
+) -> tuple[FloatArray, LabelArray]:
+    """One augmented example: normalised image and allowed classes, both (size, size).
+
+    ``recolour``: how often its tissues get another contrast, see :func:`change_contrast`.
+    """
     coordinates = warp_coordinates(rng, source.allowed, size)
     outside: Literal["constant", "nearest"] = "constant" if rng.random() < 0.5 else "nearest"
     image: FloatArray = ndimage.map_coordinates(source.image, coordinates, order=1, mode=outside)
     allowed: LabelArray = ndimage.map_coordinates(source.allowed, coordinates, order=0, mode="constant", cval=1)
-    image = change_contrast(rng, _unit_range(image), allowed, recolour=0.4 if source.is_real else 0.1)
+    image = change_contrast(rng, _unit_range(image), allowed, recolour=recolour)
     image = add_scanner_effects(rng, image)
     last = field_end(rng, allowed)
     normalised = np.empty_like(image)

@@ -1,6 +1,5 @@
 """A trained network as something that can be asked, and how large it is."""
 
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ from torch import nn
 from models.preprocessing import FloatArray
 from models.training.evaluate import Predict
 from models.training.networks import build_network
-from models.training.train import TrainingPlan
+from models.training.train import TrainingPlan, belongs_to
 
 
 def predictor(network: nn.Module) -> Predict:
@@ -35,5 +34,10 @@ def is_finished(checkpoint: Path, plan: TrainingPlan) -> bool:
     """Whether ``checkpoint`` is there and holds the last step of ``plan``."""
     if not checkpoint.exists():
         return False
-    state = torch.load(checkpoint, weights_only=True, mmap=True)
-    return bool(state["step"] == plan.steps and state["plan"] == asdict(plan))
+    state = torch.load(checkpoint, weights_only=True, mmap=True, map_location="cpu")
+    return bool(state["step"] == plan.steps) and belongs_to(state, plan)
+
+
+def cuda_is_there() -> bool:
+    """Whether torch can use a CUDA device."""
+    return bool(torch.cuda.is_available())

@@ -6,6 +6,8 @@ there), the memory's cell uses tanh, and the last convolution also sees features
 Fischer, Brox, arXiv 1505.04597, with padded convolutions and batch normalisation.
 """
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 
@@ -99,7 +101,7 @@ class UNet(nn.Module):  # type: ignore[misc]
         widths = [width * 2**scale for scale in range(depth + 1)]
         self.down = nn.ModuleList(_two_convolutions(a, b) for a, b in zip([1, *widths], widths, strict=False))
         self.pool = nn.MaxPool2d(2)
-        self.rise = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, 2) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.rise = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, 2) for a, b in itertools.pairwise(widths))
         self.up = nn.ModuleList(_two_convolutions(2 * channels, channels) for channels in widths[:-1])
         self.classify = nn.Conv2d(width, classes, 1)
         initialise(self)

@@ -1,6 +1,7 @@
 """Training of the disc network: batches drawn from seeds, a loss that respects open annotations, checkpoints."""
 
 import copy
+import io
 import math
 import os
 import time
@@ -14,10 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from models.preprocessing import CLASS_NAMES, DISC
+from models.preprocessing import CLASS_NAMES, DISC, FloatArray
 from models.training.augmentation import draw_example
 from models.training.networks import build_network
-from models.training.slices import TrainingSlice
+from models.training.paper_augmentation import draw_paper_example
+from models.training.slices import LabelArray, TrainingSlice
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,7 @@ class TrainingPlan:
     architecture: str = "cfcm"
     width: int = 8
     real_share: float = 0.5  # share of real slices in a batch, where there are any
+    recolour: float = 0.4  # share of real slices whose tissues are lightened or darkened: other contrasts
     small_share: float = 0.45  # share of the steps on small windows, early ones first
     small_size: int = 144
     small_batch: int = 8
@@ -42,6 +45,9 @@ class TrainingPlan:
     disc_weight: float = 2.0
     cross_entropy_weight: float = 1.0
     checkpoint_every: int = 50
+    augmentation: str = "full"  # or "paper"
+    schedule: str = "cosine"  # or "constant": the learning rate after the warm-up
+    device: str = "cpu"  # or "cuda"
 
 
 class Batches(Dataset):  # type: ignore[misc]
@@ -62,9 +68,15 @@ class Batches(Dataset):  # type: ignore[misc]
         # Small windows are cheap: most of them come early, and the last steps see whole pictures only.
         is_small = rng.random() < 2 * plan.small_share * (1 - step / plan.steps)
         size, count = (plan.small_size, plan.small_batch) if is_small else (plan.size, plan.batch)
-        examples = [draw_example(rng, self._pick(rng), size) for _ in range(count)]
+        examples = [self._draw(rng, size) for _ in range(count)]
         images = torch.from_numpy(np.stack([image for image, _ in examples])[:, None])
         return images, torch.from_numpy(np.stack([allowed for _, allowed in examples]))
+
+    def _draw(self, rng: np.random.Generator, size: int) -> tuple[FloatArray, LabelArray]:
+        one = self._pick(rng)
+        if self.plan.augmentation == "paper":
+            return draw_paper_example(rng, one, size)
+        return draw_example(rng, one, size, recolour=self.plan.recolour if one.is_real else 0.1)
 
     def _pick(self, rng: np.random.Generator) -> TrainingSlice:
         use_real = bool(self.real) and (not self.phantoms or rng.random() < self.plan.real_share)
@@ -79,7 +91,7 @@ def loss_of(logits: Tensor, allowed: Tensor, *, disc_weight: float = 2.0, cross_
     allowed classes should be one. Dice of a class: over the pixels whose membership is known.
     """
     probability = logits.softmax(1)
-    bits = 2 ** torch.arange(logits.shape[1], dtype=torch.int32).view(1, -1, 1, 1)
+    bits = 2 ** torch.arange(logits.shape[1], dtype=torch.int32, device=logits.device).view(1, -1, 1, 1)
     wide = allowed.to(torch.int32).unsqueeze(1)
     may = (wide & bits) != 0
     sure = wide == bits
@@ -95,9 +107,11 @@ def loss_of(logits: Tensor, allowed: Tensor, *, disc_weight: float = 2.0, cross_
 
 
 def learning_rate_at(step: int, plan: TrainingPlan) -> float:
-    """Linear warm-up, then half a cosine down to zero at the last step."""
+    """Linear warm-up, then half a cosine down to zero at the last step, or constant."""
     if step < plan.warm_up_steps:
         return plan.learning_rate * (step + 1) / plan.warm_up_steps
+    if plan.schedule == "constant":
+        return plan.learning_rate
     progress = (step - plan.warm_up_steps) / max(1, plan.steps - plan.warm_up_steps)
     return plan.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
 
@@ -114,7 +128,8 @@ def train(
 ) -> tuple[nn.Module, list[float]]:
     """Train a network; returns its averaged weights (evaluation mode) and the loss of every step of this call.
 
-    ``initial``: a checkpoint whose averaged weights are the start instead of random ones. ``checkpoint``: state is kept there and an unfinished run with the same plan goes on from it.
+    ``initial``: a checkpoint whose averaged weights are the start instead of random ones. ``checkpoint``: state is kept
+    there and an unfinished run with the same plan goes on from it.
 
     Raises:
         ValueError: no slices at all, or the checkpoint is of another plan.
@@ -123,15 +138,16 @@ def train(
         raise ValueError("nothing to train on: neither phantoms nor real slices")
     torch.set_num_threads(1)  # at this width more threads mostly wait for each other, and sums depend on their number
     torch.manual_seed(plan.seed)
-    network = build_network(plan.architecture, plan.width).to(memory_format=torch.channels_last)
+    network = build_network(plan.architecture, plan.width)
     if initial is not None:
         network.load_state_dict(load_average(initial).state_dict())
+    network = network.to(plan.device, memory_format=torch.channels_last)
     average = copy.deepcopy(network).requires_grad_(False)
     optimiser = torch.optim.AdamW(network.parameters(), lr=plan.learning_rate, weight_decay=plan.weight_decay)
     first = 0
     if checkpoint is not None and checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
-        if state["plan"] != _plan_record(plan):
+        state = torch.load(checkpoint, weights_only=True, map_location=plan.device)
+        if not belongs_to(state, plan):
             raise ValueError(f"{checkpoint} belongs to another plan: {state['plan']}")
         network.load_state_dict(state["network"])
         average.load_state_dict(state["average"])
@@ -145,8 +161,8 @@ def train(
             group["lr"] = learning_rate_at(step, plan)
         network.train()
         loss = loss_of(
-            network(images.to(memory_format=torch.channels_last)),
-            allowed,
+            network(images.to(plan.device, memory_format=torch.channels_last)),
+            allowed.to(plan.device),
             disc_weight=plan.disc_weight,
             cross_entropy_weight=plan.cross_entropy_weight,
         )
@@ -161,7 +177,7 @@ def train(
             report(f"step {done}/{plan.steps}  loss {np.mean(losses[-25:]):.3f}  {time.monotonic() - started_s:.0f} s")
         if checkpoint is not None and (done % plan.checkpoint_every == 0 or done == plan.steps):
             _save(checkpoint, plan, done, network, average, optimiser)
-    return average.eval(), losses
+    return average.cpu().eval(), losses
 
 
 def _batches(
@@ -190,6 +206,12 @@ def _follow(average: nn.Module, network: nn.Module, decay: float) -> None:
                 kept.copy_(current)
 
 
+def belongs_to(state: dict[str, Any], plan: TrainingPlan) -> bool:
+    """Whether the ``state`` of a checkpoint is of this plan."""
+    # A checkpoint from before a field came to the plan was made with that field's default.
+    return _plan_record(TrainingPlan()) | dict(state["plan"]) == _plan_record(plan)
+
+
 def _plan_record(plan: TrainingPlan) -> dict[str, float | str]:
     return {name: getattr(plan, name) for name in TrainingPlan.__slots__}
 
@@ -206,13 +228,18 @@ def _save(
         "optimiser": optimiser.state_dict(),
     }
     temporary = path.with_suffix(".writing")
-    torch.save(state, temporary)
+    held = io.BytesIO()  # so that a full disk is an OSError, not an error of the archive's own
+    torch.save(state, held)
+    with temporary.open("wb") as stream:
+        stream.write(held.getbuffer())
+        stream.flush()
+        os.fsync(stream.fileno())
     os.replace(temporary, path)
 
 
 def load_average(checkpoint: Path) -> nn.Module:
     """The averaged network of a checkpoint, in evaluation mode."""
-    state = torch.load(checkpoint, weights_only=True)
+    state = torch.load(checkpoint, weights_only=True, map_location="cpu")
     network = build_network(str(state["plan"]["architecture"]), int(state["plan"]["width"]))
     network.load_state_dict(state["average"])
     return network.eval()

@@ -98,12 +98,15 @@ def _data_lines(metrics: dict[str, Any]) -> list[str]:
         return [
             f"Simulated slices alone: a stream of its own for each member (seeds {seeds}). **No real image was seen.**"
         ]
-    lines = [
-        f"- {recipe['phantoms']} simulated slices of seed {recipe['phantom_seed']} (`draw_training_slice`).",
+    lines = []
+    if recipe["phantoms"]:
+        seed = recipe["phantom_seed"]
+        lines.append(f"- {recipe['phantoms']} simulated slices of seed {seed} (`draw_training_slice`).")
+    lines.append(
         f"- {data['slices']} annotated slices of {data['exams']} exams of {data['subjects']} subjects: "
         + ", ".join(f"{name} ({n} exams)" for name, n in data["datasets"].items())
-        + f"; digest of the prepared data {data['digest']}.",
-    ]
+        + f"; digest of the prepared data {data['digest']}."
+    )
     if uses_spider(metrics):
         lines.append(
             f"- Attribution: {SPIDER_CITATION}. Changes made: resampled; posterior elements counted as background; the "
@@ -115,7 +118,7 @@ def _data_lines(metrics: dict[str, Any]) -> list[str]:
 def _training_lines(metrics: dict[str, Any]) -> list[str]:
     recipe = metrics["recipe"]
     lines = [f"Profile `{recipe['name']}`."]
-    if metrics["data"]:
+    if metrics["data"] and recipe["pretrain"]:
         first = recipe["pretrain"]
         lines.append(
             f"First stage: {first['steps']} steps on simulated slices alone, seed {first['seed']}. Then each member "

@@ -19,7 +19,7 @@ from config.settings import Settings
 from models.training.dataset import FOLDS, MANIFEST, DataError, Manifest, load_slices, read_manifest
 from models.training.evaluate import Tally, tally
 from models.training.folds import Folds, read_folds
-from models.training.members import checkpoint_bytes, is_finished, predictor
+from models.training.members import checkpoint_bytes, cuda_is_there, is_finished, predictor
 from models.training.recipes import Recipe
 from models.training.slices import TrainingSlice, split_by_subject
 from models.training.train import TrainingPlan, train
@@ -53,7 +53,11 @@ class Run:
 
     def plan(self, member: int) -> TrainingPlan:
         """The plan of one member, counted from 0."""
-        return self.recipe.member_plan(member, with_real=self.manifest is not None)
+        if self.manifest is None:
+            return self.recipe.member_plan(member, real_slices=0)
+        counts = self.manifest.slice_counts
+        learnt = sum(count for name, count in counts.items() if name not in self.folds[member])
+        return self.recipe.member_plan(member, real_slices=learnt)
 
     def record(self) -> dict[str, Any]:
         """What must not change between a stopped run and the call that goes on with it."""
@@ -82,6 +86,10 @@ def open_run(recipe: Recipe, data: Path | None, out: Path, *, settings: Settings
         DataError, AnnotationError: the data cannot be used.
         RunError: a prepared folder with another number of folds than asked for.
     """
+    if recipe.fold.device == "cuda" and not cuda_is_there():
+        raise RunError(f"the profile {recipe.name} needs a CUDA device, and torch finds none")
+    if data is None and recipe.pretrain is None:
+        raise RunError(f"the profile {recipe.name} needs annotated exams: --data")
     if data is None:
         say("no real data: every member is trained on simulated slices alone")
         return Run(recipe, out, None, None, ((),) * (folds or 5))
@@ -118,7 +126,7 @@ def start(run: Run, *, resume: bool) -> None:
         if (run.out / FOLDS).exists() and read_folds(run.out / FOLDS) != run.folds:
             raise RunError(f"{run.out} holds a run with other folds: choose another --out")
         write_text(run.out / FOLDS, (run.prepared / FOLDS).read_text("utf-8"))
-    checkpoints = sum(2 * checkpoint_bytes(run.plan(member)) for member in range(run.members + 1))
+    checkpoints = (run.members + 1) * 2 * checkpoint_bytes(run.recipe.fold)
     needed = checkpoints + run.recipe.phantoms * BYTES_PER_SLICE * (1 if run.manifest else run.members)
     there = [*run.out.glob("*.pt"), *run.out.glob("phantoms-*.npz")]
     needed -= sum(one.stat().st_size for one in there)
@@ -138,10 +146,11 @@ def train_run(run: Run, *, only: int | None, processes: int, say: Say) -> dict[s
     """
     members = [only] if only is not None else list(range(run.members))
     waiting = [member for member in members if not figures_of(run.out, member).exists()]
-    pretrained = is_finished(run.out / PRETRAINED, run.recipe.pretrain)
-    if run.manifest is not None and waiting and not pretrained:
+    first = run.recipe.pretrain
+    if run.manifest is not None and waiting and first is not None:
         phantom_slices(run.recipe.phantoms, run.recipe.phantom_seed, run.out, processes, say)  # draws them if need be
-        run_tasks([Task("simulated slices", pretrain, (run,))], 1)
+        if not is_finished(run.out / PRETRAINED, first):
+            run_tasks([Task("simulated slices", pretrain, (run, first))], 1)
     for member in waiting if run.manifest is None else ():
         _stream(run, member, processes, say)
     run_tasks([Task(f"member {member + 1}", train_member, (run, member)) for member in waiting], processes)
@@ -154,12 +163,12 @@ def train_run(run: Run, *, only: int | None, processes: int, say: Say) -> dict[s
     return metrics
 
 
-def pretrain(run: Run, say: Say) -> None:
+def pretrain(run: Run, plan: TrainingPlan, say: Say) -> None:
     """The first stage, on simulated slices alone."""
     recipe = run.recipe
     with exclusively(run.out / PRETRAINED):
         phantoms = phantom_slices(recipe.phantoms, recipe.phantom_seed, run.out, 1, say)
-        train(recipe.pretrain, phantoms, checkpoint=run.out / PRETRAINED, report=say)
+        train(plan, phantoms, checkpoint=run.out / PRETRAINED, report=say, loader_processes=recipe.loaders)
 
 
 def train_member(run: Run, member: int, say: Say) -> None:
@@ -168,12 +177,22 @@ def train_member(run: Run, member: int, say: Say) -> None:
     plan = run.plan(member)
     if run.manifest is None:
         phantoms, initial = _stream(run, member, 1, say), None
+    elif run.recipe.pretrain is None:
+        phantoms, initial = [], None
     else:
         phantoms = phantom_slices(run.recipe.phantoms, run.recipe.phantom_seed, run.out, 1, say)
         initial = run.out / PRETRAINED
     checkpoint = checkpoint_of(run.out, member)
     with exclusively(checkpoint):
-        network, losses = train(plan, phantoms, training, initial=initial, checkpoint=checkpoint, report=say)
+        network, losses = train(
+            plan,
+            phantoms,
+            training,
+            initial=initial,
+            checkpoint=checkpoint,
+            report=say,
+            loader_processes=run.recipe.loaders,
+        )
     predict = predictor(network)
     counted = tally(predict, held_out)
     frozen = tally(predict, frozen_phantoms(run.recipe.frozen_phantoms))
