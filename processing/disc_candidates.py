@@ -114,6 +114,8 @@ def _on_one_curve(found: list[Candidate]) -> list[Candidate]:
     found = list(found)
     while len(found) >= 4:
         rows, columns = np.array([one.centre_mm for one in found]).T
+        if np.ptp(rows) < np.ptp(columns):
+            break  # a lying spine has no column for each row; it is refused for its posture
         weights = np.sqrt([one.volume_mm3 for one in found])
         degree = 2 if len(found) > 4 else 1
         curve = np.polynomial.Polynomial.fit(rows, columns, degree, w=weights)

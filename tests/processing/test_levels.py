@@ -1,45 +1,10 @@
-from dataclasses import dataclass
-
 import numpy as np
 import pytest
+from straight_spine import SPACING_MM, Spine, paint
 
-from processing.levels import name_discs
+from processing.levels import NamedDiscs, name_discs
 from processing.refusal import ReasonCode, UnsuitableInput
 from processing.results import Level
-
-SPACING_MM = (4.0, 0.78125, 0.78125)
-PIXEL = SPACING_MM[1]
-
-
-@dataclass(frozen=True)
-class Spine:
-    """A straight spine in a picture of 256 x 256 pixels: discs of 9 mm, bodies of 25 mm, sacrum below."""
-
-    discs: int = 6
-    slices: int = 5
-    missing: tuple[int, ...] = ()  # counted from below, 1 = L5S1
-    with_sacrum: bool = True
-    sacral_disc_mm: float = 0.0  # anterior-posterior length of a disc between S1 and S2
-    lowest_row: int = 190
-
-    def probability(self) -> np.ndarray:
-        classes = np.zeros((self.slices, 256, 256), np.uint8)
-        columns = slice(100, 145)
-        disc, body = round(9 / PIXEL), round(25 / PIXEL)
-        row = self.lowest_row
-        below = slice(row + disc, min(256, row + disc + 2 * body))
-        classes[:, below, columns] = 3 if self.with_sacrum else 2
-        if self.sacral_disc_mm:
-            half = round(self.sacral_disc_mm / PIXEL / 2)
-            classes[:, row + disc + body : row + disc + body + 5, 122 - half : 122 + half] = 1
-        for number in range(1, self.discs + 1):
-            if number not in self.missing:
-                classes[:, max(0, row) : max(0, row + disc), columns] = 1
-            classes[:, max(0, row - body) : max(0, row), columns] = 2
-            row -= disc + body
-        probability = np.full((5, *classes.shape), 0.02, np.float32)
-        np.put_along_axis(probability, classes[None].astype(int), 0.92, axis=0)
-        return probability
 
 
 def named(spine: Spine, lowest_disc: Level | None = None) -> dict[Level, float]:
@@ -147,3 +112,90 @@ def test_a_short_lowest_disc_may_belong_to_a_transitional_vertebra() -> None:
     with pytest.raises(UnsuitableInput, match="transitional") as refused:
         name_discs(probability, SPACING_MM)
     assert refused.value.reason.code is ReasonCode.LEVELS_AMBIGUOUS
+
+
+def refusal_of(probability: np.ndarray) -> UnsuitableInput:
+    with pytest.raises(UnsuitableInput) as refused:
+        name_discs(probability, SPACING_MM)
+    return refused.value
+
+
+def rows_of(named: NamedDiscs) -> dict[int, float]:
+    found = named.territory
+    return {int(level): float(np.argwhere(found == level)[:, 1].mean()) for level in np.unique(found) if level}
+
+
+def test_a_bridge_in_front_of_a_vertebra_does_not_make_one_disc_of_two() -> None:
+    """An osteophyte or a bright vessel that joins L4L5 and L3L4 in one slice."""
+    expected = rows_of(name_discs(Spine().probability(), SPACING_MM))
+    joined = Spine().probability()
+    paint(joined, (slice(2, 3), slice(104, 160), slice(96, 101)), 1)
+    found = rows_of(name_discs(joined, SPACING_MM))
+    assert list(found) == list(expected)
+    assert all(found[level] == pytest.approx(expected[level], abs=3.0) for level in found)
+
+
+def test_discs_that_meet_between_slices_are_parted() -> None:
+    """In scoliosis the next slice may show the neighbouring disc at the same pixel."""
+    probability = Spine().probability()
+    expected = rows_of(name_discs(probability, SPACING_MM))
+    for k, shift in enumerate((-18, -9, 0, 9, 18)):
+        probability[:, k] = np.roll(probability[:, k], shift, axis=1)
+        probability[:, k, : max(0, shift)] = Spine().probability()[:, k, :1]
+    paint(probability, (slice(None), slice(217, 256), slice(100, 145)), 3)
+    found = rows_of(name_discs(probability, SPACING_MM))
+    assert list(found)[:5] == list(expected)[:5]
+    assert all(found[level] == pytest.approx(expected[level], abs=3.0) for level in list(found)[:4])
+
+
+def test_a_small_core_in_the_gap_is_the_missed_disc_and_is_to_be_checked() -> None:
+    complete = rows_of(name_discs(Spine().probability(), SPACING_MM))
+    probability = Spine(missing=(3,)).probability()
+    row = int(complete[Level.L3L4])
+    paint(probability, (slice(None), slice(row - 3, row + 3), slice(110, 122)), 1)
+    named = name_discs(probability, SPACING_MM)
+    assert list(rows_of(named)) == list(complete)
+    assert rows_of(named)[Level.L3L4] == pytest.approx(row, abs=2)
+    assert [reason.detail for reason in named.doubts] == ["L3L4: only parts of the disc are recognised"]
+
+
+def test_a_small_core_between_neighbours_makes_the_names_ambiguous() -> None:
+    """It may be a thin disc above a collapsed vertebra, which would shift all names above."""
+    probability = Spine().probability()
+    paint(probability, (slice(None), slice(127, 133), slice(110, 122)), 1)
+    refused = refusal_of(probability)
+    assert refused.reason.code is ReasonCode.LEVELS_AMBIGUOUS
+    assert "small disc or none" in refused.reason.detail
+
+
+@pytest.mark.parametrize(("sacral", "outcome"), [(5, "named"), (4, "named"), (3, "doubted"), (2, "refused")])
+def test_the_slices_vote_on_the_sacrum(sacral: int, outcome: str) -> None:
+    probability = Spine().probability()
+    paint(probability, (slice(sacral, None), slice(202, 256), slice(100, 145)), 2)
+    if outcome == "refused":
+        assert refusal_of(probability).reason.code is ReasonCode.LEVELS_AMBIGUOUS
+        return
+    doubts = name_discs(probability, SPACING_MM).doubts
+    assert [reason.code for reason in doubts] == [ReasonCode.LEVELS_AMBIGUOUS] * (outcome == "doubted")
+    assert all("3 of 5 slices" in reason.detail for reason in doubts)
+
+
+def test_a_little_sacrum_is_not_enough() -> None:
+    probability = Spine().probability()
+    paint(probability, (slice(None), slice(211, 256), slice(100, 145)), 0)
+    refused = refusal_of(probability)
+    assert refused.reason.code is ReasonCode.LEVELS_AMBIGUOUS
+    assert "of sacrum in view" in refused.reason.detail
+
+
+@pytest.mark.parametrize(("length_mm", "doubted"), [(12.0, False), (18.0, False), (32.0, True)])
+def test_a_well_formed_disc_inside_the_sacrum_asks_for_review(length_mm: float, doubted: bool) -> None:
+    named = name_discs(Spine(sacral_disc_mm=length_mm, lowest_row=170).probability(), SPACING_MM)
+    assert [reason.code for reason in named.doubts] == [ReasonCode.LEVELS_AMBIGUOUS] * doubted
+
+
+def test_the_word_of_a_person_stands_in_the_reasons() -> None:
+    named = name_discs(Spine(with_sacrum=False).probability(), SPACING_MM, lowest_disc=Level.L4L5)
+    (reason,) = named.doubts
+    assert reason.code is ReasonCode.REVIEW_REQUIRED
+    assert "a person named the lowest disc L4L5" in reason.detail
