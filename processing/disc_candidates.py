@@ -118,7 +118,8 @@ def _on_one_curve(found: list[Candidate]) -> list[Candidate]:
             break  # a lying spine has no column for each row; it is refused for its posture
         weights = np.sqrt([one.volume_mm3 for one in found])
         degree = 2 if len(found) > 4 else 1
-        curve = np.polynomial.Polynomial.fit(rows, columns, degree, w=weights)
+        # full: it does not warn where discs share their rows; the least of all curves will do there
+        curve, _ = np.polynomial.Polynomial.fit(rows, columns, degree, w=weights, full=True)
         off = np.abs(columns - curve(rows))
         worst = int(off.argmax())
         if off[worst] <= _MAX_OFF_CURVE_MM:
