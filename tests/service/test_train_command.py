@@ -144,7 +144,10 @@ def test_a_run_that_was_stopped_ends_with_the_same_weights(site: Path, smoke_run
 
         return stopping
 
-    for work, step in ((lambda: pretrain(run, quiet), 6), (lambda: train_member(run, 0, quiet), 5)):
+    for work, step in (
+        (lambda: pretrain(run, run.recipe.pretrain, quiet), 6),
+        (lambda: train_member(run, 0, quiet), 5),
+    ):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Batches, "__getitem__", stop_at(step))
             with pytest.raises(StoppedError):
