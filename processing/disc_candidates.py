@@ -13,10 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from models.preprocessing import BODY, DISC, SACRUM
 from processing.results import FloatArray
-
-#: Output channels of the network (models.preprocessing.CLASS_NAMES).
-DISC, BODY, SACRUM, CANAL = 1, 2, 3, 4
 
 _CORE_PROBABILITY = 0.8
 _MIN_CORE_MM2 = 25.0
@@ -114,8 +112,6 @@ def _on_one_curve(found: list[Candidate]) -> list[Candidate]:
     found = list(found)
     while len(found) >= 4:
         rows, columns = np.array([one.centre_mm for one in found]).T
-        if np.ptp(rows) < np.ptp(columns):
-            break  # a lying spine has no column for each row; it is refused for its posture
         weights = np.sqrt([one.volume_mm3 for one in found])
         degree = 2 if len(found) > 4 else 1
         # full: it does not warn where discs share their rows; the least of all curves will do there

@@ -14,10 +14,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from models.preprocessing import DISC, SACRUM
 from processing.disc_candidates import (
-    DISC,
     MIN_BONE,
-    SACRUM,
     SACRUM_SHARE,
     Candidate,
     Candidates,

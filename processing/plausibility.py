@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from processing.disc_candidates import BODY, CANAL, DISC, SACRUM, SACRUM_SHARE, Candidate, Candidates, find_candidates
+from models.preprocessing import BODY, CANAL, DISC, SACRUM
+from processing.disc_candidates import SACRUM_SHARE, Candidate, Candidates, find_candidates
 from processing.refusal import ReasonCode, UnsuitableInput
 from processing.results import FloatArray, LabelArray
 
@@ -138,9 +139,8 @@ def _wrong_neighbours(found: Candidates, tissue: LabelArray, spacing_mm: tuple[f
         return f"only {share:.0%} of the spinal canal lies behind the discs"
     gap = float(np.median(behind))
     if not CANAL_GAP_MM[0] <= gap <= CANAL_GAP_MM[1]:
-        return (
-            f"the spinal canal lies {gap:.0f} mm behind the discs' centres; {CANAL_GAP_MM[0]:.0f} to 40 are plausible"
-        )
+        plausible = f"{CANAL_GAP_MM[0]:.0f} to {CANAL_GAP_MM[1]:.0f} are plausible"
+        return f"the spinal canal lies {gap:.0f} mm behind the discs' centres; {plausible}"
     length = float(np.ptp(np.percentile(canal[:, 0], (2, 98))) / np.ptp(centres[:, 0]))
     if length < MIN_CANAL_LENGTH:
         return f"the spinal canal runs along {length:.0%} of the discs only"

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
+from scipy.special import softmax
 
 from models.inference import HalfArray, OnnxModel
-from models.preprocessing import normalise_slice, pad_to_grid
+from models.preprocessing import DISC, normalise_slice, pad_to_grid
 from models.registry import ModelRecord
 from processing.disc_candidates import find_candidates
 from processing.levels import name_discs
@@ -17,7 +18,6 @@ from processing.refusal import ReasonCode, UnsuitableInput
 from processing.results import Affine, DiscConfidence, DiscMask, FloatArray, ImageVolume, LabelArray, Level
 from processing.volume import is_sagittal, spacing_mm, to_canonical
 
-_DISC = 1
 _RING_PIXELS = 2
 
 
@@ -99,11 +99,10 @@ def ask_network(canonical: npt.NDArray[np.floating], pixel_mm: tuple[float, floa
 def _softmax(logits: FloatArray) -> FloatArray:
     """(slices, classes, rows, columns) logits to (classes, slices, rows, columns) probabilities."""
     slices, classes, *shape = logits.shape
-    softmax: FloatArray = np.empty((classes, slices, *shape), np.float32)
+    probability: FloatArray = np.empty((classes, slices, *shape), np.float32)
     for k, one in enumerate(logits):  # slice by slice: an isotropic stack of 200 slices has gigabytes of classes
-        exponential = np.exp(one - one.max(axis=0))
-        softmax[:, k] = exponential / exponential.sum(axis=0)
-    return softmax
+        probability[:, k] = softmax(one, axis=0)
+    return probability
 
 
 def _resample_plane(
@@ -129,7 +128,7 @@ def _back_to_native(
     disc, tissue = np.empty(shape, np.float32), np.empty(shape, np.uint8)
     for k in range(shape[0]):
         planes = np.stack([_resample_plane(plane, 1.0 / factors, shape[1:]) for plane in probability[:, k]])
-        disc[k] = planes[_DISC]
+        disc[k] = planes[DISC]
         tissue[k] = planes.argmax(axis=0)
     return disc, tissue
 
@@ -207,7 +206,7 @@ def _confidence(
     level: Level, probability: FloatArray, territory: LabelArray, threshold: float, levels: LabelArray
 ) -> DiscConfidence:
     """How sure the network is of one disc; ``levels`` on the native grid, the rest on the network's."""
-    own_territory = np.where((territory == level) & (probability[_DISC] > threshold), level.value, 0)
+    own_territory = np.where((territory == level) & (probability[DISC] > threshold), level.value, 0)
     mask = _in_one_piece(own_territory.astype(np.uint8)) > 0
     in_plane = ndimage.generate_binary_structure(3, 1)
     in_plane[[0, 2]] = False
@@ -218,7 +217,7 @@ def _confidence(
     own = levels == level
     return DiscConfidence(
         level=level,
-        mean_probability=float(probability[_DISC][mask].mean()) if mask.any() else 0.0,
+        mean_probability=float(probability[DISC][mask].mean()) if mask.any() else 0.0,
         ring_entropy=float(entropy.mean()) if near.any() else 1.0,
         touches_border=_touches_border(own),
         n_voxels=int(own.sum()),

@@ -6,12 +6,8 @@ import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from config.settings import load_settings
-
-if TYPE_CHECKING:
-    from models.training.slices import TrainingSlice
 
 _OK, _FAILED, _USAGE, _REFUSED = 0, 1, 2, 3
 
@@ -210,10 +206,3 @@ def say(line: str) -> None:
     """One line to the person or the log."""
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
-
-
-def phantom_slices(count: int, seed: int, folder: Path, processes: int) -> list["TrainingSlice"]:
-    """See :func:`service.training.phantoms.phantom_slices`, which has moved there."""
-    from service.training import phantoms
-
-    return phantoms.phantom_slices(count, seed, folder, processes)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import numpy as np
-import SimpleITK
+from volume_files import write_volume
 
 #: Rows and columns of 1 mm, three slices of 4 mm from left to right.
 SHAPE = (3, 192, 112)
@@ -38,31 +38,19 @@ def striped_image(seed: int) -> np.ndarray:
     return (grey + np.random.default_rng(seed).normal(0, 4, SHAPE)).astype(np.float32)
 
 
-def write_volume(array: np.ndarray, path: Path, affine: np.ndarray = AFFINE) -> None:
-    """An array (slices, rows, columns) with its LPS affine as a volume file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image = SimpleITK.GetImageFromArray(np.ascontiguousarray(array))
-    matrix = affine[:3, :3][:, ::-1]
-    spacing = np.linalg.norm(matrix, axis=0)
-    image.SetSpacing(spacing.tolist())
-    image.SetDirection((matrix / spacing).ravel().tolist())
-    image.SetOrigin(affine[:3, 3].tolist())
-    SimpleITK.WriteImage(image, str(path))
-
-
 def write_site(folder: Path, *names: str, levels: np.ndarray | None = None) -> Path:
     """``NAME_image.nii.gz`` with ``NAME_mask.nii.gz`` for each name; returns the folder."""
     for seed, name in enumerate(names):
-        write_volume(striped_image(seed), folder / f"{name}_image.nii.gz")
-        write_volume(striped_levels() if levels is None else levels, folder / f"{name}_mask.nii.gz")
+        write_volume(striped_image(seed), folder / f"{name}_image.nii.gz", AFFINE)
+        write_volume(striped_levels() if levels is None else levels, folder / f"{name}_mask.nii.gz", AFFINE)
     return folder
 
 
 def write_pairs(folder: Path, *names: str) -> Path:
     """SPIDER's NIfTI pairs: ``NAME_image.nii.gz`` with ``NAME_label.nii.gz``; returns the folder."""
     for seed, name in enumerate(names):
-        write_volume(striped_image(seed), folder / f"{name}_image.nii.gz")
-        write_volume(striped_tissue(), folder / f"{name}_label.nii.gz")
+        write_volume(striped_image(seed), folder / f"{name}_image.nii.gz", AFFINE)
+        write_volume(striped_tissue(), folder / f"{name}_label.nii.gz", AFFINE)
     return folder
 
 
@@ -72,6 +60,6 @@ def write_release(folder: Path, *names: str) -> Path:
     levels = striped_levels()
     coded[levels > 0] = 200 + levels[levels > 0]
     for seed, name in enumerate(names):
-        write_volume(striped_image(seed), folder / "images" / f"{name}.mha")
-        write_volume(coded, folder / "masks" / f"{name}.mha")
+        write_volume(striped_image(seed), folder / "images" / f"{name}.mha", AFFINE)
+        write_volume(coded, folder / "masks" / f"{name}.mha", AFFINE)
     return folder

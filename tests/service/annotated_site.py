@@ -3,9 +3,6 @@
 from functools import cache
 from pathlib import Path
 
-import numpy as np
-import SimpleITK
-
 from dicom_io.simulated_scanner import write_exam, write_truth
 from processing.phantom import PhantomExam, simulate_exam
 
@@ -25,14 +22,3 @@ def write_dicom(exam: PhantomExam, site: Path, name: str) -> Path:
 def write_truth_beside(exam: PhantomExam, site: Path, name: str) -> None:
     """The truth beside the folder."""
     write_truth(exam, site / f"{name}_truth.npz")
-
-
-def write_volume(array: np.ndarray, affine: np.ndarray, path: Path) -> None:
-    """An array (slices, rows, columns) with its LPS affine as a volume file."""
-    image = SimpleITK.GetImageFromArray(np.ascontiguousarray(array))
-    matrix = affine[:3, :3][:, ::-1]
-    spacing = np.linalg.norm(matrix, axis=0)
-    image.SetSpacing(spacing.tolist())
-    image.SetDirection((matrix / spacing).ravel().tolist())
-    image.SetOrigin(affine[:3, 3].tolist())
-    SimpleITK.WriteImage(image, str(path))

@@ -6,6 +6,7 @@ import annotated_site
 import example_exam
 import numpy as np
 import pytest
+from volume_files import write_volume
 
 from config.settings import Settings
 from dicom_io.segmentation_writer import segmentation_object
@@ -38,7 +39,7 @@ def test_each_kind_of_mask_gives_the_truth_on_the_grid_of_the_images(tmp_path, e
     if kind == "truth":
         annotated_site.write_truth_beside(exam, tmp_path, "S1_2")
     elif kind == "volume":
-        annotated_site.write_volume(exam.labels, exam.affine, folder / "mask.nii.gz")
+        write_volume(exam.labels, folder / "mask.nii.gz", exam.affine)
     else:
         write_segmentation(exam, folder)
     (found,) = read_annotated_exams(tmp_path, Settings())
@@ -69,7 +70,7 @@ def test_without_a_mask_or_with_two_an_exam_is_refused(tmp_path, exam):
     with pytest.raises(AnnotationError, match="S1: 0 masks; one DICOM Segmentation"):
         find_annotated_exams(tmp_path, Settings())
     annotated_site.write_truth_beside(exam, tmp_path, "S1")
-    annotated_site.write_volume(exam.labels, exam.affine, folder / "mask.nii.gz")
+    write_volume(exam.labels, folder / "mask.nii.gz", exam.affine)
     with pytest.raises(AnnotationError, match="S1: 2 masks"):
         find_annotated_exams(tmp_path, Settings())
 
@@ -78,15 +79,15 @@ def test_a_mask_on_another_grid_is_refused(tmp_path, exam):
     folder = annotated_site.write_dicom(exam, tmp_path, "S1")
     moved = exam.affine.copy()
     moved[:3, 3] += exam.affine[:3, 1] * 0.5  # half a row: another convention of the voxel's corner
-    annotated_site.write_volume(exam.labels, moved, folder / "mask.nii.gz")
+    write_volume(exam.labels, folder / "mask.nii.gz", moved)
     with pytest.raises(AnnotationError, match="does not lie on the voxels of its image"):
         find_annotated_exams(tmp_path, Settings())
     turned = exam.affine.copy()
     turned[:3, 1] *= 1.02
-    annotated_site.write_volume(exam.labels, turned, folder / "mask.nii.gz")
+    write_volume(exam.labels, folder / "mask.nii.gz", turned)
     with pytest.raises(AnnotationError, match="different geometry"):
         find_annotated_exams(tmp_path, Settings())
-    annotated_site.write_volume(exam.labels * 0, exam.affine, folder / "mask.nii.gz")
+    write_volume(exam.labels * 0, folder / "mask.nii.gz", exam.affine)
     with pytest.raises(AnnotationError, match="the mask is empty"):
         find_annotated_exams(tmp_path, Settings())
 
@@ -109,7 +110,7 @@ def test_incomplete_dicom_and_mixed_folders_are_refused(tmp_path, exam):
     series[3].unlink()
     with pytest.raises(AnnotationError, match="S1: SERIES_INCOMPLETE"):
         find_annotated_exams(tmp_path, Settings())
-    annotated_site.write_volume(exam.signal[0], exam.affine, tmp_path / "S2_image.nii.gz")
+    write_volume(exam.signal[0], tmp_path / "S2_image.nii.gz", exam.affine)
     with pytest.raises(AnnotationError, match="both volume files and subfolders"):
         find_annotated_exams(tmp_path, Settings())
     with pytest.raises(AnnotationError, match="no such folder"):
@@ -120,8 +121,8 @@ def test_incomplete_dicom_and_mixed_folders_are_refused(tmp_path, exam):
 
 
 def test_volume_files_are_found_too(tmp_path, exam):
-    annotated_site.write_volume(exam.signal[0], exam.affine, tmp_path / "S2_1_image.mha")
-    annotated_site.write_volume(exam.labels, exam.affine, tmp_path / "S2_1_mask.mha")
+    write_volume(exam.signal[0], tmp_path / "S2_1_image.mha", exam.affine)
+    write_volume(exam.labels, tmp_path / "S2_1_mask.mha", exam.affine)
     (source,) = find_annotated_exams(tmp_path, Settings())
     found = read_annotated_exam(source)
     assert (found.name, found.source, found.stacks) == ("S2_1", "site", ())

@@ -9,6 +9,7 @@ import annotated_site
 import numpy as np
 import pytest
 import yaml
+from volume_files import write_volume
 
 from config.settings import Settings
 from models.inference import OnnxModel
@@ -121,10 +122,10 @@ def volumes(tmp_path):
     site = tmp_path / "site"
     site.mkdir()
     for subject in ("P1", "P2", "P3"):
-        annotated_site.write_volume(exam.labels, exam.affine, site / f"{subject}_mask.mha")
-        annotated_site.write_volume(exam.signal[0], exam.affine, site / f"{subject}_image.mha")
+        write_volume(exam.labels, site / f"{subject}_mask.mha", exam.affine)
+        write_volume(exam.signal[0], site / f"{subject}_image.mha", exam.affine)
     noise = np.random.default_rng(1).rayleigh(100.0, exam.labels.shape).astype(np.float32)
-    annotated_site.write_volume(noise, exam.affine, site / "P2_image.mha")
+    write_volume(noise, site / "P2_image.mha", exam.affine)
     broken = site / "P3_image.mha"
     broken.write_bytes(broken.read_bytes()[:-5000])
     return exam, site

@@ -11,8 +11,8 @@ from striped_site import (
     write_pairs,
     write_release,
     write_site,
-    write_volume,
 )
+from volume_files import write_volume
 
 pytest.importorskip("nibabel")
 
@@ -144,7 +144,7 @@ def _other_grid(site: Path) -> None:
 
 
 def _empty_mask(site: Path) -> None:
-    write_volume(np.zeros_like(striped_levels()), site / "A_mask.nii.gz")
+    write_volume(np.zeros_like(striped_levels()), site / "A_mask.nii.gz", AFFINE)
 
 
 def _look_alike(site: Path) -> None:
