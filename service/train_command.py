@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     run.add_argument("--folds", type=_at_least(2), help="how many members (default: as prepared, or 5)")
     run.add_argument("--fold", type=_at_least(1), help="train this member only, counted from 1")
     run.add_argument("--steps", type=_at_least(1), help="steps of each member, in place of the profile's")
-    run.add_argument("--processes", type=_at_least(1), default=2, help="members trained at a time (default: 2)")
+    run.add_argument("--processes", type=_at_least(1), help="members trained at a time (default: the profile's)")
     run.add_argument("--resume", action="store_true", help="go on with what is in --out, if anything is")
     run.add_argument("--config", type=Path, help="settings file (YAML); tells how DICOM exams are read")
     run.set_defaults(command=_run)
@@ -104,8 +104,7 @@ def _run(options: argparse.Namespace) -> int:
             raise RunError(f"there is no fold {options.fold}: there are {run.members}")
         start(run, resume=options.resume)
         only = None if options.fold is None else options.fold - 1
-        processes = 1 if recipe.fold.device == "cuda" else options.processes  # one device, one member at a time
-        metrics = train_run(run, only=only, processes=processes, say=say)
+        metrics = train_run(run, only=only, processes=options.processes or recipe.at_once, say=say)
         if metrics is not None:
             pooled, frozen = metrics["out_of_fold"], metrics["frozen_phantoms_single_members"]
             if pooled is not None:

@@ -13,12 +13,17 @@ from models.training.train import TrainingPlan, belongs_to
 
 
 def predictor(network: nn.Module) -> Predict:
-    """The network as a function of normalised slices (n, rows, columns) -> logits (n, classes, rows, columns)."""
+    """The network as a function of normalised slices (n, rows, columns) -> logits (n, classes, rows, columns).
+
+    It computes where its weights are.
+    """
     network.eval()
+    device = next(network.parameters()).device
 
     def predict(slices: FloatArray) -> FloatArray:
         with torch.no_grad():
-            logits: FloatArray = network(torch.from_numpy(np.ascontiguousarray(slices))[:, None]).numpy()
+            images = torch.from_numpy(np.ascontiguousarray(slices))[:, None].to(device)
+            logits: FloatArray = network(images).cpu().numpy()
         return logits
 
     return predict

@@ -20,15 +20,18 @@ class Recipe:
     fold: TrainingPlan  # of member 0; member k has the seed k higher
     frozen_phantoms: int  # simulated slices of the frozen set that the members are tried on
     epochs: int | None = None  # in place of fold.steps: passes through the real slices
-    loaders: int = 0  # processes that prepare batches; the result is the same
+    loaders: int = 0  # processes that prepare batches for each member; the result is the same
+    at_once: int = 2  # members that are trained at a time, unless asked otherwise
 
     def member_plan(self, member: int, *, real_slices: int) -> TrainingPlan:
         """The plan of one member, counted from 0, that learns from ``real_slices`` real ones."""
         if real_slices:
             steps = self.fold.steps if self.epochs is None else self.epochs * math.ceil(real_slices / self.fold.batch)
             return replace(self.fold, seed=self.fold.seed + member, steps=steps)
-        if self.pretrain is None:
+        if not self.phantoms:
             raise ValueError(f"the recipe {self.name} needs real slices")
+        if self.pretrain is None:
+            return replace(self.fold, seed=self.phantom_seed + member)
         steps = self.pretrain.steps + self.fold.steps
         return replace(self.pretrain, steps=steps, seed=self.phantom_seed + member)
 
@@ -74,15 +77,32 @@ SMOKE = Recipe(
     frozen_phantoms=1,
 )
 
-#: A wider network and more of everything, for a CUDA device. Not run by us: its figures are unknown.
+#: A wider network that sees more than ten times as many pictures, for a CUDA device. Each member starts from random
+#: weights of its own: members that differ more tell more where they disagree.
 GPU = Recipe(
     name="gpu",
-    phantoms=6400,
+    phantoms=5000,
     phantom_seed=1,
-    pretrain=replace(_CPU_PRETRAIN, width=16, steps=4000, batch=16, small_batch=32, device="cuda"),
-    fold=replace(CPU.fold, width=16, steps=8000, batch=16, small_batch=32, device="cuda"),
+    pretrain=None,
+    fold=TrainingPlan(
+        architecture="cfcm",
+        width=16,
+        steps=2500,
+        seed=10,
+        real_share=0.65,
+        small_share=0.45,
+        batch=32,
+        small_batch=64,
+        warm_up_steps=100,
+        weight_decay=0.01,
+        ema=0.998,
+        checkpoint_every=500,
+        device="cuda",
+        precision="bfloat16",
+    ),
     frozen_phantoms=60,
-    loaders=12,
+    loaders=3,
+    at_once=5,
 )
 
 _PAPER = TrainingPlan(
@@ -119,6 +139,7 @@ PAPER = Recipe(
     frozen_phantoms=60,
     epochs=8000,
     loaders=12,
+    at_once=1,
 )
 
 RECIPES = {recipe.name: recipe for recipe in (CPU, GPU, PAPER, SMOKE)}

@@ -48,6 +48,7 @@ class TrainingPlan:
     augmentation: str = "full"  # or "paper"
     schedule: str = "cosine"  # or "constant": the learning rate after the warm-up
     device: str = "cpu"  # or "cuda"
+    precision: str = "single"  # or "bfloat16": of the convolutions; weights and loss stay single
 
 
 class Batches(Dataset):  # type: ignore[misc]
@@ -141,9 +142,12 @@ def train(
     network = build_network(plan.architecture, plan.width)
     if initial is not None:
         network.load_state_dict(load_average(initial).state_dict())
+    on_gpu = plan.device == "cuda"
     network = network.to(plan.device, memory_format=torch.channels_last)
     average = copy.deepcopy(network).requires_grad_(False)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=plan.learning_rate, weight_decay=plan.weight_decay)
+    optimiser = torch.optim.AdamW(
+        network.parameters(), lr=plan.learning_rate, weight_decay=plan.weight_decay, fused=on_gpu
+    )
     first = 0
     if checkpoint is not None and checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True, map_location=plan.device)
@@ -155,14 +159,18 @@ def train(
         first = state["step"]
         report(f"going on from step {first}")
     losses: list[float] = []
+    recent: list[Tensor] = []  # asking for a loss waits for the device: that is done now and then
     started_s = time.monotonic()
     for step, (images, allowed) in enumerate(_batches(plan, phantoms, real, first, loader_processes), start=first):
         for group in optimiser.param_groups:
             group["lr"] = learning_rate_at(step, plan)
         network.train()
+        images = images.to(plan.device, memory_format=torch.channels_last, non_blocking=True)
+        with torch.autocast(plan.device, torch.bfloat16, enabled=plan.precision == "bfloat16"):
+            logits = network(images)
         loss = loss_of(
-            network(images.to(plan.device, memory_format=torch.channels_last)),
-            allowed.to(plan.device),
+            logits.float(),
+            allowed.to(plan.device, non_blocking=True),
             disc_weight=plan.disc_weight,
             cross_entropy_weight=plan.cross_entropy_weight,
         )
@@ -171,9 +179,11 @@ def train(
         torch.nn.utils.clip_grad_norm_(network.parameters(), plan.clip)
         optimiser.step()
         _follow(average, network, min(plan.ema, (step + 1) / (step + 10)))
-        losses.append(loss.item())
+        recent.append(loss.detach())
         done = step + 1
         if done % 25 == 0 or done == plan.steps:
+            losses += torch.stack(recent).tolist()
+            recent.clear()
             report(f"step {done}/{plan.steps}  loss {np.mean(losses[-25:]):.3f}  {time.monotonic() - started_s:.0f} s")
         if checkpoint is not None and (done % plan.checkpoint_every == 0 or done == plan.steps):
             _save(checkpoint, plan, done, network, average, optimiser)
@@ -187,7 +197,13 @@ def _batches(
     context = "fork" if processes else None  # the pool of slices is shared, not copied
     return iter(
         DataLoader(
-            dataset, batch_size=None, num_workers=processes, multiprocessing_context=context, worker_init_fn=_one_thread
+            dataset,
+            batch_size=None,
+            num_workers=processes,
+            multiprocessing_context=context,
+            worker_init_fn=_one_thread,
+            pin_memory=plan.device == "cuda",
+            prefetch_factor=8 if processes else None,
         )
     )
 
@@ -198,11 +214,12 @@ def _one_thread(_: int) -> None:
 
 def _follow(average: nn.Module, network: nn.Module, decay: float) -> None:
     """Exponential moving average of parameters and of the normalisation statistics."""
+    pairs = list(zip(average.state_dict().values(), network.state_dict().values(), strict=True))
     with torch.no_grad():
-        for kept, current in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
-            if kept.is_floating_point():
-                kept.lerp_(current, 1 - decay)
-            else:
+        moving = [pair for pair in pairs if pair[0].is_floating_point()]
+        torch._foreach_lerp_([kept for kept, _ in moving], [current for _, current in moving], 1 - decay)
+        for kept, current in pairs:
+            if not kept.is_floating_point():
                 kept.copy_(current)
 
 

@@ -88,7 +88,7 @@ def open_run(recipe: Recipe, data: Path | None, out: Path, *, settings: Settings
     """
     if recipe.fold.device == "cuda" and not cuda_is_there():
         raise RunError(f"the profile {recipe.name} needs a CUDA device, and torch finds none")
-    if data is None and recipe.pretrain is None:
+    if data is None and not recipe.phantoms:
         raise RunError(f"the profile {recipe.name} needs annotated exams: --data")
     if data is None:
         say("no real data: every member is trained on simulated slices alone")
@@ -147,12 +147,13 @@ def train_run(run: Run, *, only: int | None, processes: int, say: Say) -> dict[s
     members = [only] if only is not None else list(range(run.members))
     waiting = [member for member in members if not figures_of(run.out, member).exists()]
     first = run.recipe.pretrain
-    if run.manifest is not None and waiting and first is not None:
-        phantom_slices(run.recipe.phantoms, run.recipe.phantom_seed, run.out, processes, say)  # draws them if need be
-        if not is_finished(run.out / PRETRAINED, first):
+    drawing = processes * max(1, run.recipe.loaders)
+    if run.manifest is not None and waiting:
+        _phantoms(run, drawing, say)  # draws them if need be
+        if first is not None and not is_finished(run.out / PRETRAINED, first):
             run_tasks([Task("simulated slices", pretrain, (run, first))], 1)
     for member in waiting if run.manifest is None else ():
-        _stream(run, member, processes, say)
+        _stream(run, member, drawing, say)
     run_tasks([Task(f"member {member + 1}", train_member, (run, member)) for member in waiting], processes)
     left = [member + 1 for member in range(run.members) if not figures_of(run.out, member).exists()]
     if left:
@@ -167,7 +168,7 @@ def pretrain(run: Run, plan: TrainingPlan, say: Say) -> None:
     """The first stage, on simulated slices alone."""
     recipe = run.recipe
     with exclusively(run.out / PRETRAINED):
-        phantoms = phantom_slices(recipe.phantoms, recipe.phantom_seed, run.out, 1, say)
+        phantoms = _phantoms(run, 1, say)
         train(plan, phantoms, checkpoint=run.out / PRETRAINED, report=say, loader_processes=recipe.loaders)
 
 
@@ -177,11 +178,9 @@ def train_member(run: Run, member: int, say: Say) -> None:
     plan = run.plan(member)
     if run.manifest is None:
         phantoms, initial = _stream(run, member, 1, say), None
-    elif run.recipe.pretrain is None:
-        phantoms, initial = [], None
     else:
-        phantoms = phantom_slices(run.recipe.phantoms, run.recipe.phantom_seed, run.out, 1, say)
-        initial = run.out / PRETRAINED
+        phantoms = _phantoms(run, 1, say)
+        initial = None if run.recipe.pretrain is None else run.out / PRETRAINED
     checkpoint = checkpoint_of(run.out, member)
     with exclusively(checkpoint):
         network, losses = train(
@@ -193,7 +192,7 @@ def train_member(run: Run, member: int, say: Say) -> None:
             report=say,
             loader_processes=run.recipe.loaders,
         )
-    predict = predictor(network)
+    predict = predictor(network.to(plan.device))
     counted = tally(predict, held_out)
     frozen = tally(predict, frozen_phantoms(run.recipe.frozen_phantoms))
     figures = {
@@ -241,6 +240,12 @@ def _data_figures(manifest: Manifest) -> dict[str, Any]:
         "exams": len(manifest.exams),
         "slices": sum(exam.slices for exam in manifest.exams),
     }
+
+
+def _phantoms(run: Run, processes: int, say: Say) -> list[TrainingSlice]:
+    """The simulated slices that all members learn from beside their real ones, if the recipe wants any."""
+    recipe = run.recipe
+    return phantom_slices(recipe.phantoms, recipe.phantom_seed, run.out, processes, say) if recipe.phantoms else []
 
 
 def _stream(run: Run, member: int, processes: int, say: Say) -> list[TrainingSlice]:
