@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial.transform import Rotation
 
-from processing.phantom_anatomy import LumbarAnatomy, draw_anatomy
+from processing.phantom_anatomy import LumbarAnatomy, Variant, draw_anatomy
 from processing.phantom_signal import FATTY, acquire, coil_field, intensity, mottle, random_contrast
 from processing.phantom_tissue import SamplingPlane, rasterise
 from processing.phantom_voxels import SUBSAMPLES, Votes
@@ -20,7 +20,7 @@ def draw_training_slice(
         image (size, size) float32, arbitrary positive units; classes (size, size) uint8: 0 background, 1 disc,
         2 vertebral body, 3 sacrum, 4 canal.
     """
-    anatomy = draw_anatomy(rng, severe=0.08, vacuum=0.4)
+    anatomy = draw_anatomy(rng, severe=0.08, vacuum=0.4, variant=_draw_variant(rng.spawn(1)[0]))
     contrast = random_contrast(rng)
     thickness_mm = float(rng.uniform(2.0, 6.0))
     centre, turn = _training_view(rng, anatomy)
@@ -43,6 +43,14 @@ def draw_training_slice(
     shifted = rng.integers(-2, 3, 2) if rng.random() < 0.4 else (0, 0)  # chemical shift makes end plates unequal
     image = water + np.roll(fat, (int(shifted[0]), int(shifted[1])), axis=(0, 1))
     return _disturb(rng, image, votes.elect().classes, step)
+
+
+def _draw_variant(rng: np.random.Generator) -> Variant:
+    """Mostly the usual spine; at times two vertebrae are one bone, where no disc must be invented, or one is flat."""
+    draw, level = rng.random(), int(rng.integers(1, 6))
+    if draw < 0.08:
+        return Variant(missing_disc=level)
+    return Variant(flat_body=level) if draw < 0.11 else Variant()
 
 
 def _training_view(
