@@ -113,6 +113,16 @@ class SegmentationSettings(Section):
     )
 
 
+class EchoSettings(Section):
+    """Motion of the patient between the images of a decay."""
+
+    max_motion_mm: float = Field(
+        0.8, gt=0, le=20, description="An image that lies further from the first, anywhere in a disc, needs review"
+    )
+    correct_motion: bool = Field(False, description="Bring moved images back onto the first before anything is fitted")
+    max_correction_mm: float = Field(5.0, gt=0, le=15, description="An image that moved further is not corrected")
+
+
 class Delivery(Section):
     """The outbox."""
 
@@ -154,6 +164,7 @@ class Settings(Section):
     completion: Completion = Completion()
     jobs: Jobs = Jobs()
     segmentation: SegmentationSettings = SegmentationSettings()
+    echoes: EchoSettings = EchoSettings()
     registration: RegistrationSettings = RegistrationSettings()
     delivery: Delivery = Delivery()
     web: Web = Web()
@@ -178,10 +189,12 @@ class Settings(Section):
     @property
     def analysis_digest(self) -> str:
         """Sixteen hex digits over the settings that change a result (not ports, paths or peers)."""
-        text = self.segmentation.model_dump_json(exclude={"weights_dir"}) + self.registration.model_dump_json(
-            exclude={"processes"}
+        parts = (
+            self.segmentation.model_dump_json(exclude={"weights_dir"}),
+            self.echoes.model_dump_json(),
+            self.registration.model_dump_json(exclude={"processes"}),
         )
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return hashlib.sha256("".join(parts).encode()).hexdigest()[:16]
 
 
 def load_settings(path: Path | None) -> Settings:

@@ -20,8 +20,9 @@ from processing.echoes import check_decay
 from processing.fitting import relaxation_map, within
 from processing.measurements import measure, volumes_mm3
 from processing.members import fit_region
+from processing.motion import correct_motion, estimate_motion, judge_motion
 from processing.quality import judge
-from processing.refusal import Reason, ReasonCode, UnsuitableInput
+from processing.refusal import ReasonCode, UnsuitableInput
 from processing.registration import disc_task, fit_registered
 from processing.registration_pool import RegistrationPool
 from processing.results import ExamResult, Level
@@ -159,18 +160,21 @@ def analyse(
         )
 
     with watch.step("check echoes"):
-        doubts: list[Reason] = []
-        for stack in images.stacks:
+        stacks, motion = images.stacks, estimate_motion(images.stacks, mask.levels > 0)
+        if settings.echoes.correct_motion:
+            stacks, motion = correct_motion(stacks, motion, max_correction_mm=settings.echoes.max_correction_mm)
+        doubts = judge_motion(motion, max_motion_mm=settings.echoes.max_motion_mm)
+        for stack in stacks:
             doubts += check_decay(stack, mask.levels > 0)
 
     with watch.step("fit native"):
-        fitted = {stack.role: relaxation_map(stack, fit_region(mask)) for stack in images.stacks}
+        fitted = {stack.role: relaxation_map(stack, fit_region(mask)) for stack in stacks}
 
     with watch.step("register"):
         atlas = load_atlas(dimension=2 if images.background.array.shape[0] == 1 else 3)
-        wanted = mask.found if images.stacks else ()  # an exam without echoes has nothing to carry into the atlas
+        wanted = mask.found if stacks else ()  # an exam without echoes has nothing to carry into the atlas
         tasks = [
-            disc_task(mask, level, images.stacks, atlas[level], preset=settings.registration.preset)
+            disc_task(mask, level, stacks, atlas[level], preset=settings.registration.preset)
             for level in wanted
             if level in atlas
         ]
@@ -203,4 +207,5 @@ def analyse(
         timings_s=watch.seconds,
         versions=software_versions(settings, instruments.model, images.protocols, lowest_disc=lowest_disc),
         produced_at=produced_at,
+        motion=motion,
     )
