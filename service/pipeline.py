@@ -16,7 +16,7 @@ from dicom_io.volume_reader import ExamImages, read_exam
 from models.inference import OnnxModel
 from models.registry import load_model
 from processing.atlas import load_atlas
-from processing.echoes import check_decay
+from processing.echoes import check_decay, check_stored, check_voxels_agree
 from processing.fitting import relaxation_map, within
 from processing.measurements import measure, volumes_mm3
 from processing.members import fit_region
@@ -160,15 +160,18 @@ def analyse(
         )
 
     with watch.step("check echoes"):
-        stacks, motion = images.stacks, estimate_motion(images.stacks, mask.levels > 0)
+        stacks = images.stacks
+        doubts = [reason for stack in stacks for reason in check_stored(stack, mask.levels > 0)]
+        motion = estimate_motion(stacks, mask.levels > 0)
+        still, corrected = correct_motion(stacks, motion, max_correction_mm=settings.echoes.max_correction_mm)
         if settings.echoes.correct_motion:
-            stacks, motion = correct_motion(stacks, motion, max_correction_mm=settings.echoes.max_correction_mm)
-        doubts = judge_motion(motion, max_motion_mm=settings.echoes.max_motion_mm)
-        for stack in stacks:
-            doubts += check_decay(stack, mask.levels > 0)
+            stacks, motion = still, corrected
+        doubts += judge_motion(motion, max_motion_mm=settings.echoes.max_motion_mm)
+        doubts += [reason for stack in still for reason in check_decay(stack, mask.levels, mask.tissue)]
 
     with watch.step("fit native"):
         fitted = {stack.role: relaxation_map(stack, fit_region(mask)) for stack in stacks}
+        doubts += check_voxels_agree(fitted, mask.levels)
 
     with watch.step("register"):
         atlas = load_atlas(dimension=2 if images.background.array.shape[0] == 1 else 3)
