@@ -22,6 +22,7 @@ from processing.results import (
     DiscConfidence,
     DiscMask,
     DiscMeasurement,
+    EchoMotion,
     ExamResult,
     ImageVolume,
     Level,
@@ -230,6 +231,12 @@ def exam_result(levels: tuple[Level, ...] = tuple(Level)[:5], *, with_maps: bool
             "inference_provider": "CPUExecutionProvider",
         },
         produced_at=PRODUCED_AT,
+        motion=(
+            EchoMotion(Quantity.T1RHO, 10.0, (40.0, 30.5), 0.25, -0.5, 0.75, 1.125, corrected=True),
+            EchoMotion(Quantity.T2, 51.4, (40.0, 30.5), *[float("nan")] * 4),
+        )
+        if with_maps
+        else (),
     )
 
 

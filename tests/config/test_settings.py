@@ -184,5 +184,9 @@ def test_digest_follows_what_changes_a_result_and_nothing_else() -> None:
         }
     )
     assert changed.analysis_digest == digest
-    for section in ({"segmentation": {"threshold": 0.4}}, {"registration": {"preset": "paper"}}):
+    for section in (
+        {"segmentation": {"threshold": 0.4}},
+        {"registration": {"preset": "paper"}},
+        {"echoes": {"correct_motion": True}},
+    ):
         assert Settings.model_validate(section).analysis_digest != digest

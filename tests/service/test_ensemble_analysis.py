@@ -20,6 +20,7 @@ from models.inference import OnnxModel  # noqa: E402
 from models.registry import load_model  # noqa: E402
 from processing.fitting import FitStatus, relaxation_map  # noqa: E402
 from processing.phantom import simulate_exam  # noqa: E402
+from processing.refusal import ReasonCode  # noqa: E402
 from processing.results import ExamResult, Region  # noqa: E402
 from processing.segmentation import find_discs  # noqa: E402
 from service.exam_files import read_exam_files  # noqa: E402
@@ -73,6 +74,13 @@ def test_the_mask_is_that_of_the_mean(result: ExamResult, images: ExamImages, ne
     assert np.count_nonzero(result.mask.levels != middle.levels) <= 2  # rounding
     sizes = (result.mask.member_levels > 0).sum(axis=(1, 2, 3))
     assert sizes[2] < sizes[0] < sizes[1]
+
+
+@pytest.mark.slow
+def test_the_motion_of_each_image_is_told_and_none_is_doubted(result: ExamResult) -> None:
+    assert [one.time_ms for one in result.motion] == [10, 40, 80, 12.8, 25.7, 51.4]
+    assert all(one.displacement_mm < 0.3 and not one.corrected for one in result.motion)
+    assert not {reason.code for reason in result.reasons} & {ReasonCode.MOTION, ReasonCode.DECAY_IMPLAUSIBLE}
 
 
 @pytest.mark.slow

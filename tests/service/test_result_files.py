@@ -166,6 +166,21 @@ def test_discs_csv_holds_the_spread_with_the_whole_disc(ensemble_result, tmp_pat
         assert row["ring_entropy"] == ("0.2" if whole else "")
 
 
+def test_result_json_tells_the_motion_of_each_image(written):
+    document = json.loads((written[2] / "result.json").read_text(encoding="utf-8"))
+    moved, unknown = document["motion"]
+    assert moved == {
+        "quantity": "T1rho",
+        "time_ms": 10,
+        "displacement_mm": 1.125,
+        "rows_mm": 0.25,
+        "columns_mm": -0.5,
+        "rotation_deg": 0.75,
+        "corrected": True,
+    }
+    assert (unknown["time_ms"], unknown["displacement_mm"], unknown["corrected"]) == (51.4, None, False)
+
+
 def test_the_published_schema_is_that_of_the_code():
     published = Path(result_schema.__file__).with_name("result_schema.json").read_text(encoding="utf-8")
     assert published == schema_text(), "run: python -m service.result_schema > service/result_schema.json"
