@@ -170,7 +170,7 @@ def test_one_wrong_slice_is_named():
     decay.signal[1, 2] = exam.echoes(Quantity.T1RHO)[1][1, 3]
     (reason,) = doubts(decay, exam.labels, exam.classes)
     assert "slice 3" in reason.detail
-    assert "most at 10 ms" in reason.detail
+    assert "seen most at 10 ms" in reason.detail
     assert "an image of another place?" in reason.detail
 
 
