@@ -109,7 +109,10 @@ class SegmentationSettings(Section):
         description="Disc probability from which a voxel belongs to a disc; empty = as calibrated for the model",
     )
     max_ring_entropy: float = Field(
-        0.4, gt=0, le=1, description="Mean entropy around a disc above which it needs review"
+        0.35, gt=0, le=1, description="Mean entropy around a disc above which it needs review"
+    )
+    min_member_dice: float = Field(
+        0.9, ge=0, le=1, description="Mean Dice between the networks' own masks of a disc below which it needs review"
     )
 
 

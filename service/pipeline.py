@@ -188,6 +188,7 @@ def analyse(
             doubts=(*doubts, *failures),
             min_dice=settings.registration.min_dice,
             max_ring_entropy=settings.segmentation.max_ring_entropy,
+            min_member_dice=settings.segmentation.min_member_dice,
         )
 
     return ExamResult(
