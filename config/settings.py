@@ -102,6 +102,7 @@ class SegmentationSettings(Section):
     weights_dir: Path | None = Field(
         None, description="Folder with the site's own networks and their registry.yaml; empty = those that are shipped"
     )
+    threads: int = Field(2, ge=1, le=64, description="Slices that a worker asks the networks about side by side")
     threshold: float | None = Field(
         None,
         gt=0,
@@ -181,9 +182,9 @@ class Settings(Section):
     @property
     def analysis_digest(self) -> str:
         """Sixteen hex digits over the settings that change a result (not ports, paths or peers)."""
-        text = self.segmentation.model_dump_json(exclude={"weights_dir"}) + self.registration.model_dump_json(
-            exclude={"processes"}
-        )
+        text = self.segmentation.model_dump_json(
+            exclude={"weights_dir", "threads"}
+        ) + self.registration.model_dump_json(exclude={"processes"})
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

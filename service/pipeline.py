@@ -60,8 +60,11 @@ class Stopwatch:
 
 
 @cache
-def _open_instruments(model_name: str, weights_dir: Path | None, registration_processes: int) -> Instruments:
-    return Instruments(OnnxModel(load_model(model_name, weights_dir)), RegistrationPool(registration_processes))
+def _open_instruments(
+    model_name: str, weights_dir: Path | None, threads: int, registration_processes: int
+) -> Instruments:
+    model = OnnxModel(load_model(model_name, weights_dir), threads=threads)
+    return Instruments(model, RegistrationPool(registration_processes))
 
 
 def open_instruments(settings: Settings) -> Instruments:
@@ -73,7 +76,9 @@ def open_instruments(settings: Settings) -> Instruments:
         ModelError: the ensemble of the settings cannot be used.
     """
     segmentation = settings.segmentation
-    return _open_instruments(segmentation.model, segmentation.weights_dir, settings.registration.processes)
+    return _open_instruments(
+        segmentation.model, segmentation.weights_dir, segmentation.threads, settings.registration.processes
+    )
 
 
 def warm_up(settings: Settings) -> None:
