@@ -6,6 +6,7 @@ from enum import IntEnum
 import numpy as np
 import numpy.typing as npt
 
+from processing.decay import solve_decay
 from processing.results import EchoStack, FloatArray, LabelArray, RelaxationMap
 
 _Float64 = npt.NDArray[np.float64]
@@ -13,9 +14,6 @@ _Float64 = npt.NDArray[np.float64]
 #: Relaxation times a fit may return, ms. Far wider than tissue: a healthy nucleus has T2 up to about 210 ms.
 SHORTEST_MS, LONGEST_MS = 1.0, 1000.0
 
-_CHUNK = 65_536  # voxels worked on together: the arrays of a chunk stay in the processor's cache
-_MAX_ITERATIONS = 60
-_STEP_TOLERANCE = 1e-9  # relative change of both parameters at which a voxel is done
 _SLOWEST_RATE = 1e-7  # 1/ms, in a signal of 100 ms a change of 1e-5: flat within any image's resolution
 
 
@@ -50,10 +48,10 @@ class RelaxationFit:
 def fit_monoexponential(
     signal: npt.NDArray[np.floating], times_ms: tuple[float, ...], *, mask: npt.NDArray[np.bool_] | None = None
 ) -> RelaxationFit:
-    """Fit S = S0·exp(-t/T) in every voxel by Levenberg-Marquardt (Iriondo 2020, Methods).
+    """Fit S = S0·exp(-t/T) in every voxel by Levenberg-Marquardt (Iriondo 2020, Methods), as :mod:`processing.decay`.
 
-    The rate R = 1/T is the parameter, steps are damped by Marquardt's scaling, and the start is the log-linear fit
-    weighted with the squared signal. Like every plain least-squares fit of magnitudes it overestimates T at low SNR.
+    The start is the log-linear fit weighted with the squared signal. Like every plain least-squares fit of magnitudes
+    it overestimates T at low SNR.
 
     Args:
         signal: (echoes, ...), any units.
@@ -69,13 +67,14 @@ def fit_monoexponential(
         raise ValueError(f"need at least three ascending times, one per echo; got {times_ms} for {len(signal)} echoes")
     if mask is not None and mask.shape != shape:
         raise ValueError(f"mask {mask.shape} does not match the voxels {shape}")
-    chosen = np.arange(np.prod(shape, dtype=np.intp)) if mask is None else np.flatnonzero(mask)
     flat = signal.reshape(len(signal), -1)
-    numbers = np.full((4, flat.shape[1]), np.nan)
-    status = np.full(flat.shape[1], FitStatus.NOT_FITTED, dtype=np.uint8)
-    for start in range(0, len(chosen), _CHUNK):
-        chunk = chosen[start : start + _CHUNK]
-        numbers[:, chunk], status[chunk] = _fit_chunk(flat[:, chunk].astype(np.float64), times)
+    if mask is None:
+        numbers, status = _fit_voxels(flat, times)
+    else:
+        chosen = np.flatnonzero(mask)
+        numbers = np.full((4, flat.shape[1]), np.nan)
+        status = np.full(flat.shape[1], FitStatus.NOT_FITTED, dtype=np.uint8)
+        numbers[:, chosen], status[chosen] = _fit_voxels(flat[:, chosen], times)
     time_ms, standard_error_ms, s0, residual_rms = (array.reshape(shape) for array in numbers)
     return RelaxationFit(time_ms, standard_error_ms, s0, residual_rms, status.reshape(shape))
 
@@ -111,119 +110,53 @@ def _single(values: _Float64) -> FloatArray:
     return values.astype(np.float32)
 
 
-def _fit_chunk(signal: _Float64, times: _Float64) -> tuple[_Float64, LabelArray]:
-    """Numbers (4, voxels) and status (voxels,) of one chunk (echoes, voxels)."""
-    numbers = np.full((4, signal.shape[1]), np.nan)
+def _fit_voxels(signal: npt.NDArray[np.floating], times: _Float64) -> tuple[_Float64, LabelArray]:
+    """Numbers (4, voxels) and status (voxels,) of signals (echoes, voxels)."""
     status = _usable(signal)
-    fit = np.flatnonzero(status == FitStatus.FITTED)
-    if len(fit) == 0:
-        return numbers, status
-    scale = signal[:, fit].max(axis=0)  # parameters near 1, whatever the units of the image
-    scaled = signal[:, fit] / scale
-    s0, rate, converged = _levenberg_marquardt(scaled, times, *_log_linear_start(scaled, times))
-
-    outcome = np.full(len(fit), FitStatus.FITTED, dtype=np.uint8)
-    # a rate below 1/LONGEST or above 1/SHORTEST is a fit, but not of a relaxation time
-    outcome[(rate < 1 / LONGEST_MS) | (rate > 1 / SHORTEST_MS)] = FitStatus.OUT_OF_RANGE
-    outcome[rate < _SLOWEST_RATE] = FitStatus.NO_DECAY
-    outcome[~converged] = FitStatus.NOT_CONVERGED
-    status[fit] = outcome
-
-    good = outcome == FitStatus.FITTED
-    where = fit[good]
-    residual_rms, rate_error = _uncertainty(scaled[:, good], times, s0[good], rate[good])
-    numbers[0, where] = 1 / rate[good]
-    numbers[1, where] = rate_error / rate[good] ** 2  # dT = dR / R²
-    numbers[2, where] = s0[good] * scale[good]
-    numbers[3, where] = residual_rms * scale[good]
+    usable = np.flatnonzero(status == FitStatus.FITTED)
+    if len(usable) == len(status):
+        return _fit_usable(signal, times)
+    numbers = np.full((4, len(status)), np.nan)
+    numbers[:, usable], status[usable] = _fit_usable(signal[:, usable], times)
     return numbers, status
 
 
-def _usable(signal: _Float64) -> LabelArray:
+def _usable(signal: npt.NDArray[np.floating]) -> LabelArray:
     """FITTED where a fit may be tried, else why not."""
     status = np.full(signal.shape[1], FitStatus.FITTED, dtype=np.uint8)
+    if signal.min(initial=np.inf) > 0 and signal.max(initial=-np.inf) < np.inf:  # the usual case, quick to see
+        return status
     with np.errstate(invalid="ignore"):
-        status[(signal[0] <= 0) | ((signal > 0).sum(axis=0) < 2)] = FitStatus.NO_SIGNAL
-    status[~np.isfinite(signal).all(axis=0)] = FitStatus.NON_FINITE_SIGNAL
-    status[np.isnan(signal).all(axis=0)] = FitStatus.OUTSIDE_IMAGE
+        lowest, highest = signal.min(axis=0), signal.max(axis=0)  # NaN where there is one
+        odd = np.flatnonzero(~((lowest > 0) & (highest < np.inf)))
+        some = signal[:, odd]
+        why = np.full(len(odd), FitStatus.FITTED, dtype=np.uint8)
+        why[(some[0] <= 0) | ((some > 0).sum(axis=0) < 2)] = FitStatus.NO_SIGNAL
+    why[~np.isfinite(some).all(axis=0)] = FitStatus.NON_FINITE_SIGNAL
+    why[np.isnan(some).all(axis=0)] = FitStatus.OUTSIDE_IMAGE
+    status[odd] = why
     return status
 
 
-def _log_linear_start(signal: _Float64, times: _Float64) -> tuple[_Float64, _Float64]:
-    """S0 and R of the straight line through log(signal), weighted with signal² (its noise is constant)."""
-    positive = signal > 0
-    weight = np.where(positive, signal, 0.0) ** 2
-    logarithm = np.log(np.where(positive, signal, 1.0))
-    total = weight.sum(axis=0)
-    mean_time = (weight * times[:, None]).sum(axis=0) / total
-    mean_log = (weight * logarithm).sum(axis=0) / total
-    offset = times[:, None] - mean_time
-    rate = -(weight * offset * (logarithm - mean_log)).sum(axis=0) / (weight * offset**2).sum(axis=0)
-    longest = times[-1] - times[0]
-    rate = np.clip(rate, -5 / longest, 50 / longest)  # a start, not a result: keeps exp() in range
-    return np.exp(mean_log + rate * mean_time), rate
-
-
-def _levenberg_marquardt(
-    signal: _Float64, times: _Float64, s0: _Float64, rate: _Float64
-) -> tuple[_Float64, _Float64, npt.NDArray[np.bool_]]:
-    """S0, R and convergence of every voxel. Voxels that are done leave the active set: few iterations are full."""
-    s0, rate = s0.copy(), rate.copy()
-    converged = np.zeros(len(s0), dtype=np.bool_)
-    active = np.arange(len(s0))
-    y, a, r = signal, s0.copy(), rate.copy()
-    damping = np.full(len(s0), 1e-3)
-    cost = _cost(y, times, a, r)
-    for _ in range(_MAX_ITERATIONS):
-        step_a, step_r = _damped_step(y, times, a, r, damping)
-        new_cost = _cost(y, times, a + step_a, r + step_r)
-        small = (np.abs(step_a) <= _STEP_TOLERANCE * np.abs(a)) & (
-            np.abs(step_r) <= _STEP_TOLERANCE * (np.abs(r) + 1e-6)
-        )
-        accepted = new_cost <= cost  # False for a NaN
-        a = np.where(accepted, a + step_a, a)
-        r = np.where(accepted, r + step_r, r)
-        cost = np.where(accepted, new_cost, cost)
-        damping = np.where(accepted, damping * 0.1, damping * 10)
-        # at the rounding limit no step lowers the cost any more: damping grows until the step is small
-        s0[active], rate[active], converged[active] = a, r, small
-        keep = ~small
-        if not keep.any():
-            break
-        active, y, a, r = active[keep], y[:, keep], a[keep], r[keep]
-        damping, cost = damping[keep], cost[keep]
-    return s0, rate, converged
-
-
-def _cost(signal: _Float64, times: _Float64, s0: _Float64, rate: _Float64) -> _Float64:
-    with np.errstate(over="ignore", invalid="ignore"):  # a step too far is rejected by its cost
-        cost: _Float64 = ((signal - s0 * np.exp(-times[:, None] * rate)) ** 2).sum(axis=0)
-    return cost
-
-
-def _damped_step(
-    signal: _Float64, times: _Float64, s0: _Float64, rate: _Float64, damping: _Float64
-) -> tuple[_Float64, _Float64]:
-    """Solve (JᵀJ + λ·diag(JᵀJ))·step = Jᵀ·residual, two by two, in closed form."""
-    decay = np.exp(-times[:, None] * rate)
-    slope = -times[:, None] * s0 * decay
-    residual = signal - s0 * decay
-    aa, ar, rr = (decay**2).sum(axis=0), (decay * slope).sum(axis=0), (slope**2).sum(axis=0)
-    ga, gr = (decay * residual).sum(axis=0), (slope * residual).sum(axis=0)
-    daa, drr = aa * (1 + damping), rr * (1 + damping)
-    determinant = daa * drr - ar**2
-    with np.errstate(
-        divide="ignore", invalid="ignore", over="ignore"
-    ):  # a singular voxel gives a NaN step, never accepted
-        return (drr * ga - ar * gr) / determinant, (daa * gr - ar * ga) / determinant
-
-
-def _uncertainty(signal: _Float64, times: _Float64, s0: _Float64, rate: _Float64) -> tuple[_Float64, _Float64]:
-    """RMS of the residual and the standard error of R: σ²·(JᵀJ)⁻¹ with σ² = RSS / (echoes - 2)."""
-    decay = np.exp(-times[:, None] * rate)
-    slope = -times[:, None] * s0 * decay
-    rss = ((signal - s0 * decay) ** 2).sum(axis=0)
-    aa, ar, rr = (decay**2).sum(axis=0), (decay * slope).sum(axis=0), (slope**2).sum(axis=0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        rate_variance = rss / (len(times) - 2) * aa / (aa * rr - ar**2)
-    return np.sqrt(rss / len(times)), np.sqrt(rate_variance)
+def _fit_usable(signal: npt.NDArray[np.floating], times: _Float64) -> tuple[_Float64, LabelArray]:
+    """Numbers (4, voxels) and status (voxels,) of signals that may be fitted."""
+    fit = solve_decay(signal, times)
+    rate, variance, s0, residual_ss = fit.numbers
+    status = np.full(len(rate), FitStatus.FITTED, dtype=np.uint8)
+    # a rate below 1/LONGEST or above 1/SHORTEST is a fit, but not of a relaxation time
+    status[(rate < 1 / LONGEST_MS) | (rate > 1 / SHORTEST_MS)] = FitStatus.OUT_OF_RANGE
+    status[rate < _SLOWEST_RATE] = FitStatus.NO_DECAY
+    status[s0 <= 0] = FitStatus.NO_SIGNAL
+    status[~fit.converged] = FitStatus.NOT_CONVERGED
+    # the solver's numbers become ours in place: fresh arrays would take as long as a step of the fit
+    with np.errstate(all="ignore"):  # where nothing was fitted
+        time_ms = np.divide(1, rate, out=rate)
+        variance *= residual_ss
+        variance /= len(times) - 2
+        standard_error_ms = np.sqrt(variance, out=variance)
+        standard_error_ms *= time_ms  # dT = dR / R²
+        standard_error_ms *= time_ms
+        residual_ss /= len(times)
+        np.sqrt(residual_ss, out=residual_ss)  # now its root mean square
+    fit.numbers[:, np.flatnonzero(status != FitStatus.FITTED)] = np.nan
+    return fit.numbers, status
