@@ -95,6 +95,17 @@ class RegistrationSettings(Section):
     min_dice: float = Field(0.85, ge=0, le=1, description="Below this Dice with the atlas disc the exam needs review")
 
 
+class FittingSettings(Section):
+    """The relaxation times. The defaults are the paper's fit, without its ceilings."""
+
+    noise_floor: Literal["ignored", "estimated"] = Field(
+        "ignored", description="estimated: fit the expected magnitude in the noise of the images' background"
+    )
+    paper_ceilings: bool = Field(
+        False, description="Leave out T1rho from 250 ms on (200 where T2 comes with it) and T2 from 150 ms on"
+    )
+
+
 class SegmentationSettings(Section):
     """The network and when its answer is doubted."""
 
@@ -159,6 +170,7 @@ class Settings(Section):
     jobs: Jobs = Jobs()
     segmentation: SegmentationSettings = SegmentationSettings()
     registration: RegistrationSettings = RegistrationSettings()
+    fitting: FittingSettings = FittingSettings()
     delivery: Delivery = Delivery()
     web: Web = Web()
 
@@ -182,10 +194,12 @@ class Settings(Section):
     @property
     def analysis_digest(self) -> str:
         """Sixteen hex digits over the settings that change a result (not ports, paths or peers)."""
-        text = self.segmentation.model_dump_json(
-            exclude={"weights_dir", "threads"}
-        ) + self.registration.model_dump_json(exclude={"processes"})
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        parts = (
+            self.segmentation.model_dump_json(exclude={"weights_dir", "threads"}),
+            self.registration.model_dump_json(exclude={"processes"}),
+            self.fitting.model_dump_json(),
+        )
+        return hashlib.sha256("".join(parts).encode()).hexdigest()[:16]
 
 
 def load_settings(path: Path | None) -> Settings:

@@ -23,7 +23,7 @@ _STEP_TOLERANCE = 1e-7  # of the rate; steps shrink quadratically, so the error 
 _FLAT_RATE = 1e-6  # 1/ms, where the tolerance stops being relative
 _ROUNDING = 1e-14  # of the explained sum of squares
 _LONGEST_STEP = 10.0  # in units of 1 / (last time - first time)
-_FASTEST_RATE = 2.0  # 1/ms: a rate beyond is left as it is, out of any range, and so is ...
+_FASTEST_RATE = 1.1  # 1/ms: a rate beyond is left as it is, out of any range, and so is ...
 _STEEPEST_RISE = 20.0  # ... a rise by a factor of e²⁰ over the echoes
 
 

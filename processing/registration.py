@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from processing.elastix_parameters import ParameterMap, registration_parameters
-from processing.fitting import relaxation_map
+from processing.fitting import PLAIN, FitRules, relaxation_map
 from processing.results import (
     Affine,
     Alignment,
@@ -122,10 +122,14 @@ def align_disc(task: DiscTask) -> RegisteredSignal:
     return RegisteredSignal(alignment, task.atlas, stacks)
 
 
-def fit_registered(signal: RegisteredSignal) -> RegisteredDisc:
-    """Fit the deformed echoes under the atlas mask."""
+def fit_registered(signal: RegisteredSignal, rules: Mapping[Quantity, FitRules] | None = None) -> RegisteredDisc:
+    """Fit the deformed echoes under the atlas mask, plainly where no rules are given.
+
+    The noise of ``rules`` is that of the native images: interpolation leaves the mean of the magnitude as it is.
+    """
     disc = signal.atlas.mask > 0
-    maps = {quantity: relaxation_map(stack, disc) for quantity, stack in signal.stacks.items()}
+    rules = rules or {}
+    maps = {role: relaxation_map(stack, disc, rules.get(role, PLAIN)) for role, stack in signal.stacks.items()}
     return RegisteredDisc(signal.alignment, signal.atlas, maps)
 
 

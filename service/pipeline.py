@@ -17,7 +17,7 @@ from models.inference import OnnxModel
 from models.registry import load_model
 from processing.atlas import load_atlas
 from processing.echoes import check_decay
-from processing.fitting import relaxation_map, within
+from processing.fitting import fit_rules, relaxation_map, rules_text, within
 from processing.measurements import measure, volumes_mm3
 from processing.members import fit_region
 from processing.quality import judge
@@ -169,7 +169,13 @@ def analyse(
             doubts += check_decay(stack, mask.levels > 0)
 
     with watch.step("fit native"):
-        fitted = {stack.role: relaxation_map(stack, fit_region(mask)) for stack in images.stacks}
+        rules, unknown_noise = fit_rules(
+            images.stacks,
+            noise_floor=settings.fitting.noise_floor == "estimated",
+            paper_ceilings=settings.fitting.paper_ceilings,
+        )
+        doubts += unknown_noise
+        fitted = {stack.role: relaxation_map(stack, fit_region(mask), rules[stack.role]) for stack in images.stacks}
 
     with watch.step("register"):
         atlas = load_atlas(dimension=2 if images.background.array.shape[0] == 1 else 3)
@@ -182,7 +188,7 @@ def analyse(
         aligned, failures = instruments.registration.align(tasks)
 
     with watch.step("fit registered"):
-        registered = tuple(fit_registered(signal) for signal in aligned)
+        registered = tuple(fit_registered(signal, rules) for signal in aligned)
 
     with watch.step("measure"):
         measurements = measure(mask, fitted, registered)
@@ -207,6 +213,7 @@ def analyse(
         volumes_mm3=volumes_mm3(mask),
         times_ms=images.times_ms,
         timings_s=watch.seconds,
-        versions=software_versions(settings, instruments.model, images.protocols, lowest_disc=lowest_disc),
+        versions=software_versions(settings, instruments.model, images.protocols, lowest_disc=lowest_disc)
+        | ({"fit": rules_text(rules)} if rules else {}),
         produced_at=produced_at,
     )

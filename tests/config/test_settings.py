@@ -184,5 +184,10 @@ def test_digest_follows_what_changes_a_result_and_nothing_else() -> None:
         }
     )
     assert changed.analysis_digest == digest
-    for section in ({"segmentation": {"threshold": 0.4}}, {"registration": {"preset": "paper"}}):
+    for section in (
+        {"segmentation": {"threshold": 0.4}},
+        {"registration": {"preset": "paper"}},
+        {"fitting": {"noise_floor": "estimated"}},
+        {"fitting": {"paper_ceilings": True}},
+    ):
         assert Settings.model_validate(section).analysis_digest != digest
