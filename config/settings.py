@@ -91,7 +91,11 @@ class RegistrationSettings(Section):
     preset: Literal["fast", "paper"] = Field(
         "fast", description="fast: 2 B-spline levels x 100 iterations; paper: 4 levels x 200"
     )
+    parameters_dir: Path | None = Field(
+        None, description="Folder with the site's own elastix parameter files, used in place of those of the same name"
+    )
     processes: int = Field(2, ge=1, le=16, description="Warm registration processes in a worker, one disc at a time")
+    deadline_s: float = Field(300.0, ge=10, le=3600, description="Seconds after which the process of a disc is killed")
     min_dice: float = Field(0.85, ge=0, le=1, description="Below this Dice with the atlas disc the exam needs review")
 
 
@@ -179,7 +183,7 @@ class Settings(Section):
     def analysis_digest(self) -> str:
         """Sixteen hex digits over the settings that change a result (not ports, paths or peers)."""
         text = self.segmentation.model_dump_json(exclude={"weights_dir"}) + self.registration.model_dump_json(
-            exclude={"processes"}
+            exclude={"parameters_dir", "processes", "deadline_s"}
         )
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -213,6 +217,9 @@ def load_settings(path: Path | None) -> Settings:
     if settings.segmentation.weights_dir is not None:
         weights_dir = folder / settings.segmentation.weights_dir
         moved["segmentation"] = settings.segmentation.model_copy(update={"weights_dir": weights_dir})
+    if settings.registration.parameters_dir is not None:
+        parameters_dir = folder / settings.registration.parameters_dir
+        moved["registration"] = settings.registration.model_copy(update={"parameters_dir": parameters_dir})
     return settings.model_copy(update=moved)
 
 

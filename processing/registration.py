@@ -43,6 +43,8 @@ from processing.results import (
     RegisteredDisc,
 )
 
+SEED = 1  #: of elastix' step size estimation
+
 _SMALLEST_VOXEL_MM3 = 1e-6
 _FEWEST_SLICES = 2  # of a disc in 3-D; a single slice has no extent that could be registered across
 _FEWEST_PIXELS = 2  # of a disc along rows and columns
@@ -68,7 +70,7 @@ class DiscTask:
     stacks: tuple[EchoStack, ...]
     atlas: AtlasDisc
     preset: str = "fast"
-    seed: int = 1
+    seed: int = SEED
     stages: Stages | None = None  # affine and B-spline parameters in place of the preset's
 
 
@@ -88,7 +90,7 @@ def disc_task(
     atlas: AtlasDisc,
     *,
     preset: str = "fast",
-    seed: int = 1,
+    seed: int = SEED,
     parameters_dir: Path | None = None,
     margin_mm: float = 10.0,
 ) -> DiscTask:
@@ -149,7 +151,7 @@ def register_disc(
     atlas: AtlasDisc,
     *,
     preset: str = "fast",
-    seed: int = 1,
+    seed: int = SEED,
     stages: Stages | None = None,
     images: tuple[FloatArray, FloatArray] | None = None,
 ) -> Alignment:

@@ -60,8 +60,9 @@ class Stopwatch:
 
 
 @cache
-def _open_instruments(model_name: str, weights_dir: Path | None, registration_processes: int) -> Instruments:
-    return Instruments(OnnxModel(load_model(model_name, weights_dir)), RegistrationPool(registration_processes))
+def _open_instruments(model_name: str, weights_dir: Path | None, processes: int, deadline_s: float) -> Instruments:
+    registration = RegistrationPool(processes, deadline_s=deadline_s)
+    return Instruments(OnnxModel(load_model(model_name, weights_dir)), registration)
 
 
 def open_instruments(settings: Settings) -> Instruments:
@@ -72,8 +73,10 @@ def open_instruments(settings: Settings) -> Instruments:
     Raises:
         ModelError: the ensemble of the settings cannot be used.
     """
-    segmentation = settings.segmentation
-    return _open_instruments(segmentation.model, segmentation.weights_dir, settings.registration.processes)
+    segmentation, registration = settings.segmentation, settings.registration
+    return _open_instruments(
+        segmentation.model, segmentation.weights_dir, registration.processes, registration.deadline_s
+    )
 
 
 def warm_up(settings: Settings) -> None:
@@ -170,7 +173,14 @@ def analyse(
         atlas = load_atlas(dimension=2 if images.background.array.shape[0] == 1 else 3)
         wanted = mask.found if images.stacks else ()  # an exam without echoes has nothing to carry into the atlas
         tasks = [
-            disc_task(mask, level, images.stacks, atlas[level], preset=settings.registration.preset)
+            disc_task(
+                mask,
+                level,
+                images.stacks,
+                atlas[level],
+                preset=settings.registration.preset,
+                parameters_dir=settings.registration.parameters_dir,
+            )
             for level in wanted
             if level in atlas
         ]
