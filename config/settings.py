@@ -91,7 +91,11 @@ class RegistrationSettings(Section):
     preset: Literal["fast", "paper"] = Field(
         "fast", description="fast: 2 B-spline levels x 100 iterations; paper: 4 levels x 200"
     )
+    parameters_dir: Path | None = Field(
+        None, description="Folder with the site's own elastix parameter files, used in place of those of the same name"
+    )
     processes: int = Field(2, ge=1, le=16, description="Warm registration processes in a worker, one disc at a time")
+    deadline_s: float = Field(300.0, ge=10, le=3600, description="Seconds after which the process of a disc is killed")
     min_dice: float = Field(0.85, ge=0, le=1, description="Below this Dice with the atlas disc the exam needs review")
 
 
@@ -196,7 +200,7 @@ class Settings(Section):
         """Sixteen hex digits over the settings that change a result (not ports, paths or peers)."""
         parts = (
             self.segmentation.model_dump_json(exclude={"weights_dir", "threads"}),
-            self.registration.model_dump_json(exclude={"processes"}),
+            self.registration.model_dump_json(exclude={"parameters_dir", "processes", "deadline_s"}),
             self.fitting.model_dump_json(),
         )
         return hashlib.sha256("".join(parts).encode()).hexdigest()[:16]
@@ -231,6 +235,9 @@ def load_settings(path: Path | None) -> Settings:
     if settings.segmentation.weights_dir is not None:
         weights_dir = folder / settings.segmentation.weights_dir
         moved["segmentation"] = settings.segmentation.model_copy(update={"weights_dir": weights_dir})
+    if settings.registration.parameters_dir is not None:
+        parameters_dir = folder / settings.registration.parameters_dir
+        moved["registration"] = settings.registration.model_copy(update={"parameters_dir": parameters_dir})
     return settings.model_copy(update=moved)
 
 

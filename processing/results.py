@@ -152,6 +152,11 @@ class Alignment:
     preset: str
     seed: int
     cpu_s: float
+    # det J of the B-spline alone (J / det A), and of the inverse over the patient's disc (NaN where it has none)
+    sd_jacobian_bspline: float = float("nan")
+    min_jacobian_bspline: float = float("nan")
+    sd_jacobian_patient: float = float("nan")
+    min_jacobian_patient: float = float("nan")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -61,10 +61,10 @@ class Stopwatch:
 
 @cache
 def _open_instruments(
-    model_name: str, weights_dir: Path | None, threads: int, registration_processes: int
+    model_name: str, weights_dir: Path | None, threads: int, processes: int, deadline_s: float
 ) -> Instruments:
     model = OnnxModel(load_model(model_name, weights_dir), threads=threads)
-    return Instruments(model, RegistrationPool(registration_processes))
+    return Instruments(model, RegistrationPool(processes, deadline_s=deadline_s))
 
 
 def open_instruments(settings: Settings) -> Instruments:
@@ -75,9 +75,13 @@ def open_instruments(settings: Settings) -> Instruments:
     Raises:
         ModelError: the ensemble of the settings cannot be used.
     """
-    segmentation = settings.segmentation
+    segmentation, registration = settings.segmentation, settings.registration
     return _open_instruments(
-        segmentation.model, segmentation.weights_dir, segmentation.threads, settings.registration.processes
+        segmentation.model,
+        segmentation.weights_dir,
+        segmentation.threads,
+        registration.processes,
+        registration.deadline_s,
     )
 
 
@@ -181,7 +185,14 @@ def analyse(
         atlas = load_atlas(dimension=2 if images.background.array.shape[0] == 1 else 3)
         wanted = mask.found if images.stacks else ()  # an exam without echoes has nothing to carry into the atlas
         tasks = [
-            disc_task(mask, level, images.stacks, atlas[level], preset=settings.registration.preset)
+            disc_task(
+                mask,
+                level,
+                images.stacks,
+                atlas[level],
+                preset=settings.registration.preset,
+                parameters_dir=settings.registration.parameters_dir,
+            )
             for level in wanted
             if level in atlas
         ]

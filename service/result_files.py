@@ -160,6 +160,10 @@ def _registration(result: ExamResult, level: Level) -> dict[str, Any]:
                 "dice": _number(disc.alignment.dice),
                 "sd_jacobian": _number(disc.alignment.sd_jacobian),
                 "min_jacobian": _number(disc.alignment.min_jacobian),
+                "sd_jacobian_bspline": _number(disc.alignment.sd_jacobian_bspline),
+                "min_jacobian_bspline": _number(disc.alignment.min_jacobian_bspline),
+                "sd_jacobian_patient": _number(disc.alignment.sd_jacobian_patient),
+                "min_jacobian_patient": _number(disc.alignment.min_jacobian_patient),
             }
     return {}
 

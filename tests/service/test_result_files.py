@@ -70,7 +70,15 @@ def test_result_json_holds_the_result(written):
         assert values["median"] == pytest.approx(row.median_ms, abs=1e-6)
         assert (values["n"], values["n_excluded"], values["excluded"]) == (row.n, row.n_excluded, row.excluded)
     assert document["discs"][1]["t2_ms"]["excluded"] == {"NO_DECAY": 1}
-    assert document["discs"][2]["registration"] == {"dice": 0.93, "sd_jacobian": 0.13, "min_jacobian": 0.5}
+    assert document["discs"][2]["registration"] == {
+        "dice": 0.93,
+        "sd_jacobian": 0.13,
+        "min_jacobian": 0.5,
+        "sd_jacobian_bspline": 0.11,
+        "min_jacobian_bspline": 0.6,
+        "sd_jacobian_patient": None,
+        "min_jacobian_patient": None,
+    }
     assert document["discs"][0]["volume_mm3"] == 2850.0
     assert [(one["kind"], one["path"], one["sop_instance_uid"]) for one in document["objects"]] == [
         (one.kind, str(one.path), one.sop_instance_uid) for one in summary.objects

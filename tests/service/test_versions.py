@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 from tiny_networks import affine_network, register
 
-from config.settings import SegmentationSettings, Settings
+from config.settings import RegistrationSettings, SegmentationSettings, Settings
 from models.inference import OnnxModel
 from models.registry import load_model
+from processing.elastix_parameters import ELASTIX_FOLDER, read_parameters, write_parameters
 from service.versions import software_versions
 
 PROTOCOLS = ("ge-mapss",)
@@ -53,3 +54,17 @@ def test_the_networks_pixel_size_counts(model: OnnxModel) -> None:
 
 def test_where_the_weights_lie_does_not_count(model: OnnxModel) -> None:
     assert digest(settings(weights_dir=Path("/elsewhere")), model) == digest(settings(), model)
+
+
+def test_elastix_parameters_count_by_what_they_say(model: OnnxModel, tmp_path: Path) -> None:
+    shipped = ELASTIX_FOLDER / "bspline_fast_3d.txt"
+    own = tmp_path / shipped.name
+    site = Settings(registration=RegistrationSettings(parameters_dir=tmp_path))
+    own.write_text("// the same, with another comment\n" + shipped.read_text(encoding="utf-8"), encoding="utf-8")
+    same = software_versions(site, model, PROTOCOLS)
+    assert same == software_versions(Settings(), model, PROTOCOLS)
+    assert (same["registration_seed"], same["registration_threads"]) == ("1", "1")
+    write_parameters(own, read_parameters(shipped) | {"Metric1Weight": ("0.5",)}, "another weight")
+    changed = software_versions(site, model, PROTOCOLS)
+    differing = {name for name in same if changed[name] != same[name]}
+    assert differing == {"registration_parameters_3d", "settings_digest"}
