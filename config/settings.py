@@ -93,6 +93,9 @@ class RegistrationSettings(Section):
     )
     processes: int = Field(2, ge=1, le=16, description="Warm registration processes in a worker, one disc at a time")
     min_dice: float = Field(0.85, ge=0, le=1, description="Below this Dice with the atlas disc the exam needs review")
+    atlas: str = Field(
+        "healthy", min_length=1, description="Name of a shipped atlas (discnode atlas list), or path of an .npz file"
+    )
 
 
 class SegmentationSettings(Section):
@@ -177,9 +180,12 @@ class Settings(Section):
 
     @property
     def analysis_digest(self) -> str:
-        """Sixteen hex digits over the settings that change a result (not ports, paths or peers)."""
+        """Sixteen hex digits over the settings that change a result (not ports, paths or peers).
+
+        The atlas is not among them: what is in its file counts, not what it is called (service.versions).
+        """
         text = self.segmentation.model_dump_json(exclude={"weights_dir"}) + self.registration.model_dump_json(
-            exclude={"processes"}
+            exclude={"processes", "atlas"}
         )
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -213,6 +219,9 @@ def load_settings(path: Path | None) -> Settings:
     if settings.segmentation.weights_dir is not None:
         weights_dir = folder / settings.segmentation.weights_dir
         moved["segmentation"] = settings.segmentation.model_copy(update={"weights_dir": weights_dir})
+    atlas = settings.registration.atlas
+    if atlas.endswith(".npz"):
+        moved["registration"] = settings.registration.model_copy(update={"atlas": str(folder / atlas)})
     return settings.model_copy(update=moved)
 
 
