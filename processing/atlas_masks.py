@@ -204,7 +204,7 @@ def _levelled_axes(points: _Float, affine: Affine) -> _Float:
 def _build_disc(shape: _Shape, level: Level, dimension: int) -> AtlasDisc:
     reach = (0.0 if dimension == 2 else shape.half_width_mm, shape.half_height_mm, 1.4 * shape.half_depth_mm)
     counts = [2 * int(np.ceil(mm / spacing)) + 1 for mm, spacing in zip(reach, SPACING_MM, strict=True)]
-    axes = [_sample_places(n, *step) for n, *step in zip(counts, SPACING_MM, SUB_SAMPLES, strict=True)]
+    axes = [_sample_places(n, mm, parts) for n, mm, parts in zip(counts, SPACING_MM, SUB_SAMPLES, strict=True)]
     mask = block_mean(shape.inside(*axes).astype(np.float64)) >= 0.5
     right, _, posterior = (
         (np.arange(n) - (n - 1) / 2) * spacing for n, spacing in zip(counts, SPACING_MM, strict=True)
@@ -232,7 +232,8 @@ def _without_tips(regions: LabelArray) -> LabelArray:
 def _sample_places(voxels: int, spacing: float, per_voxel: int) -> _Float:
     """Places in mm of the samples along one axis of a grid with its middle at 0."""
     n = voxels * per_voxel
-    return (np.arange(n) - (n - 1) / 2) * (spacing / per_voxel)
+    places: _Float = (np.arange(n) - (n - 1) / 2) * (spacing / per_voxel)
+    return places
 
 
 def _relative_height(mask: _Bool) -> _Float:
