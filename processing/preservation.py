@@ -143,9 +143,7 @@ def lowest_overlap(rows: Sequence[Preservation], level: Level, quantity: Quantit
 def _parts_everywhere(atlas: AtlasDisc) -> LabelArray:
     """Labels that go on beyond the disc's edge: a native voxel may lie a little outside, as the Dice is below 1."""
     spacing = np.linalg.norm(atlas.affine[:3, :3], axis=0)
-    nearest = ndimage.distance_transform_edt(
-        atlas.regions == 0, spacing, return_distances=False, return_indices=True
-    )
+    nearest = ndimage.distance_transform_edt(atlas.regions == 0, spacing, return_distances=False, return_indices=True)
     everywhere: LabelArray = atlas.regions[tuple(nearest)]
     return everywhere
 

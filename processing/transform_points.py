@@ -125,6 +125,8 @@ def _spline_displacement(one: Mapping[str, tuple[str, ...]], place_mm: _Float) -
     at = np.linalg.solve(axes, place_mm - _numbers(one, "GridOrigin")[:, None])
     coefficients = _numbers(one, "TransformParameters").reshape(dimension, *size[::-1])
     supported = ((at >= 1) & (at <= size[:, None] - 2)).all(axis=0)
-    moved = np.stack([ndimage.map_coordinates(one_axis, at[::-1], order=3, prefilter=False) for one_axis in coefficients])
+    moved = np.stack(
+        [ndimage.map_coordinates(one_axis, at[::-1], order=3, prefilter=False) for one_axis in coefficients]
+    )
     displacement: _Float = np.where(supported, moved, 0.0)
     return displacement

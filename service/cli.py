@@ -57,7 +57,9 @@ def _parser() -> argparse.ArgumentParser:
 
     process = commands.add_parser("process", help="the same pipeline on files, no network")
     process.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="DICOM files or folders of one exam")
-    process.add_argument("--out", type=Path, required=True, help="folder for result.json, discs.csv, qc.png and dicom/")
+    process.add_argument(
+        "--out", type=Path, required=True, help="folder for result.json, discs.csv, qc*.png and dicom/"
+    )
     process.add_argument("--config", type=Path, help="settings file (YAML)")
     _add_lowest_disc(process)
     process.set_defaults(command=_process)
