@@ -11,8 +11,9 @@ middle of its own column of voxels, in half heights. c is such that the nucleus 
 the mean healthy anatomy. The rest is annulus, parted at the midline.
 
 **Sides.** Sagittal slabs often end within the discs. With ``complete_sides`` what lies beyond the first or last slice
-is modelled: the last profile, shrunk along an ellipse whose half width stands to the half depth as in the mean healthy
-anatomy (1.31 to 1.36, by level). Without it such a disc is refused.
+is modelled with the mean healthy anatomy's outline seen from above (an ellipse in front, squarer behind, its half width
+1.32 to 1.35 half depths by level, a fifth lower at the rim): the last profile shrinks along it. Without it such a disc
+is refused.
 """
 
 from dataclasses import dataclass
@@ -41,9 +42,9 @@ _Bool = npt.NDArray[np.bool_]
 #: Half width over half depth of the mean healthy discs (processing.phantom_anatomy).
 WIDTH_OF_DEPTH = {Level.L5S1: 1.35, Level.L4L5: 1.34, Level.L3L4: 1.33, Level.L2L3: 1.33, Level.L1L2: 1.32}
 
-_SMOOTHING_MM = (1.5, 0.6, 0.6)  # SD of the Gaussian on the distance, along slices, rows and columns
+_SMOOTHING_MM = (1.0, 0.4, 0.4)  # SD of the Gaussian on the distance, along slices, rows and columns
 _SMALLEST_SHARE = 0.95  # of a disc's voxels in one piece; smaller ones are left away
-_FADED_HEIGHT = 0.75  # of a disc at its very side, relative to where the images end
+_RIM_LOSS = 0.2  # of the height, from the middle to the very side
 _NUCLEUS_DEPTH, _NUCLEUS_WIDTH, _NUCLEUS_BEHIND, _NUCLEUS_SHARE = 0.62, 0.64, 0.08, 0.48
 _SMALLEST_SLICE = 0.1  # of the largest slice; a smaller one at a side is a tip that no image would show
 
@@ -104,7 +105,7 @@ class _Shape:
     affine: Affine
     middle_mm: _Float  # LPS
     axes: _Float  # (3, 3): right, inferior, posterior, one in each row
-    known_mm: tuple[float, float]  # along the first axis: where the first and the last slice lie
+    known_mm: tuple[float, float]  # along the first axis: from here to there the disc was imaged
     half_width_mm: float
     half_depth_mm: float
     half_height_mm: float  # reach, upwards and downwards, not the height of any column
@@ -112,24 +113,23 @@ class _Shape:
     def inside(self, right: _Float, inferior: _Float, posterior: _Float) -> _Bool:
         """Whether the points of a grid, given by its three axes, are disc: (right, inferior, posterior)."""
         known = np.clip(right, *self.known_mm)
-        shrink = np.maximum(self._depth_at(right), 1e-3) / self._depth_at(known)
-        height = 1 - (1 - _FADED_HEIGHT) * (1 - shrink)
+        (front, back, height), (front_known, back_known, height_known) = self._side(right), self._side(known)
+        shrink = np.where(posterior < 0, (front / front_known)[:, None], (back / back_known)[:, None])
         local = np.empty((len(right), len(inferior), len(posterior), 3))
         local[..., 0] = known[:, None, None]
-        local[..., 1] = inferior[:, None] / height[:, None, None]
-        local[..., 2] = posterior / shrink[:, None, None]
+        local[..., 1] = (inferior / (height / height_known)[:, None])[:, :, None]
+        local[..., 2] = (posterior / shrink)[:, None, :]
         to_index = np.linalg.inv(self.affine[:3, :3])
         index = local @ (to_index @ self.axes.T).T + to_index @ (self.middle_mm - self.affine[:3, 3])
-        sampled = ndimage.map_coordinates(
-            self.distance_mm, np.moveaxis(index, -1, 0), order=1, mode="constant", cval=-1e3
-        )
+        # nearest: around the crop there is background, except where the first or last slice cuts the disc
+        sampled = ndimage.map_coordinates(self.distance_mm, np.moveaxis(index, -1, 0), order=1, mode="nearest")
         found: _Bool = sampled > 0
         return found
 
-    def _depth_at(self, right: _Float) -> _Float:
-        """Depth of an ellipse there, relative to its middle."""
-        depth: _Float = np.sqrt(np.clip(1 - (right / self.half_width_mm) ** 2, 0, 1))
-        return depth
+    def _side(self, right: _Float) -> tuple[_Float, _Float, _Float]:
+        """Depth in front of the middle, behind it, and height, relative to the middle; next to nothing at the ends."""
+        beside = np.clip(np.abs(right) / self.half_width_mm, 0, 1 - 1e-4)
+        return (1 - beside**2) ** 0.5, (1 - beside**4) ** 0.25, 1 - _RIM_LOSS * beside**2
 
 
 def _shape_of(mask: _Bool, affine: Affine, level: Level) -> _Shape:
@@ -153,7 +153,7 @@ def _shape_of(mask: _Bool, affine: Affine, level: Level) -> _Shape:
         affine=affine,
         middle_mm=np.array([middle, inferior, (low + high) / 2]) @ axes,
         axes=axes,
-        known_mm=(float(first) - middle, float(last) - middle) if any(cut) else (-np.inf, np.inf),
+        known_mm=(float(first) - middle if cut[0] else -np.inf, float(last) - middle if cut[1] else np.inf),
         half_width_mm=half_width,
         half_depth_mm=half_depth,
         half_height_mm=float(np.abs(local[:, 1] - inferior).max() + spacing[1]),

@@ -22,7 +22,7 @@ from scipy import ndimage
 from processing.display import DISPLAY_RANGES_MS, LEVEL_COLOURS, LEVEL_NAMES, RESEARCH_USE_ONLY
 from processing.measurements import measured_levels
 from processing.preservation import common_axis, density, native_regions, overlap, values_in
-from processing.results import AtlasDisc, DiscMask, ExamResult, Level, Quantity, RegisteredDisc, RelaxationMap
+from processing.results import AtlasDisc, DiscMask, ExamResult, Level, Quantity, RegisteredDisc
 from processing.transform_points import patient_index
 from processing.volume import spacing_mm
 
@@ -331,12 +331,12 @@ def _draw_histogram(axes: Axes, values: Mapping[str, tuple[_Float, _Float]], qua
         spine.set_visible(name == "bottom")
         spine.set_color(_FAINT)
     axes.tick_params(colors=_FAINT, labelsize=8, pad=1, length=2)
-    low, high = DISPLAY_RANGES_MS[quantity]
+    high = DISPLAY_RANGES_MS[quantity][1]
     high = max(high, float(np.percentile(np.concatenate([before, after]), 99.5)) + 10) if len(before) else high
     axes.set_xlim(0, high)
     if min(len(before), len(after)) < 2:
         return
-    edges = np.linspace(0, high, 41)
+    edges = np.linspace(0, high, 41).tolist()
     axes.hist(before, edges, density=True, color="#59636b")
     axes.hist(after, edges, density=True, histtype="step", color=_TEXT, linewidth=1.0)
     at_ms = common_axis(before, after)
@@ -345,12 +345,12 @@ def _draw_histogram(axes: Axes, values: Mapping[str, tuple[_Float, _Float]], qua
         axes.plot(at_ms, density(old, at_ms) * len(old) / len(before), "--", color=colour, linewidth=1.2)
         axes.plot(at_ms, density(new, at_ms) * len(new) / len(after), "-", color=colour, linewidth=1.2)
     axes.text(
-        0.99,
+        0.01,
         0.95,
         f"{_QUANTITY_NAMES[quantity]} (ms)",
         color=_FAINT,
         fontsize=9,
-        ha="right",
+        ha="left",
         va="top",
         transform=axes.transAxes,
     )
