@@ -232,7 +232,7 @@ def _without_tips(regions: LabelArray) -> LabelArray:
 def _sample_places(voxels: int, spacing: float, per_voxel: int) -> _Float:
     """Places in mm of the samples along one axis of a grid with its middle at 0."""
     n = voxels * per_voxel
-    places: _Float = (np.arange(n) - (n - 1) / 2) * (spacing / per_voxel)
+    places: _Float = (np.arange(n, dtype=np.float64) - (n - 1) / 2) * (spacing / per_voxel)
     return places
 
 

@@ -8,10 +8,10 @@ interpolated. The reverse, pushing voxels into the atlas, would leave holes wher
 
 The overlap of two distributions is the area under the smaller of their densities (Inman and Bradley, Commun Stat
 Theory Methods 1989;18:3851): 1 where they are alike, 0 where they have nothing in common. Densities are Gaussian kernel
-densities with Scott's bandwidth.
+densities; both have the same bandwidth, the mean of Scott's for either: the number of voxels must not matter.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -100,19 +100,23 @@ def values_in(one: RelaxationMap, part: npt.NDArray[np.bool_]) -> _Float:
     return values[np.isfinite(values)]
 
 
-def density(values_ms: _Float, at_ms: _Float) -> _Float:
-    """Gaussian kernel density (1/ms) with Scott's bandwidth, at evenly spaced ``at_ms`` that hold all the values.
+def bandwidth_ms(*groups_ms: _Float) -> float:
+    """Mean of the groups' bandwidths by Scott's rule, SD·n^(-1/5); 0 where no group has two different values."""
+    widths = [float(one.std(ddof=1)) * len(one) ** -0.2 for one in groups_ms if len(one) > 1]
+    return float(np.mean(widths)) if widths else 0.0
 
-    Counted in fine bins first and smoothed then: the cost does not grow with the number of values. With fewer than two
-    different values there is no density: 0 everywhere.
+
+def density(values_ms: _Float, at_ms: _Float, width_ms: float) -> _Float:
+    """Gaussian kernel density (1/ms) at evenly spaced ``at_ms`` that hold all the values; 0 where there are none.
+
+    Counted in fine bins first and smoothed then: the cost does not grow with the number of values.
     """
     step = float(at_ms[1] - at_ms[0])
-    if len(values_ms) < 2 or values_ms.std() == 0:
+    if len(values_ms) == 0:
         return np.zeros_like(at_ms)
-    width = values_ms.std(ddof=1) * len(values_ms) ** -0.2
     edges = np.append(at_ms - step / 2, at_ms[-1] + step / 2)
     counts = np.histogram(values_ms, edges)[0] / (len(values_ms) * step)
-    smooth: _Float = ndimage.gaussian_filter1d(counts, width / step, mode="constant", truncate=5)
+    smooth: _Float = ndimage.gaussian_filter1d(counts, width_ms / step, mode="constant", truncate=5)
     return smooth
 
 
@@ -124,20 +128,13 @@ def common_axis(*values_ms: _Float) -> _Float:
 
 
 def overlap(first_ms: _Float, second_ms: _Float) -> float:
-    """Area under the smaller of two densities, 0..1; NaN where one side has fewer than two different values."""
-    if min(len(first_ms), len(second_ms)) < 2:
+    """Area under the smaller of two densities, 0..1; NaN where a side has fewer than two values or all are alike."""
+    width_ms = bandwidth_ms(first_ms, second_ms)
+    if min(len(first_ms), len(second_ms)) < 2 or width_ms == 0:
         return float("nan")
     at_ms = common_axis(first_ms, second_ms)
-    first, second = density(first_ms, at_ms), density(second_ms, at_ms)
-    if not (first.any() and second.any()):
-        return float("nan")
-    return float(np.minimum(first, second).sum() * (at_ms[1] - at_ms[0]))
-
-
-def lowest_overlap(rows: Sequence[Preservation], level: Level, quantity: Quantity) -> float:
-    """The smallest overlap among the parts of one disc; NaN where there is none."""
-    found = [row.overlap for row in rows if (row.level, row.quantity) == (level, quantity)]
-    return float(np.nanmin(found)) if np.isfinite(found).any() else float("nan")
+    smaller = np.minimum(density(first_ms, at_ms, width_ms), density(second_ms, at_ms, width_ms))
+    return float(smaller.sum() * (at_ms[1] - at_ms[0]))
 
 
 def _parts_everywhere(atlas: AtlasDisc) -> LabelArray:

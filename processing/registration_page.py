@@ -14,14 +14,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, LogNorm, Normalize
 from matplotlib.figure import Figure
-from matplotlib.gridspec import GridSpec, SubplotSpec
+from matplotlib.gridspec import GridSpecFromSubplotSpec, SubplotSpec
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from scipy import ndimage
 
 from processing.display import DISPLAY_RANGES_MS, LEVEL_COLOURS, LEVEL_NAMES, RESEARCH_USE_ONLY
 from processing.measurements import measured_levels
-from processing.preservation import common_axis, density, native_regions, overlap, values_in
+from processing.preservation import bandwidth_ms, common_axis, density, native_regions, overlap, values_in
 from processing.results import AtlasDisc, DiscMask, ExamResult, Level, Quantity, RegisteredDisc
 from processing.transform_points import patient_index
 from processing.volume import spacing_mm
@@ -31,7 +31,7 @@ _BACKGROUND, _TEXT, _FAINT, _EDGE = "#101418", "#f2f4f5", "#9aa5ad", "#ffffff"
 _NUCLEUS, _ANNULUS, _MIDLINE, _FOLDED = "#ffb000", "#64a8ff", "#ff5cad", "#ff0000"
 _QUANTITY_NAMES = {Quantity.T1RHO: "T1ρ", Quantity.T2: "T2"}
 _MAP_COLOURS, _JACOBIAN_COLOURS = "viridis", "PuOr_r"
-_JACOBIAN = LogNorm(0.5, 2.0)
+_JACOBIAN = LogNorm(0.25, 4.0)
 _BAR_MM = 10.0
 _MARGIN_MM = 4.0
 _TILE_MM = 4.0
@@ -286,7 +286,7 @@ def _draw_chequers(axes: Axes, disc: RegisteredDisc, image: _Float) -> None:
 
 def _draw_distributions(
     figure: Figure,
-    cells: GridSpec,
+    cells: GridSpecFromSubplotSpec,
     result: ExamResult,
     mask: DiscMask,
     disc: RegisteredDisc,
@@ -342,8 +342,9 @@ def _draw_histogram(axes: Axes, values: Mapping[str, tuple[_Float, _Float]], qua
     at_ms = common_axis(before, after)
     for name, colour, _ in _PARTS:
         old, new = values[name]
-        axes.plot(at_ms, density(old, at_ms) * len(old) / len(before), "--", color=colour, linewidth=1.2)
-        axes.plot(at_ms, density(new, at_ms) * len(new) / len(after), "-", color=colour, linewidth=1.2)
+        width_ms = bandwidth_ms(old, new)
+        axes.plot(at_ms, density(old, at_ms, width_ms) * len(old) / len(before), "--", color=colour, linewidth=1.2)
+        axes.plot(at_ms, density(new, at_ms, width_ms) * len(new) / len(after), "-", color=colour, linewidth=1.2)
     axes.text(
         0.01,
         0.95,
@@ -363,7 +364,7 @@ def _draw_footer(figure: Figure, result: ExamResult) -> None:
     names = [_QUANTITY_NAMES[quantity] for quantity in Quantity if quantity in result.maps]
     low, high = DISPLAY_RANGES_MS[Quantity.T1RHO]
     _draw_bar(figure, 0.10, ScalarMappable(Normalize(low, high), _MAP_COLOURS), f"{' and '.join(names)} (ms)", None)
-    _draw_bar(figure, 0.655, ScalarMappable(_JACOBIAN, _JACOBIAN_COLOURS), "det J", (0.5, 0.7, 1.0, 1.4, 2.0))
+    _draw_bar(figure, 0.655, ScalarMappable(_JACOBIAN, _JACOBIAN_COLOURS), "det J", (0.25, 0.5, 1.0, 2.0, 4.0))
     handles = [
         Patch(color="#59636b", label="disc before"),
         Line2D([], [], color=_TEXT, linewidth=1, label="disc after"),
