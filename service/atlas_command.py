@@ -76,8 +76,11 @@ def build_atlas(options: argparse.Namespace, settings: Settings) -> int:
     try:
         levels, affine = _annotated(options.source_path, options.exam, settings)
         discs = discs_from_masks(levels, affine, complete_sides=options.complete_sides)
-    except (AnnotationError, AtlasError, UnsuitableInput) as error:
+    except (AnnotationError, AtlasError) as error:
         sys.stderr.write(f"{error}\n")
+        return _REFUSED
+    except UnsuitableInput as error:
+        sys.stderr.write(f"{options.source_path.name}: {error}\n")
         return _REFUSED
     sides = "; sides modelled beyond the first and last slice" if options.complete_sides else ""
     name = options.name or options.out.stem

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 from tiny_networks import affine_network, register
 
-from config.settings import SegmentationSettings, Settings
+from config.settings import RegistrationSettings, SegmentationSettings, Settings
 from models.inference import OnnxModel
 from models.registry import load_model
+from processing.atlas import ATLAS_FOLDER, read_atlas
 from service.versions import software_versions
 
 PROTOCOLS = ("ge-mapss",)
@@ -53,3 +54,17 @@ def test_the_networks_pixel_size_counts(model: OnnxModel) -> None:
 
 def test_where_the_weights_lie_does_not_count(model: OnnxModel) -> None:
     assert digest(settings(weights_dir=Path("/elsewhere")), model) == digest(settings(), model)
+
+
+def test_the_atlas_counts_by_its_content_not_by_its_name(model: OnnxModel, tmp_path: Path) -> None:
+    def with_atlas(atlas: str) -> dict[str, str]:
+        one = Settings(registration=RegistrationSettings(atlas=atlas))
+        return software_versions(one, model, PROTOCOLS)
+
+    usual, other = with_atlas("healthy"), with_atlas("degenerated")
+    copied = tmp_path / "copy.npz"
+    copied.write_bytes((ATLAS_FOLDER / "degenerated.npz").read_bytes())
+    copy = with_atlas(str(copied))
+    assert (usual["atlas"], other["atlas"], copy["atlas"]) == ("healthy", "degenerated", "degenerated")
+    assert other["atlas_sha256"] == copy["atlas_sha256"] == read_atlas("degenerated").sha256
+    assert usual["settings_digest"] != other["settings_digest"] == copy["settings_digest"]
