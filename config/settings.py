@@ -97,6 +97,9 @@ class RegistrationSettings(Section):
     processes: int = Field(2, ge=1, le=16, description="Warm registration processes in a worker, one disc at a time")
     deadline_s: float = Field(300.0, ge=10, le=3600, description="Seconds after which the process of a disc is killed")
     min_dice: float = Field(0.85, ge=0, le=1, description="Below this Dice with the atlas disc the exam needs review")
+    atlas: str = Field(
+        "healthy", min_length=1, description="Name of a shipped atlas (discnode atlas list), or path of an .npz file"
+    )
 
 
 class FittingSettings(Section):
@@ -197,10 +200,14 @@ class Settings(Section):
 
     @property
     def analysis_digest(self) -> str:
-        """Sixteen hex digits over the settings that change a result (not ports, paths or peers)."""
+        """Sixteen hex digits over the settings that change a result (not ports, paths or peers).
+
+        The atlas and elastix' parameters are not among them: what is in their files counts, not what they are called
+        (service.versions).
+        """
         parts = (
             self.segmentation.model_dump_json(exclude={"weights_dir", "threads"}),
-            self.registration.model_dump_json(exclude={"parameters_dir", "processes", "deadline_s"}),
+            self.registration.model_dump_json(exclude={"atlas", "parameters_dir", "processes", "deadline_s"}),
             self.fitting.model_dump_json(),
         )
         return hashlib.sha256("".join(parts).encode()).hexdigest()[:16]
@@ -235,9 +242,12 @@ def load_settings(path: Path | None) -> Settings:
     if settings.segmentation.weights_dir is not None:
         weights_dir = folder / settings.segmentation.weights_dir
         moved["segmentation"] = settings.segmentation.model_copy(update={"weights_dir": weights_dir})
-    if settings.registration.parameters_dir is not None:
-        parameters_dir = folder / settings.registration.parameters_dir
-        moved["registration"] = settings.registration.model_copy(update={"parameters_dir": parameters_dir})
+    registration = settings.registration
+    if registration.parameters_dir is not None:
+        registration = registration.model_copy(update={"parameters_dir": folder / registration.parameters_dir})
+    if registration.atlas.endswith(".npz"):
+        registration = registration.model_copy(update={"atlas": str(folder / registration.atlas)})
+    moved["registration"] = registration
     return settings.model_copy(update=moved)
 
 

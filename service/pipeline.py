@@ -182,7 +182,8 @@ def analyse(
         fitted = {stack.role: relaxation_map(stack, fit_region(mask), rules[stack.role]) for stack in images.stacks}
 
     with watch.step("register"):
-        atlas = load_atlas(dimension=2 if images.background.array.shape[0] == 1 else 3)
+        dimension = 2 if images.background.array.shape[0] == 1 else 3
+        atlas = load_atlas(dimension, settings.registration.atlas)
         wanted = mask.found if images.stacks else ()  # an exam without echoes has nothing to carry into the atlas
         tasks = [
             disc_task(

@@ -196,3 +196,12 @@ def test_digest_follows_what_changes_a_result_and_nothing_else() -> None:
         {"fitting": {"paper_ceilings": True}},
     ):
         assert Settings.model_validate(section).analysis_digest != digest
+
+
+def test_an_atlas_is_a_name_or_a_file_beside_the_settings(tmp_path: Path) -> None:
+    assert load_settings(write(tmp_path, "registration: {atlas: degenerated}")).registration.atlas == "degenerated"
+    ours = load_settings(write(tmp_path, "registration: {atlas: atlases/ours.npz}")).registration.atlas
+    assert Path(ours) == tmp_path / "atlases" / "ours.npz"
+    there = load_settings(write(tmp_path, "registration: {atlas: /srv/ours.npz}")).registration.atlas
+    assert Path(there) == Path("/srv/ours.npz")
+    assert "registration.atlas" in refused(tmp_path, "registration: {atlas: ''}")

@@ -9,6 +9,7 @@ from tiny_networks import affine_network, register
 from config.settings import RegistrationSettings, SegmentationSettings, Settings
 from models.inference import OnnxModel
 from models.registry import load_model
+from processing.atlas import ATLAS_FOLDER, read_atlas
 from processing.elastix_parameters import ELASTIX_FOLDER, read_parameters, write_parameters
 from service.versions import software_versions
 
@@ -68,3 +69,17 @@ def test_elastix_parameters_count_by_what_they_say(model: OnnxModel, tmp_path: P
     changed = software_versions(site, model, PROTOCOLS)
     differing = {name for name in same if changed[name] != same[name]}
     assert differing == {"registration_parameters_3d", "settings_digest"}
+
+
+def test_the_atlas_counts_by_its_content_not_by_its_name(model: OnnxModel, tmp_path: Path) -> None:
+    def with_atlas(atlas: str) -> dict[str, str]:
+        one = Settings(registration=RegistrationSettings(atlas=atlas))
+        return software_versions(one, model, PROTOCOLS)
+
+    usual, other = with_atlas("healthy"), with_atlas("degenerated")
+    copied = tmp_path / "copy.npz"
+    copied.write_bytes((ATLAS_FOLDER / "degenerated.npz").read_bytes())
+    copy = with_atlas(str(copied))
+    assert (usual["atlas"], other["atlas"], copy["atlas"]) == ("healthy", "degenerated", "degenerated")
+    assert other["atlas_sha256"] == copy["atlas_sha256"] == read_atlas("degenerated").sha256
+    assert usual["settings_digest"] != other["settings_digest"] == copy["settings_digest"]
