@@ -45,6 +45,7 @@ NUCLEUS, ANTERIOR_ANNULUS, POSTERIOR_ANNULUS = 1, 2, 3
 SUB_SAMPLES = (4, 3, 3)
 
 _MARGIN = (1, 3, 3)  # empty voxels around the disc; registration needs a background, but each one costs
+_FEWEST = (8, 16)  # rows and columns: registration begins at a half and a quarter of them
 _TEXTS = ("name", "source", "licence", "attribution")
 
 
@@ -161,6 +162,9 @@ def _stored_disc(arrays: Mapping[str, npt.NDArray[Any]], level: Level, dimension
         "midline_mm must be one number": midline.shape != () or not np.isfinite(midline),
     }
     faults["nucleus, anterior and posterior annulus must all be there"] = set(np.unique(regions)) < {0, 1, 2, 3}
+    faults[f"the grid must have {_FEWEST[0]} rows and {_FEWEST[1]} columns at least"] = any(
+        n < fewest for n, fewest in zip(regions.shape[1:], _FEWEST, strict=False)
+    )
     faults["the disc touches the edge of its grid"] = regions.ndim == 3 and _touches_edge(regions, dimension)
     for fault, present in faults.items():
         if present:

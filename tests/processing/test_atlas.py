@@ -165,6 +165,7 @@ EYE = np.eye(4)
         ({"L3L4_3d_regions": REGIONS * np.uint8(3)}, "labels must be 0 to 3"),
         ({"L3L4_3d_regions": REGIONS[:, 4:]}, "touches the edge"),
         ({"L3L4_3d_regions": REGIONS[3:4]}, "one slice"),
+        ({"L3L4_3d_regions": REGIONS[:, ::3]}, "8 rows and 16 columns at least"),
         ({"L3L4_3d_regions": np.zeros((0, 4, 4), np.uint8)}, "L3L4_3d"),
         ({"L3L4_3d_affine": np.zeros((4, 4))}, "regular"),
         ({"L3L4_3d_affine": EYE[:3]}, "regular"),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from config.settings import SettingsError
-from processing.atlas import load_atlas
+from processing.atlas import load_atlas, shipped_atlases
 from processing.elastix_parameters import ELASTIX_FOLDER, KNOWN_NAMES, read_parameters, registration_parameters
 
 FILES = sorted(ELASTIX_FOLDER.glob("*.txt"))
@@ -19,7 +19,8 @@ def test_every_file_has_known_names_only_and_the_facts_that_matter(path):
     levels = int(parameters["NumberOfResolutions"][0])
     schedule = [int(factor) for factor in parameters["ImagePyramidSchedule"]]
     assert len(schedule) == levels * dimension
-    grids = np.array([disc.mask.shape[-dimension:][::-1] for disc in load_atlas(dimension).values()])
+    discs = [disc for name in shipped_atlases() for disc in load_atlas(dimension, name).values()]
+    grids = np.array([disc.mask.shape[-dimension:][::-1] for disc in discs])
     for factors in np.array(schedule).reshape(levels, dimension):
         assert (grids // factors).min() >= 4  # fewer: elastix crashes, or the affine collapses
     if dimension == 3:
