@@ -190,7 +190,7 @@ def _fit_voxels(signal: npt.NDArray[np.floating], times: _Float64, rules: FitRul
 def _usable(signal: npt.NDArray[np.floating]) -> LabelArray:
     """FITTED where a fit may be tried, else why not."""
     status = np.full(signal.shape[1], FitStatus.FITTED, dtype=np.uint8)
-    if signal.min(initial=np.inf) > 0 and signal.max(initial=-np.inf) < np.inf:  # the usual case, quick to see
+    if signal.size == 0 or (signal.min() > 0 and signal.max() < np.inf):  # the usual case, quick to see
         return status
     with np.errstate(invalid="ignore"):
         lowest, highest = signal.min(axis=0), signal.max(axis=0)  # NaN where there is one
