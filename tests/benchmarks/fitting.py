@@ -99,7 +99,7 @@ def spread_against_bound() -> None:
 
 def bias_against_noise_floor() -> None:
     """Bias at SNR 10 with and without the noise floor, of the median over all voxels and of the mean of the fitted."""
-    print("\nBias in ms at S0 / noise = 10, 40,000 voxels: median of all voxels (a rate beyond range counts as short)")
+    print("\nBias in ms at S0 / noise = 10, 40,000 voxels: median of all voxels (without a fit: short or long)")
     print("times         T ms   plain   noise floor   (mean of the fitted: plain, noise floor; not fitted)")
     rng = np.random.default_rng(3)
     for name, times_ms in PROTOCOLS.items():
@@ -212,12 +212,14 @@ def dosma_s_per_voxel(signal: Signal, times_ms: Times, folder: Path | None, pyth
         base = python39 or shutil.which("python3.9")
         if base is None:
             return "there is no Python 3.9 (--python39)"
-        subprocess.run([base, "-m", "venv", str(folder)], check=True)
+        made = subprocess.run([base, "-m", "venv", str(folder)], check=False, capture_output=True)
+        if made.returncode:
+            return f"its environment could not be made with {base}: {made.stderr.decode().strip()[:100]}"
+    if subprocess.run([str(python), "-c", "import dosma"], check=False, capture_output=True).returncode:
         installed = subprocess.run(
             [str(python), "-m", "pip", "install", "-q", *DOSMA], check=False, capture_output=True
         )
         if installed.returncode:
-            shutil.rmtree(folder)
             return f"it could not be installed: {installed.stderr.decode()[-300:]}"
     with tempfile.TemporaryDirectory() as scratch:
         data, answer = Path(scratch, "signal.npz"), Path(scratch, "t.npy")
