@@ -68,7 +68,8 @@ def solve_decay(signal: npt.NDArray[np.floating], times_ms: Float64Array) -> Dec
     """
     values: Float64Array = signal.astype(np.float64, copy=False)
     voxels = values.shape[1]
-    powers: Float64Array = times_ms ** np.arange(3)[:, None]
+    # the clock starts at the first echo, whose exponential is then 1 and need not be made
+    powers: Float64Array = (times_ms - times_ms[0]) ** np.arange(3)[:, None]
     result, converged = np.empty((4, voxels)), np.empty(voxels, dtype=np.bool_)
     whole = _Workspace.of(values, min(_CHUNK, voxels))
     pending = []
@@ -76,7 +77,7 @@ def solve_decay(signal: npt.NDArray[np.floating], times_ms: Float64Array) -> Dec
         for start in range(0, voxels, _CHUNK):
             part = slice(start, min(start + _CHUNK, voxels))
             work = whole.on(values[:, part])
-            _start(work, powers, times_ms)
+            _start(work, powers)
             for _ in range(_EVALUATIONS_OF_ALL):
                 _advance(work, powers)
             converged[part] = _read(work, powers, result[:, part])
@@ -84,6 +85,8 @@ def solve_decay(signal: npt.NDArray[np.floating], times_ms: Float64Array) -> Dec
             pending.append((start + left, work.signal[:, left], work.rows[:3, left]))
         if pending:
             _finish(pending, powers, result, converged)
+    if times_ms[0] != 0:
+        result[2] *= np.exp(result[0] * times_ms[0])
     return Decay(result, converged)
 
 
@@ -109,9 +112,9 @@ def _finish(
         active, signal, state = active[left], signal[:, left], work.rows[:3, left]
 
 
-def _start(work: _Workspace, powers: Float64Array, times_ms: Float64Array) -> None:
+def _start(work: _Workspace, powers: Float64Array) -> None:
     rate, step, explained = work.rows[:3]
-    _log_linear_rate(work, times_ms, out=rate)
+    _log_linear_rate(work, powers, out=rate)
     step.fill(0.0)
     explained.fill(-np.inf)
 
@@ -120,7 +123,7 @@ def _advance(work: _Workspace, powers: Float64Array) -> None:
     """Evaluate the trial that the rate is, take it back to a quarter of its step if it is worse, and step on."""
     rate, step, explained = work.rows[:3]
     _evaluate(work, powers)
-    _, now_explained, next_step = _newton(work, _LONGEST_STEP / (powers[1, -1] - powers[1, 0]))
+    _, now_explained, next_step = _newton(work, _LONGEST_STEP / powers[1, -1])
     worse = np.flatnonzero(~(now_explained >= np.multiply(explained, 1 - _ROUNDING, out=work.rows[7])))
     if len(worse):
         rate[worse] -= step[worse]
@@ -131,15 +134,18 @@ def _advance(work: _Workspace, powers: Float64Array) -> None:
 
 def _read(work: _Workspace, powers: Float64Array, out: Float64Array) -> npt.NDArray[np.bool_]:
     """Write the numbers of :class:`Decay` to ``out`` (4, voxels); is each voxel done?"""
-    slowest = -_STEEPEST_RISE / (powers[1, -1] - powers[1, 0])
+    slowest = -_STEEPEST_RISE / powers[1, -1]
     rate, step, explained, s0 = work.rows[:4]
     ee, tee, ttee = work.sums[:3]
     out[0], out[2] = rate, s0
     # total less explained would be resolved to 1e-8 of the signal only
-    residual = np.subtract(work.signal, np.multiply(work.decay, s0, out=work.decay), out=work.decay)
+    expected, other = np.multiply(work.decay[1:], s0, out=work.decay[1:]), work.rows[6]
+    residual = np.subtract(work.signal[1:], expected, out=expected)
     np.add.reduce(np.multiply(residual, residual, out=residual), axis=0, out=out[3])
+    first = np.subtract(work.signal[0], s0, out=other)
+    out[3] += np.multiply(first, first, out=first)
     # the rate's entry of the inverse of JᵀJ, for the derivatives e and -S0·t·e
-    other, variance = work.rows[6], out[1]
+    variance = out[1]
     np.multiply(ee, ttee, out=variance)
     variance -= np.multiply(tee, tee, out=other)
     variance *= np.multiply(s0, s0, out=other)
@@ -154,13 +160,11 @@ def _read(work: _Workspace, powers: Float64Array, out: Float64Array) -> npt.NDAr
     return done
 
 
-def _log_linear_rate(work: _Workspace, times_ms: Float64Array, *, out: Float64Array) -> None:
+def _log_linear_rate(work: _Workspace, powers: Float64Array, *, out: Float64Array) -> None:
     """Rate of the straight line through log(signal), weighted with signal² (its noise is constant); (voxels,), 1/ms.
 
     It lies in a range that leaves exp() room to move; where the signals allow none it is at the end of that range.
     """
-    since = times_ms - times_ms[0]
-    powers = since ** np.arange(3)[:, None]
     # an echo that is not positive has no logarithm, and no weight
     logarithm = np.maximum(work.signal, 1e-150, out=work.decay)
     weight = np.multiply(logarithm, logarithm, out=work.product)
@@ -174,16 +178,18 @@ def _log_linear_rate(work: _Workspace, times_ms: Float64Array, *, out: Float64Ar
     np.subtract(spread, np.multiply(w1, w1, out=w1), out=spread)
     with np.errstate(divide="ignore", invalid="ignore"):
         np.divide(out, spread, out=out)
-    np.fmin(out, 50 / since[-1], out=out)  # passes a NaN by
-    np.maximum(out, -5 / since[-1], out=out)
+    np.fmin(out, 50 / powers[1, -1], out=out)  # passes a NaN by
+    np.maximum(out, -5 / powers[1, -1], out=out)
 
 
 def _evaluate(work: _Workspace, powers: Float64Array) -> None:
     """Sums over the echoes, with e = exp(-R·t): of e², t·e², t²·e², of y·e, t·y·e, t²·y·e."""
-    decay = np.multiply.outer(-powers[1], work.rows[0], out=work.decay)
-    np.exp(decay, out=decay)
-    np.matmul(powers, np.multiply(work.signal, decay, out=work.product), out=work.sums[3:])
-    np.matmul(powers, np.multiply(decay, decay, out=work.product), out=work.sums[:3])
+    later, decay, product = powers[:, 1:], work.decay[1:], work.product[1:]
+    np.exp(np.multiply.outer(-later[1], work.rows[0], out=decay), out=decay)
+    np.matmul(later, np.multiply(work.signal[1:], decay, out=product), out=work.sums[3:])
+    np.matmul(later, np.multiply(decay, decay, out=product), out=work.sums[:3])
+    work.sums[0] += 1.0  # the first echo: e = 1, t = 0
+    work.sums[3] += work.signal[0]
 
 
 def _newton(work: _Workspace, longest_step: float) -> Float64Array:

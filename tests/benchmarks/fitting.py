@@ -99,7 +99,7 @@ def spread_against_bound() -> None:
 
 def bias_against_noise_floor() -> None:
     """Bias at SNR 10 with and without the noise floor, of the median over all voxels and of the mean of the fitted."""
-    print("\nBias in ms at S0 / noise = 10, 40,000 voxels: median of all voxels (a rate beyond range counts as short)")
+    print("\nBias in ms at S0 / noise = 10, 40,000 voxels: median of all voxels (without a fit: short or long)")
     print("times         T ms   plain   noise floor   (mean of the fitted: plain, noise floor; not fitted)")
     rng = np.random.default_rng(3)
     for name, times_ms in PROTOCOLS.items():
@@ -192,7 +192,7 @@ def exponentials_of_ours(signal: Signal, times_ms: Times) -> float:
 
     def counting(work: decay._Workspace, powers: Signal) -> None:
         nonlocal counted
-        counted += work.signal.size
+        counted += work.signal[1:].size
         evaluate(work, powers)
 
     decay._evaluate = counting
@@ -212,12 +212,14 @@ def dosma_s_per_voxel(signal: Signal, times_ms: Times, folder: Path | None, pyth
         base = python39 or shutil.which("python3.9")
         if base is None:
             return "there is no Python 3.9 (--python39)"
-        subprocess.run([base, "-m", "venv", str(folder)], check=True)
+        made = subprocess.run([base, "-m", "venv", str(folder)], check=False, capture_output=True)
+        if made.returncode:
+            return f"its environment could not be made with {base}: {made.stderr.decode().strip()[:100]}"
+    if subprocess.run([str(python), "-c", "import dosma"], check=False, capture_output=True).returncode:
         installed = subprocess.run(
             [str(python), "-m", "pip", "install", "-q", *DOSMA], check=False, capture_output=True
         )
         if installed.returncode:
-            shutil.rmtree(folder)
             return f"it could not be installed: {installed.stderr.decode()[-300:]}"
     with tempfile.TemporaryDirectory() as scratch:
         data, answer = Path(scratch, "signal.npz"), Path(scratch, "t.npy")
@@ -242,9 +244,9 @@ def seconds_per_exponential() -> float:
     """Of numpy's float64 exp, on the length of array on which it is quickest."""
     seconds = []
     for length in (2048, 8192, 16_384, 65_536):
-        x, calls = np.linspace(-3, 0, length), 4_000_000 // length
+        x, calls = np.linspace(-3, 0, length), 1_000_000 // length
         out = np.empty_like(x)
-        spent_s = best_cpu_s(lambda x=x, out=out, calls=calls: [np.exp(x, out=out) for _ in range(calls)], 5)
+        spent_s = best_cpu_s(lambda x=x, out=out, calls=calls: [np.exp(x, out=out) for _ in range(calls)], 3)
         seconds.append(spent_s / (calls * length))
     return min(seconds)
 
@@ -252,7 +254,7 @@ def seconds_per_exponential() -> float:
 def seconds_per_byte() -> float:
     """Of a sum of two arrays that are far larger than the cache."""
     a, b, c = (np.ones(8_000_000) for _ in range(3))
-    return best_cpu_s(lambda: np.add(a, b, out=c), 5) / (3 * a.nbytes)
+    return best_cpu_s(lambda: np.add(a, b, out=c), 2) / (3 * a.nbytes)
 
 
 def speed(folder: Path | None, python39: str | None, scipy_voxels: int) -> None:
@@ -261,9 +263,11 @@ def speed(folder: Path | None, python39: str | None, scipy_voxels: int) -> None:
     signal = discs(0, times_ms)
     scipy_s = against_scipy(signal[:, :scipy_voxels], times_ms)
     dosma_s = dosma_s_per_voxel(signal[:, :20_000], times_ms, folder, python39)
-    ours_s = best_cpu_s(lambda: fit_monoexponential(signal, times_ms), 25) / VOXELS
+    ours_s, exp_s, byte_s = np.inf, np.inf, np.inf
+    for _ in range(10):  # in turn, so that what else the machine does falls on all alike
+        ours_s = min(ours_s, best_cpu_s(lambda: fit_monoexponential(signal, times_ms), 5) / VOXELS)
+        exp_s, byte_s = min(exp_s, seconds_per_exponential()), min(byte_s, seconds_per_byte())
     floor_s = best_cpu_s(lambda: fit_monoexponential(signal, times_ms, rules=FitRules(noise_sd=20.0)), 2) / VOXELS
-    exp_s, byte_s = seconds_per_exponential(), seconds_per_byte()
     textbook, made = exponentials_of_textbook(signal, times_ms), exponentials_of_ours(signal, times_ms)
     moved = 8 * len(times_ms) + 4 * 8 + 1  # signal in; four numbers and the status out
     print("\n                                                   voxels/s    discnode is")

@@ -17,7 +17,9 @@ def decay(time_ms, times_ms, s0=1000.0):
     return s0 * np.exp(-np.asarray(times_ms)[:, None] / np.asarray(time_ms, dtype=float)[None])
 
 
-@pytest.mark.parametrize("times_ms", [T1RHO_TIMES, T2_TIMES, FSE_TIMES])
+@pytest.mark.parametrize(
+    "times_ms", [T1RHO_TIMES, T2_TIMES, FSE_TIMES, (8.0, 16.0, 24.0), (5.0, 9.0, 30.0, 41.0, 90.0)]
+)
 @pytest.mark.parametrize("s0", [1e-6, 1.0, 3e4])
 def test_noise_free_decay_is_recovered(times_ms, s0):
     truth = np.geomspace(5, 500, 2000)
@@ -228,6 +230,18 @@ def test_more_voxels_than_a_chunk_give_the_same_as_each_alone():
 def test_unfit_arguments_are_refused(times_ms, mask, noise_sd):
     with pytest.raises(ValueError, match=r"times|mask|noise"):
         fit_monoexponential(np.ones((4, 2)), times_ms, mask=mask, rules=FitRules(noise_sd=noise_sd))
+
+
+@pytest.mark.parametrize("noise_sd", [None, 2.0])
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32, np.float64])
+def test_nothing_to_fit_and_any_number_type(dtype, noise_sd):
+    signal = np.array([[100, 90, 60, 35], [7, 7, 7, 7], [0, 0, 0, 0]]).T.astype(dtype)
+    rules = FitRules(noise_sd=noise_sd)
+    fit = fit_monoexponential(signal, T1RHO_TIMES, rules=rules)
+    assert fit.status.tolist() == [FitStatus.FITTED, FitStatus.NO_DECAY, FitStatus.NO_SIGNAL]
+    nothing = fit_monoexponential(signal, T1RHO_TIMES, mask=np.zeros(3, dtype=bool), rules=rules)
+    assert (nothing.status == FitStatus.NOT_FITTED).all()
+    assert fit_monoexponential(signal[:, :0], T1RHO_TIMES, rules=rules).time_ms.shape == (0,)
 
 
 @pytest.mark.parametrize("echoes", [1, 2])
