@@ -135,6 +135,16 @@ class SegmentationSettings(Section):
     )
 
 
+class EchoSettings(Section):
+    """Motion of the patient between the images of a decay."""
+
+    max_motion_mm: float = Field(
+        0.8, gt=0, le=20, description="An image that lies further from the first, anywhere in a disc, needs review"
+    )
+    correct_motion: bool = Field(False, description="Bring moved images back onto the first before anything is fitted")
+    max_correction_mm: float = Field(5.0, gt=0, le=15, description="An image that moved further is not corrected")
+
+
 class Delivery(Section):
     """The outbox."""
 
@@ -176,6 +186,7 @@ class Settings(Section):
     completion: Completion = Completion()
     jobs: Jobs = Jobs()
     segmentation: SegmentationSettings = SegmentationSettings()
+    echoes: EchoSettings = EchoSettings()
     registration: RegistrationSettings = RegistrationSettings()
     fitting: FittingSettings = FittingSettings()
     delivery: Delivery = Delivery()
@@ -207,6 +218,7 @@ class Settings(Section):
         """
         parts = (
             self.segmentation.model_dump_json(exclude={"weights_dir", "threads"}),
+            self.echoes.model_dump_json(),
             self.registration.model_dump_json(exclude={"atlas", "parameters_dir", "processes", "deadline_s"}),
             self.fitting.model_dump_json(),
         )

@@ -76,6 +76,25 @@ class EchoStack:
 
 
 @dataclass(frozen=True, slots=True)
+class EchoMotion:
+    """How far one image lies from the first of its decay: a rigid motion in the plane of the slices.
+
+    Tissue at a place p of the first image, in mm from ``centre`` (row, column of the grid), lies at
+    ``turn(p, rotation_deg) + (rows_mm, columns_mm)`` in this one; a positive rotation turns columns towards rows. The
+    numbers are NaN where the images cannot be compared.
+    """
+
+    role: Quantity
+    time_ms: float
+    centre: tuple[float, float]
+    rows_mm: float
+    columns_mm: float
+    rotation_deg: float
+    displacement_mm: float  # the largest of any disc voxel
+    corrected: bool = False  # the image was brought back onto the first before anything was measured
+
+
+@dataclass(frozen=True, slots=True)
 class DiscConfidence:
     """How sure the network is of one disc."""
 
@@ -233,3 +252,4 @@ class ExamResult:
     versions: Mapping[str, str]  # software, weights, settings digest, card, atlas, provider
     produced_at: datetime  # aware UTC; the same for every retry of a job, so that objects come out identical
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    motion: tuple[EchoMotion, ...] = ()  # of each image after the first, T1rho then T2

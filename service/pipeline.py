@@ -16,12 +16,13 @@ from dicom_io.volume_reader import ExamImages, read_exam
 from models.inference import OnnxModel
 from models.registry import load_model
 from processing.atlas import load_atlas
-from processing.echoes import check_decay
+from processing.echoes import check_decay, check_stored, check_voxels_agree
 from processing.fitting import fit_rules, relaxation_map, rules_text, within
 from processing.measurements import measure, volumes_mm3
 from processing.members import fit_region
+from processing.motion import correct_motion, estimate_motion, judge_motion
 from processing.quality import judge
-from processing.refusal import Reason, ReasonCode, UnsuitableInput
+from processing.refusal import ReasonCode, UnsuitableInput
 from processing.registration import disc_task, fit_registered
 from processing.registration_pool import RegistrationPool
 from processing.results import ExamResult, Level
@@ -168,9 +169,14 @@ def analyse(
         )
 
     with watch.step("check echoes"):
-        doubts: list[Reason] = []
-        for stack in images.stacks:
-            doubts += check_decay(stack, mask.levels > 0)
+        stacks = images.stacks
+        doubts = [reason for stack in stacks for reason in check_stored(stack, mask.levels > 0)]
+        motion = estimate_motion(stacks, mask.levels > 0)
+        still, corrected = correct_motion(stacks, motion, max_correction_mm=settings.echoes.max_correction_mm)
+        if settings.echoes.correct_motion:
+            stacks, motion = still, corrected
+        doubts += judge_motion(motion, max_motion_mm=settings.echoes.max_motion_mm)
+        doubts += [reason for stack in still for reason in check_decay(stack, mask.levels, mask.tissue)]
 
     with watch.step("fit native"):
         rules, unknown_noise = fit_rules(
@@ -179,17 +185,18 @@ def analyse(
             paper_ceilings=settings.fitting.paper_ceilings,
         )
         doubts += unknown_noise
-        fitted = {stack.role: relaxation_map(stack, fit_region(mask), rules[stack.role]) for stack in images.stacks}
+        fitted = {stack.role: relaxation_map(stack, fit_region(mask), rules[stack.role]) for stack in stacks}
+        doubts += check_voxels_agree(fitted, mask.levels)
 
     with watch.step("register"):
         dimension = 2 if images.background.array.shape[0] == 1 else 3
         atlas = load_atlas(dimension, settings.registration.atlas)
-        wanted = mask.found if images.stacks else ()  # an exam without echoes has nothing to carry into the atlas
+        wanted = mask.found if stacks else ()  # an exam without echoes has nothing to carry into the atlas
         tasks = [
             disc_task(
                 mask,
                 level,
-                images.stacks,
+                stacks,
                 atlas[level],
                 preset=settings.registration.preset,
                 parameters_dir=settings.registration.parameters_dir,
@@ -228,4 +235,5 @@ def analyse(
         versions=software_versions(settings, instruments.model, images.protocols, lowest_disc=lowest_disc)
         | ({"fit": rules_text(rules)} if rules else {}),
         produced_at=produced_at,
+        motion=motion,
     )

@@ -26,7 +26,7 @@ from processing.measurements import measured_levels
 from processing.montage import draw_montage
 from processing.refusal import Reason
 from processing.registration_page import draw_registration_page
-from processing.results import DiscMeasurement, ExamResult, Level, Quantity, Region, Verdict
+from processing.results import DiscMeasurement, EchoMotion, ExamResult, Level, Quantity, Region, Verdict
 from service.refusal_file import refusal_document
 
 #: Name and version of the format of ``result.json``; described in ``service/result_schema.json``.
@@ -98,6 +98,7 @@ def result_document(result: ExamResult, images: ExamImages, objects: Sequence[Wr
         "reasons": [{"code": reason.code.value, "detail": reason.detail} for reason in result.reasons],
         "produced_at": result.produced_at.isoformat(),
         "inputs": [{"series_uid": uid, "protocol": protocol, **times} for uid in images.source.series_uids],
+        "motion": [_motion(one) for one in result.motion],
         "discs": [_disc(result, level) for level in result.mask.found] if result.mask else [],
         "objects": [
             {
@@ -110,6 +111,18 @@ def result_document(result: ExamResult, images: ExamImages, objects: Sequence[Wr
         ],
         "timings_s": dict(result.timings_s),
         "versions": dict(result.versions),
+    }
+
+
+def _motion(one: EchoMotion) -> dict[str, Any]:
+    return {
+        "quantity": one.role.value,
+        "time_ms": one.time_ms,
+        "displacement_mm": _number(one.displacement_mm),
+        "rows_mm": _number(one.rows_mm),
+        "columns_mm": _number(one.columns_mm),
+        "rotation_deg": _number(one.rotation_deg),
+        "corrected": one.corrected,
     }
 
 

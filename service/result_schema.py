@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from config.settings import ObjectKind
 from processing.refusal import ReasonCode
-from processing.results import Verdict
+from processing.results import Quantity, Verdict
 
 Uid = Annotated[str, Field(pattern=r"^[0-9.]{1,64}$")]
 
@@ -39,6 +39,18 @@ class InputEntry(_Part):
     protocol: str | None = Field(None, description="Name of the protocol card")
     t1rho_times_ms: tuple[float, ...] = Field((), description="Spin-lock times; empty without T1rho")
     t2_times_ms: tuple[float, ...] = Field((), description="Echo preparation times; empty without T2")
+
+
+class MotionEntry(_Part):
+    """How far one image lies from the first image of its decay, in the plane of the slices. Null: not comparable."""
+
+    quantity: Quantity
+    time_ms: float = Field(description="Spin-lock or preparation time of the image")
+    displacement_mm: float | None = Field(description="The largest displacement of any disc pixel")
+    rows_mm: float | None = Field(description="Shift of the middle of the discs along the rows' axis (downwards)")
+    columns_mm: float | None = Field(description="Shift of the middle of the discs along the columns' axis")
+    rotation_deg: float | None = Field(description="Rotation, positive from columns towards rows")
+    corrected: bool = Field(description="The image was brought back onto the first before anything was measured")
 
 
 class Statistics(_Part):
@@ -139,6 +151,7 @@ class ResultDocument(_Part):
     reasons: tuple[ReasonEntry, ...]
     produced_at: datetime | None = Field(None, description="Time that stands in the DICOM objects; absent when refused")
     inputs: tuple[InputEntry, ...]
+    motion: tuple[MotionEntry, ...] = Field((), description="Of each image after the first; T1rho, then T2")
     discs: tuple[DiscEntry, ...] = Field(description="From below: L5S1 first")
     objects: tuple[ObjectEntry, ...]
     timings_s: dict[str, float] = Field(description="Step -> wall seconds")
