@@ -208,8 +208,10 @@ def test_more_voxels_than_a_chunk_give_the_same_as_each_alone():
     rng = np.random.default_rng(1)
     signal = decay(truth, T1RHO_TIMES) + rng.normal(0, 10, (4, truth.size))
     fit = fit_monoexponential(signal, T1RHO_TIMES)
-    alone = fit_monoexponential(signal[:, 66_000:66_010], T1RHO_TIMES)
-    assert (fit.time_ms[66_000:66_010] == alone.time_ms).all()
+    for few in (1, 10):  # to rounding: the linear algebra library may sum a single voxel in another order
+        alone = fit_monoexponential(signal[:, 66_000 : 66_000 + few], T1RHO_TIMES)
+        np.testing.assert_allclose(fit.time_ms[66_000 : 66_000 + few], alone.time_ms, rtol=1e-12)
+        assert (fit.status[66_000 : 66_000 + few] == alone.status).all()
 
 
 @pytest.mark.parametrize(
