@@ -46,6 +46,7 @@ format: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m tests.benchmarks.accuracy
+	$(BIN)/python -m tests.benchmarks.registration
 
 # Goes on where it was stopped. Without DATA, and where the usual folder is missing, simulated slices alone are learnt
 # from, and that is said; a folder that was asked for must be there.

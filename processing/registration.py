@@ -111,18 +111,26 @@ def disc_task(
         raise ValueError(f"{level.name} has no voxel")
     if any(stack.signal.shape[1:] != disc.shape for stack in stacks):
         raise ValueError("echoes and mask are on different grids")
-    index = np.argwhere(disc)
-    margin = np.ceil(margin_mm / np.linalg.norm(mask.affine[:3, :3], axis=0)).astype(int)
-    first, last = np.maximum(index.min(axis=0) - margin, 0), index.max(axis=0) + margin + 1
-    box = tuple(slice(int(low), int(high)) for low, high in zip(first, last, strict=True))
-    affine = mask.affine.copy()
-    affine[:3, 3] += affine[:3, :3] @ first
+    cropped, affine, box = crop_disc(disc, mask.affine, margin_mm=margin_mm)
     crops = tuple(
         replace(stack, signal=np.ascontiguousarray(stack.signal[(slice(None), *box)]), affine=affine)
         for stack in stacks
     )
     stages = registration_parameters(atlas_dimension(atlas), preset, seed, parameters_dir)
-    return DiscTask(np.ascontiguousarray(disc[box]), affine, crops, atlas, preset, seed, stages)
+    return DiscTask(cropped, affine, crops, atlas, preset, seed, stages)
+
+
+def crop_disc(
+    disc: npt.NDArray[Any], affine: Affine, *, margin_mm: float = 10.0
+) -> tuple[LabelArray, Affine, tuple[slice, ...]]:
+    """The part of a mask (slices, rows, columns) within ``margin_mm`` of its nonzero voxels, its affine, and where."""
+    index = np.argwhere(disc)
+    margin = np.ceil(margin_mm / np.linalg.norm(affine[:3, :3], axis=0)).astype(int)
+    first, last = np.maximum(index.min(axis=0) - margin, 0), index.max(axis=0) + margin + 1
+    box = tuple(slice(int(low), int(high)) for low, high in zip(first, last, strict=True))
+    moved = affine.copy()
+    moved[:3, 3] += affine[:3, :3] @ first
+    return np.ascontiguousarray(disc[box], dtype=np.uint8), moved, box
 
 
 def align_disc(task: DiscTask) -> RegisteredSignal:

@@ -73,7 +73,7 @@ class RegistrationPool:
         """End the processes."""
         with self._lock:
             for worker in self._workers:
-                worker.end()
+                worker.close()
             self._workers.clear()
 
     def __enter__(self) -> "RegistrationPool":
@@ -107,6 +107,13 @@ class _Worker:
         """What comes next from a busy process."""
         assert self.future is not None
         return self.future if self.loaded.done() else self.loaded
+
+    def close(self) -> None:
+        """Let an idle process end by itself; one that is still loading may never be done."""
+        if self.loaded.done():
+            self.executor.shutdown(wait=True, cancel_futures=True)
+        else:
+            self.end()
 
     def end(self) -> None:
         """No clean-up: elastix may be deep in native code."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from config.protocol_cards import load_cards
 from config.settings import Settings, SettingsError, load_settings
-from service import atlas_command, evaluate_command, train_command
+from service import atlas_command, evaluate_command, train_command, tune_command
 
 if TYPE_CHECKING:
     from models.registry import ModelRecord
@@ -73,6 +73,9 @@ def _parser() -> argparse.ArgumentParser:
 
     train = commands.add_parser("train", help="prepare your annotated exams, train on them, export, install if better")
     train_command.add_arguments(train)
+
+    tune = commands.add_parser("tune", help="adapt a step of the analysis to your own exams")
+    tune_command.add_arguments(tune)
 
     simulate = commands.add_parser("simulate", help="writes a simulated exam with known truth")
     simulate.add_argument("--out", type=Path, required=True, help="folder for the DICOM files")

@@ -5,12 +5,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 
+from processing.elastix_parameters import registration_parameters
 from processing.refusal import ReasonCode
 from processing.registration import DiscTask, RegisteredSignal, RegistrationFailed, register_disc
 from processing.registration_pool import RegistrationPool
@@ -165,11 +167,16 @@ def test_no_process_outlives_a_killed_parent(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_real_process_gives_the_same_bits_as_this_one():
+def test_a_real_process_gives_the_same_bits_as_this_one_and_tells_what_elastix_said():
     one = task(Level.L4L5)
+    affine, bspline = registration_parameters(2, "fast", 1)
+    impossible = replace(task(Level.L3L4), stages=(affine | {"Metric": ("NoSuchMetric",)}, bspline))
     with RegistrationPool(1) as real:
-        (elsewhere,), reasons = real.align([one])
+        (elsewhere,), (reason,) = real.align([impossible, one])
     here = register_disc(one.mask, one.affine, one.atlas)
-    assert reasons == ()
+    assert reason.code == ReasonCode.REGISTRATION_POOR
+    assert reason.detail.startswith("registration failed: L3L4: ")
+    assert "elastix' log ends with: " in reason.detail
+    assert "NoSuchMetric" in reason.detail
     assert (elsewhere.alignment.jacobian == here.jacobian).all()
     assert elsewhere.alignment.transforms == here.transforms
