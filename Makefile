@@ -45,8 +45,10 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 
 bench: $(VENV)/.dev
-	$(BIN)/python -m tests.benchmarks.accuracy
+	$(BIN)/python -m tests.benchmarks.fitting --dosma out/dosma
 	$(BIN)/python -m tests.benchmarks.registration
+	$(BIN)/python -m tests.benchmarks.atlases
+	$(BIN)/python -m tests.benchmarks.accuracy
 
 # Goes on where it was stopped. Without DATA, and where the usual folder is missing, simulated slices alone are learnt
 # from, and that is said; a folder that was asked for must be there.
