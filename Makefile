@@ -45,13 +45,17 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 
 bench: $(VENV)/.dev
+	$(BIN)/python -m tests.benchmarks.fitting --dosma out/dosma
+	$(BIN)/python -m tests.benchmarks.registration
+	$(BIN)/python -m tests.benchmarks.atlases
 	$(BIN)/python -m tests.benchmarks.accuracy
 
 # Goes on where it was stopped. Without DATA, and where the usual folder is missing, simulated slices alone are learnt
 # from, and that is said; a folder that was asked for must be there.
 TRAINING ?= out/training
+PROFILE ?= cpu
 train: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/discnode train run --out $(TRAINING) --resume \
+	OMP_NUM_THREADS=1 $(BIN)/discnode train run --profile $(PROFILE) --out $(TRAINING) --resume \
 	 $(if $(filter-out file,$(origin DATA))$(wildcard $(DATA)),--data $(DATA))
 	OMP_NUM_THREADS=1 $(BIN)/discnode train export --run $(TRAINING)
 

@@ -89,10 +89,28 @@ class RegistrationSettings(Section):
     """Mask-guided registration to the level atlas."""
 
     preset: Literal["fast", "paper"] = Field(
-        "fast", description="fast: 2 B-spline levels x 100 iterations; paper: 4 levels x 200"
+        "fast", description="fast: tuned for even deformations; paper: weight 0.77 and 200 iterations, as published"
+    )
+    parameters_dir: Path | None = Field(
+        None, description="Folder with the site's own elastix parameter files, used in place of those of the same name"
     )
     processes: int = Field(2, ge=1, le=16, description="Warm registration processes in a worker, one disc at a time")
+    deadline_s: float = Field(300.0, ge=10, le=3600, description="Seconds after which the process of a disc is killed")
     min_dice: float = Field(0.85, ge=0, le=1, description="Below this Dice with the atlas disc the exam needs review")
+    atlas: str = Field(
+        "healthy", min_length=1, description="Name of a shipped atlas (discnode atlas list), or path of an .npz file"
+    )
+
+
+class FittingSettings(Section):
+    """The relaxation times. The defaults are the paper's fit, without its ceilings."""
+
+    noise_floor: Literal["ignored", "estimated"] = Field(
+        "ignored", description="estimated: fit the expected magnitude in the noise of the images' background"
+    )
+    paper_ceilings: bool = Field(
+        False, description="Leave out T1rho from 250 ms on (200 where T2 comes with it) and T2 from 150 ms on"
+    )
 
 
 class SegmentationSettings(Section):
@@ -102,6 +120,7 @@ class SegmentationSettings(Section):
     weights_dir: Path | None = Field(
         None, description="Folder with the site's own networks and their registry.yaml; empty = those that are shipped"
     )
+    threads: int = Field(2, ge=1, le=64, description="Slices that a worker asks the networks about side by side")
     threshold: float | None = Field(
         None,
         gt=0,
@@ -109,7 +128,10 @@ class SegmentationSettings(Section):
         description="Disc probability from which a voxel belongs to a disc; empty = as calibrated for the model",
     )
     max_ring_entropy: float = Field(
-        0.4, gt=0, le=1, description="Mean entropy around a disc above which it needs review"
+        0.35, gt=0, le=1, description="Mean entropy around a disc above which it needs review"
+    )
+    min_member_dice: float = Field(
+        0.9, ge=0, le=1, description="Mean Dice between the networks' own masks of a disc below which it needs review"
     )
 
 
@@ -166,6 +188,7 @@ class Settings(Section):
     segmentation: SegmentationSettings = SegmentationSettings()
     echoes: EchoSettings = EchoSettings()
     registration: RegistrationSettings = RegistrationSettings()
+    fitting: FittingSettings = FittingSettings()
     delivery: Delivery = Delivery()
     web: Web = Web()
 
@@ -188,11 +211,16 @@ class Settings(Section):
 
     @property
     def analysis_digest(self) -> str:
-        """Sixteen hex digits over the settings that change a result (not ports, paths or peers)."""
+        """Sixteen hex digits over the settings that change a result (not ports, paths or peers).
+
+        The atlas and elastix' parameters are not among them: what is in their files counts, not what they are called
+        (service.versions).
+        """
         parts = (
-            self.segmentation.model_dump_json(exclude={"weights_dir"}),
+            self.segmentation.model_dump_json(exclude={"weights_dir", "threads"}),
             self.echoes.model_dump_json(),
-            self.registration.model_dump_json(exclude={"processes"}),
+            self.registration.model_dump_json(exclude={"atlas", "parameters_dir", "processes", "deadline_s"}),
+            self.fitting.model_dump_json(),
         )
         return hashlib.sha256("".join(parts).encode()).hexdigest()[:16]
 
@@ -226,6 +254,12 @@ def load_settings(path: Path | None) -> Settings:
     if settings.segmentation.weights_dir is not None:
         weights_dir = folder / settings.segmentation.weights_dir
         moved["segmentation"] = settings.segmentation.model_copy(update={"weights_dir": weights_dir})
+    registration = settings.registration
+    if registration.parameters_dir is not None:
+        registration = registration.model_copy(update={"parameters_dir": folder / registration.parameters_dir})
+    if registration.atlas.endswith(".npz"):
+        registration = registration.model_copy(update={"atlas": str(folder / registration.atlas)})
+    moved["registration"] = registration
     return settings.model_copy(update=moved)
 
 

@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import hashlib
 import io
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
@@ -49,13 +50,16 @@ class OnnxModel:
     def __init__(self, record: ModelRecord, *, threads: int = 1, device: str = "auto") -> None:
         """Open it. ``device``: "auto" (CUDA if it works), "cpu" or "cuda".
 
+        ``threads``: slices that a CPU works on side by side, each on one thread: the answer does not depend on it.
+
         Raises:
             ModelError: CUDA was demanded and does not work, or a file is not a network of the expected form.
         """
         self.record = record
         wanted = device == "cuda" or (device == "auto" and cuda_works())
         provider = "CUDAExecutionProvider" if wanted else "CPUExecutionProvider"
-        self._sessions = tuple(_open(record, member, threads, provider) for member in record.members)
+        self._sessions = tuple(_open(record, member, provider) for member in record.members)
+        self._threads = 1 if self.provider == "CUDAExecutionProvider" else threads
         self._run_options = onnxruntime.RunOptions()
         if self.provider == "CPUExecutionProvider":  # each member leaves its working memory to the next
             self._run_options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
@@ -100,13 +104,18 @@ class OnnxModel:
         mean = np.zeros((len(images), len(self.record.classes), *slices.shape[1:]), np.float32)
         pixels = slices.shape[1] * slices.shape[2]
         step = max(1, _GPU_PIXELS // pixels) if self.provider == "CUDAExecutionProvider" else 1
-        for member, session in enumerate(self._sessions):
-            for start in range(0, len(images), step):
-                batch = slice(start, start + step)
-                logits = session.run(["logits"], {"image": images[batch]}, self._run_options)[0]
-                mean[batch] += logits
-                if each is not None:
-                    each[member, batch] = softmax(logits, axis=1)[:, DISC]
+        batches = [slice(start, start + step) for start in range(0, len(images), step)]
+
+        def ask(member: int, session: onnxruntime.InferenceSession, batch: slice) -> None:
+            logits = session.run(["logits"], {"image": images[batch]}, self._run_options)[0]
+            mean[batch] += logits  # no two threads have the same batch
+            if each is not None:
+                each[member, batch] = softmax(logits, axis=1)[:, DISC]
+
+        with ThreadPoolExecutor(self._threads) as pool:
+            for member, session in enumerate(self._sessions):
+                for done in [pool.submit(ask, member, session, batch) for batch in batches]:
+                    done.result()
         mean /= self.n_members
         return mean
 
@@ -133,9 +142,9 @@ def cuda_works() -> bool:
     return True
 
 
-def _open(record: ModelRecord, member: Member, threads: int, provider: str) -> onnxruntime.InferenceSession:
+def _open(record: ModelRecord, member: Member, provider: str) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     # Idle threads must not eat the other jobs' time.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")

@@ -3,6 +3,7 @@
 elastix ignores a name it does not know without a word, so a misspelt parameter would silently change a result.
 """
 
+import hashlib
 import re
 from pathlib import Path
 
@@ -56,7 +57,10 @@ KNOWN_NAMES = frozenset(
 _LINE = re.compile(r"""\((?P<name>\w+)(?P<values>(?:\s+(?:"[^"]*"|[^\s"()]+))+)\s*\)\s*(?://.*)?""")
 _VALUE = re.compile(r'"([^"]*)"|(\S+)')
 
+_NUMBER = re.compile(r"[-+]?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?")
+
 ParameterMap = dict[str, tuple[str, ...]]
+Stages = tuple[ParameterMap, ParameterMap]  # affine, B-spline
 
 
 def read_parameters(path: Path) -> ParameterMap:
@@ -87,8 +91,44 @@ def read_parameters(path: Path) -> ParameterMap:
     return parameters
 
 
-def registration_parameters(dimension: int, preset: str, seed: int) -> tuple[ParameterMap, ParameterMap]:
-    """The affine and the B-spline parameters of a preset (``fast`` or ``paper``) in 2-D or 3-D."""
-    stages = (f"affine_{dimension}d.txt", f"bspline_{preset}_{dimension}d.txt")
-    affine, bspline = (read_parameters(ELASTIX_FOLDER / name) | {"RandomSeed": (str(seed),)} for name in stages)
+def parameter_files(dimension: int, preset: str, folder: Path | None = None) -> tuple[Path, Path]:
+    """The affine and the B-spline file of a preset (``fast`` or ``paper``) in 2-D or 3-D.
+
+    A file in ``folder``, of the same name, takes the place of the one that is shipped.
+    """
+    names = (f"affine_{dimension}d.txt", f"bspline_{preset}_{dimension}d.txt")
+    own = [None if folder is None else folder / name for name in names]
+    affine, bspline = (
+        site if site is not None and site.is_file() else ELASTIX_FOLDER / name
+        for site, name in zip(own, names, strict=True)
+    )
     return affine, bspline
+
+
+def registration_parameters(dimension: int, preset: str, seed: int, folder: Path | None = None) -> Stages:
+    """The affine and the B-spline parameters of a preset (``fast`` or ``paper``) in 2-D or 3-D.
+
+    Raises:
+        SettingsError: a file is faulty, see :func:`read_parameters`.
+    """
+    affine, bspline = (
+        read_parameters(path) | {"RandomSeed": (str(seed),)} for path in parameter_files(dimension, preset, folder)
+    )
+    return affine, bspline
+
+
+def parameters_digest(dimension: int, preset: str, folder: Path | None = None) -> str:
+    """Sixteen hex digits over the parameters of a preset; comments and order do not count."""
+    stages = registration_parameters(dimension, preset, 0, folder)
+    return hashlib.sha256(repr([sorted(one.items()) for one in stages]).encode()).hexdigest()[:16]
+
+
+def write_parameters(path: Path, parameters: ParameterMap, comment: str) -> None:
+    """Write a parameter file that :func:`read_parameters` reads back, below the lines of ``comment``."""
+    lines = [f"// {line}" for line in comment.splitlines()]
+    lines += [f"({name} {' '.join(map(_quoted, values))})" for name, values in sorted(parameters.items())]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _quoted(value: str) -> str:
+    return value if _NUMBER.fullmatch(value) else f'"{value}"'

@@ -4,9 +4,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial.transform import Rotation
 
-from processing.phantom_anatomy import LumbarAnatomy, Variant, draw_anatomy
+from processing.phantom_anatomy import LumbarAnatomy, draw_anatomy
 from processing.phantom_signal import FATTY, acquire, coil_field, intensity, mottle, random_contrast
 from processing.phantom_tissue import SamplingPlane, rasterise
+from processing.phantom_variants import Variant
 from processing.phantom_voxels import SUBSAMPLES, Votes
 from processing.results import FloatArray, LabelArray
 

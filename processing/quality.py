@@ -20,6 +20,7 @@ def judge(
     doubts: Sequence[Reason] = (),
     min_dice: float,
     max_ring_entropy: float,
+    min_member_dice: float,
     max_excluded: float = MAX_EXCLUDED,
 ) -> tuple[Verdict, tuple[Reason, ...]]:
     """Verdict and reasons, in the order of the pipeline: segmentation, echoes, registration, measurement.
@@ -31,11 +32,12 @@ def judge(
         doubts: reasons already found, by the check of the echoes and by registrations that failed.
         min_dice: lowest Dice of a disc with its atlas disc (settings, registration).
         max_ring_entropy: highest mean entropy around a disc (settings, segmentation).
+        min_member_dice: lowest agreement of an ensemble's members on a disc (settings, segmentation).
         max_excluded: highest share of voxels of a region that could not be fitted, of those that were imaged.
     """
     reasons = dict.fromkeys(
         (
-            *_doubtful_segmentation(mask, max_ring_entropy),
+            *_doubtful_segmentation(mask, max_ring_entropy, min_member_dice),
             *doubts,
             *_poor_registration(registered, min_dice),
             *check_times_agree(measurements),
@@ -45,7 +47,7 @@ def judge(
     return (Verdict.NEEDS_REVIEW if reasons else Verdict.OK), tuple(reasons)
 
 
-def _doubtful_segmentation(mask: DiscMask, max_ring_entropy: float) -> Iterator[Reason]:
+def _doubtful_segmentation(mask: DiscMask, max_ring_entropy: float, min_member_dice: float) -> Iterator[Reason]:
     yield from mask.reasons
     missing = [level.name for level in LUMBAR_LEVELS if level not in measured_levels(mask)]
     if missing:
@@ -57,6 +59,12 @@ def _doubtful_segmentation(mask: DiscMask, max_ring_entropy: float) -> Iterator[
             yield Reason(
                 ReasonCode.SEGMENTATION_UNCERTAIN,
                 f"{disc.level.name}: entropy around the disc {disc.ring_entropy:.2f}, limit {max_ring_entropy:.2f}",
+            )
+        if disc.member_dice is not None and not disc.member_dice >= min_member_dice:
+            yield Reason(
+                ReasonCode.SEGMENTATION_UNCERTAIN,
+                f"{disc.level.name}: the networks disagree on the disc, mean Dice {disc.member_dice:.2f} between them, "
+                f"limit {min_member_dice:.2f}",
             )
         if disc.touches_border:
             yield Reason(ReasonCode.SEGMENTATION_UNCERTAIN, f"{disc.level.name}: cut by the edge of the image")

@@ -143,12 +143,14 @@ class AtlasDisc:
 
     ``regions`` uint8: 1 nucleus, 2 anterior annulus, 3 posterior annulus, 0 outside. ``affine``: LPS-oriented mm,
     origin at the disc's centroid, slices along -L (as a native sagittal grid), rows along -S, columns along +P.
+    ``midline_mm``: the midline crosses the disc here, mm towards posterior; it halves the disc's depth.
     """
 
     level: Level
     mask: LabelArray
     regions: LabelArray
     affine: Affine
+    midline_mm: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -171,6 +173,11 @@ class Alignment:
     preset: str
     seed: int
     cpu_s: float
+    # det J of the B-spline alone (J / det A), and of the inverse over the patient's disc (NaN where it has none)
+    sd_jacobian_bspline: float = float("nan")
+    min_jacobian_bspline: float = float("nan")
+    sd_jacobian_patient: float = float("nan")
+    min_jacobian_patient: float = float("nan")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from config.protocol_cards import load_cards
 from config.settings import Settings, SettingsError, load_settings
-from service import evaluate_command, train_command
+from service import atlas_command, evaluate_command, train_command, tune_command
 
 if TYPE_CHECKING:
     from models.registry import ModelRecord
@@ -57,7 +57,9 @@ def _parser() -> argparse.ArgumentParser:
 
     process = commands.add_parser("process", help="the same pipeline on files, no network")
     process.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="DICOM files or folders of one exam")
-    process.add_argument("--out", type=Path, required=True, help="folder for result.json, discs.csv, qc.png and dicom/")
+    process.add_argument(
+        "--out", type=Path, required=True, help="folder for result.json, discs.csv, qc*.png and dicom/"
+    )
     process.add_argument("--config", type=Path, help="settings file (YAML)")
     _add_lowest_disc(process)
     process.set_defaults(command=_process)
@@ -66,8 +68,14 @@ def _parser() -> argparse.ArgumentParser:
     evaluate_command.add_arguments(evaluate)
     evaluate.set_defaults(command=_evaluate)
 
+    atlas = commands.add_parser("atlas", help="the level atlases: which there are, and your own from annotated discs")
+    atlas_command.add_arguments(atlas, _load)
+
     train = commands.add_parser("train", help="prepare your annotated exams, train on them, export, install if better")
     train_command.add_arguments(train)
+
+    tune = commands.add_parser("tune", help="adapt a step of the analysis to your own exams")
+    tune_command.add_arguments(tune)
 
     simulate = commands.add_parser("simulate", help="writes a simulated exam with known truth")
     simulate.add_argument("--out", type=Path, required=True, help="folder for the DICOM files")
@@ -135,9 +143,15 @@ def _level(text: str) -> "Level":
 
 
 def _load(path: Path | None) -> Settings:
-    """Settings whose protocol cards are in order too."""
+    """Settings whose protocol cards and atlas are in order too."""
+    from processing.atlas import AtlasError, read_atlas
+
     settings = load_settings(path)
     load_cards(settings.protocols_dir)
+    try:
+        read_atlas(settings.registration.atlas)
+    except AtlasError as error:
+        raise SettingsError(f"registration.atlas: {error}") from error
     return settings
 
 
@@ -152,6 +166,8 @@ def _load_networks(settings: Settings) -> "ModelRecord":
 
 
 def _check_config(options: argparse.Namespace) -> int:
+    from processing.atlas import read_atlas
+
     settings = _load(options.file)
     cards = load_cards(settings.protocols_dir)
     record = _load_networks(settings)
@@ -163,6 +179,8 @@ def _check_config(options: argparse.Namespace) -> int:
     networks = "1 network" if len(record.members) == 1 else f"{len(record.members)} networks"
     threshold = settings.segmentation.threshold or record.threshold
     print(f"  finds discs with {record.name}, version {record.version} ({networks}, threshold {threshold:g})")
+    atlas = read_atlas(settings.registration.atlas)
+    print(f"  registers to the atlas {atlas.name} (sha256 {atlas.sha256[:16]}; {atlas.licence})")
     return EXIT_OK
 
 

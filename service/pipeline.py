@@ -17,7 +17,7 @@ from models.inference import OnnxModel
 from models.registry import load_model
 from processing.atlas import load_atlas
 from processing.echoes import check_decay, check_stored, check_voxels_agree
-from processing.fitting import relaxation_map, within
+from processing.fitting import fit_rules, relaxation_map, rules_text, within
 from processing.measurements import measure, volumes_mm3
 from processing.members import fit_region
 from processing.motion import correct_motion, estimate_motion, judge_motion
@@ -61,8 +61,11 @@ class Stopwatch:
 
 
 @cache
-def _open_instruments(model_name: str, weights_dir: Path | None, registration_processes: int) -> Instruments:
-    return Instruments(OnnxModel(load_model(model_name, weights_dir)), RegistrationPool(registration_processes))
+def _open_instruments(
+    model_name: str, weights_dir: Path | None, threads: int, processes: int, deadline_s: float
+) -> Instruments:
+    model = OnnxModel(load_model(model_name, weights_dir), threads=threads)
+    return Instruments(model, RegistrationPool(processes, deadline_s=deadline_s))
 
 
 def open_instruments(settings: Settings) -> Instruments:
@@ -73,8 +76,14 @@ def open_instruments(settings: Settings) -> Instruments:
     Raises:
         ModelError: the ensemble of the settings cannot be used.
     """
-    segmentation = settings.segmentation
-    return _open_instruments(segmentation.model, segmentation.weights_dir, settings.registration.processes)
+    segmentation, registration = settings.segmentation, settings.registration
+    return _open_instruments(
+        segmentation.model,
+        segmentation.weights_dir,
+        segmentation.threads,
+        registration.processes,
+        registration.deadline_s,
+    )
 
 
 def warm_up(settings: Settings) -> None:
@@ -170,21 +179,35 @@ def analyse(
         doubts += [reason for stack in still for reason in check_decay(stack, mask.levels, mask.tissue)]
 
     with watch.step("fit native"):
-        fitted = {stack.role: relaxation_map(stack, fit_region(mask)) for stack in stacks}
+        rules, unknown_noise = fit_rules(
+            images.stacks,
+            noise_floor=settings.fitting.noise_floor == "estimated",
+            paper_ceilings=settings.fitting.paper_ceilings,
+        )
+        doubts += unknown_noise
+        fitted = {stack.role: relaxation_map(stack, fit_region(mask), rules[stack.role]) for stack in stacks}
         doubts += check_voxels_agree(fitted, mask.levels)
 
     with watch.step("register"):
-        atlas = load_atlas(dimension=2 if images.background.array.shape[0] == 1 else 3)
+        dimension = 2 if images.background.array.shape[0] == 1 else 3
+        atlas = load_atlas(dimension, settings.registration.atlas)
         wanted = mask.found if stacks else ()  # an exam without echoes has nothing to carry into the atlas
         tasks = [
-            disc_task(mask, level, stacks, atlas[level], preset=settings.registration.preset)
+            disc_task(
+                mask,
+                level,
+                stacks,
+                atlas[level],
+                preset=settings.registration.preset,
+                parameters_dir=settings.registration.parameters_dir,
+            )
             for level in wanted
             if level in atlas
         ]
         aligned, failures = instruments.registration.align(tasks)
 
     with watch.step("fit registered"):
-        registered = tuple(fit_registered(signal) for signal in aligned)
+        registered = tuple(fit_registered(signal, rules) for signal in aligned)
 
     with watch.step("measure"):
         measurements = measure(mask, fitted, registered)
@@ -195,6 +218,7 @@ def analyse(
             doubts=(*doubts, *failures),
             min_dice=settings.registration.min_dice,
             max_ring_entropy=settings.segmentation.max_ring_entropy,
+            min_member_dice=settings.segmentation.min_member_dice,
         )
 
     return ExamResult(
@@ -208,7 +232,8 @@ def analyse(
         volumes_mm3=volumes_mm3(mask),
         times_ms=images.times_ms,
         timings_s=watch.seconds,
-        versions=software_versions(settings, instruments.model, images.protocols, lowest_disc=lowest_disc),
+        versions=software_versions(settings, instruments.model, images.protocols, lowest_disc=lowest_disc)
+        | ({"fit": rules_text(rules)} if rules else {}),
         produced_at=produced_at,
         motion=motion,
     )

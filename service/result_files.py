@@ -1,4 +1,7 @@
-"""The files of an analysed exam, as a person or a script opens them: result.json, discs.csv, qc.png, dicom/*.dcm."""
+"""The files of an analysed exam, as a person or a script opens them.
+
+result.json, discs.csv, qc.png, qc_registration.png (of an exam with maps) and dicom/*.dcm.
+"""
 
 import csv
 import json
@@ -12,13 +15,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
 from matplotlib.image import imsave
 
 from dicom_io.result_objects import WrittenObject, write_objects
 from dicom_io.volume_reader import ExamImages
 from processing.display import RESEARCH_USE_ONLY
+from processing.measurements import measured_levels
 from processing.montage import draw_montage
 from processing.refusal import Reason
+from processing.registration_page import draw_registration_page
 from processing.results import DiscMeasurement, EchoMotion, ExamResult, Level, Quantity, Region, Verdict
 from service.refusal_file import refusal_document
 
@@ -29,7 +36,7 @@ _CSV_COLUMNS = (
     *("level", "region", "quantity", "mean_ms", "sd_ms", "median_ms", "n", "n_excluded", "volume_mm3"),
     *("member_sd_ms", "member_dice", "ring_entropy", "use"),
 )
-_OUR_FILES = ("result.json", "discs.csv", "qc.png", "dicom")
+_OUR_FILES = ("result.json", "discs.csv", "qc.png", "qc_registration.png", "dicom")
 _KEYS = {Quantity.T1RHO: "t1rho_ms", Quantity.T2: "t2_ms"}
 _TIMES_KEYS = {Quantity.T1RHO: "t1rho_times_ms", Quantity.T2: "t2_times_ms"}
 
@@ -62,7 +69,9 @@ def write_result(result: ExamResult, images: ExamImages, folder: Path) -> Result
     """
     with _whole_folder(folder) as partial:
         picture = draw_montage(result)
-        imsave(partial / "qc.png", picture, metadata={"Comment": RESEARCH_USE_ONLY, "Software": "discnode"})
+        _write_picture(partial / "qc.png", picture)
+        if result.maps and result.mask is not None and measured_levels(result.mask):
+            _write_picture(partial / "qc_registration.png", draw_registration_page(result))
         objects = write_objects(result, images.source, picture, partial)
         _write_csv(partial / "discs.csv", result)
         _write_json(partial / "result.json", result_document(result, images, objects))
@@ -173,6 +182,10 @@ def _registration(result: ExamResult, level: Level) -> dict[str, Any]:
                 "dice": _number(disc.alignment.dice),
                 "sd_jacobian": _number(disc.alignment.sd_jacobian),
                 "min_jacobian": _number(disc.alignment.min_jacobian),
+                "sd_jacobian_bspline": _number(disc.alignment.sd_jacobian_bspline),
+                "min_jacobian_bspline": _number(disc.alignment.min_jacobian_bspline),
+                "sd_jacobian_patient": _number(disc.alignment.sd_jacobian_patient),
+                "min_jacobian_patient": _number(disc.alignment.min_jacobian_patient),
             }
     return {}
 
@@ -180,6 +193,10 @@ def _registration(result: ExamResult, level: Level) -> dict[str, Any]:
 def _number(value: float | None) -> float | None:
     """A JSON number with six decimals; null for what does not exist (JSON has no NaN)."""
     return round(float(value), 6) if value is not None and math.isfinite(value) else None
+
+
+def _write_picture(path: Path, picture: npt.NDArray[np.uint8]) -> None:
+    imsave(path, picture, metadata={"Comment": RESEARCH_USE_ONLY, "Software": "discnode"})
 
 
 def _write_json(path: Path, document: Mapping[str, Any]) -> None:

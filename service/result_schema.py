@@ -99,6 +99,12 @@ class Registration(_Part):
     dice: float | None
     sd_jacobian: float | None = Field(description="SD of det J over the atlas disc")
     min_jacobian: float | None = Field(description="Minimum of det J; below 0 means folding")
+    sd_jacobian_bspline: float | None = Field(None, description="SD of det J of the B-spline alone: det J / det A")
+    min_jacobian_bspline: float | None = Field(None, description="Minimum of det J of the B-spline alone")
+    sd_jacobian_patient: float | None = Field(
+        None, description="SD of det J of the inverse over the patient's disc; null where the deformation folds"
+    )
+    min_jacobian_patient: float | None = Field(None, description="Minimum of det J of the inverse; null where it folds")
 
 
 class Segmentation(_Part):

@@ -16,7 +16,7 @@ _NAME = "cfcm-lumbar"
 #: The names of the recipes, in words; what they do stands in models/training/recipes.py, which needs torch.
 PROFILES = {
     "cpu": "five members of width 8 in about 95 minutes on two cores (default)",
-    "gpu": "width 16 and more steps, on a CUDA device",
+    "gpu": "five members of width 16 side by side, each from random weights, on a CUDA device",
     "paper": "the recipe of Iriondo et al. 2020: width 64, 8000 epochs, real slices alone, on a CUDA device",
     "smoke": "20 steps of a tiny network: proves that everything runs",
 }

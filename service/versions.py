@@ -7,6 +7,9 @@ from config.protocol_cards import load_cards
 from config.settings import Settings
 from models.inference import OnnxModel
 from models.registry import ModelRecord
+from processing.atlas import read_atlas
+from processing.elastix_parameters import parameters_digest
+from processing.registration import SEED
 from processing.results import Level
 
 #: Packages whose version can change a number.
@@ -21,6 +24,7 @@ def software_versions(
     versions |= {package: version(package) for package in _PACKAGES}
     record = model.record
     resolved = _with_threshold(settings, record)
+    atlas = read_atlas(settings.registration.atlas)
     versions |= {
         "model": record.name,
         "model_version": record.version,
@@ -28,12 +32,27 @@ def software_versions(
         "model_sha256": record.sha256,
         "disc_threshold": f"{resolved.segmentation.threshold:g}",
         "inference_provider": model.provider,
+        **_registration(settings),
         "settings_digest": _digest(resolved, record, protocols, lowest_disc),
+        "atlas": atlas.name,
+        "atlas_sha256": atlas.sha256,
         "protocol": ", ".join(protocols),
     }
     if lowest_disc is not None:
         versions["lowest_disc"] = f"{lowest_disc.name}, said by a person"
     return versions
+
+
+def _registration(settings: Settings) -> dict[str, str]:
+    """What decides how a disc is deformed, beside the atlas; digests of elastix' parameters in 2-D and in 3-D."""
+    preset, folder = settings.registration.preset, settings.registration.parameters_dir
+    return {
+        "registration_preset": preset,
+        "registration_parameters_2d": parameters_digest(2, preset, folder),
+        "registration_parameters_3d": parameters_digest(3, preset, folder),
+        "registration_seed": str(SEED),
+        "registration_threads": "1",
+    }
 
 
 def _with_threshold(settings: Settings, record: ModelRecord) -> Settings:
@@ -47,9 +66,11 @@ def _with_threshold(settings: Settings, record: ModelRecord) -> Settings:
 def _digest(settings: Settings, record: ModelRecord, protocols: tuple[str, ...], lowest_disc: Level | None) -> str:
     """Sixteen hex digits over what is not in the weights and changes a number.
 
-    These are the settings, what the registry says of the model's use, the cards used, and a person's word.
+    These are the settings, what the registry says of the model's use, the atlas, the cards used, and a person's word.
     """
     cards = [card.model_dump_json() for card in load_cards(settings.protocols_dir) if card.name in protocols]
     said = [] if lowest_disc is None else [f"lowest_disc={lowest_disc.name}"]
-    parts = [settings.analysis_digest, f"spacing_mm={record.spacing_mm:g}", *cards, *said]
+    atlas = f"atlas_sha256={read_atlas(settings.registration.atlas).sha256}"
+    deforming = _registration(settings).values()
+    parts = [settings.analysis_digest, f"spacing_mm={record.spacing_mm:g}", atlas, *deforming, *cards, *said]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

@@ -187,7 +187,9 @@ def _registered(level: Level) -> RegisteredDisc:
     small = np.ones((2, 3, 4), np.uint8)
     jacobian = np.ones((2, 3, 4), np.float32)
     alignment = Alignment(
-        level, (1.0, 2.0, 3.0), (), jacobian, 0.9 + 0.01 * level, 0.7, 0.1 + 0.01 * level, 0.5, 0, "fast", 1, 2.0
+        *(level, (1.0, 2.0, 3.0), (), jacobian, 0.9 + 0.01 * level, 0.7, 0.1 + 0.01 * level, 0.5, 0, "fast", 1, 2.0),
+        sd_jacobian_bspline=0.08 + 0.01 * level,
+        min_jacobian_bspline=0.6,
     )
     return RegisteredDisc(alignment, AtlasDisc(level, small, small, np.eye(4)), {})
 

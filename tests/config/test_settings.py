@@ -56,11 +56,16 @@ def test_file_of_defaults_loads_like_no_file() -> None:
 
 def test_relative_paths_are_taken_from_the_folder_of_the_file(tmp_path: Path) -> None:
     settings = load_settings(
-        write(tmp_path, "storage_dir: data\nprotocols_dir: cards\nsegmentation: {weights_dir: nets}\n")
+        write(
+            tmp_path,
+            "storage_dir: data\nprotocols_dir: cards\nsegmentation: {weights_dir: nets}\n"
+            "registration: {parameters_dir: own}\n",
+        )
     )
     assert settings.storage_dir == tmp_path.resolve() / "data"
     assert settings.protocols_dir == tmp_path.resolve() / "cards"
     assert settings.segmentation.weights_dir == tmp_path.resolve() / "nets"
+    assert settings.registration.parameters_dir == tmp_path.resolve() / "own"
     assert settings.resolved_database_url == f"sqlite:///{tmp_path.resolve()}/data/discnode.sqlite"
     absolute = load_settings(write(tmp_path, "storage_dir: /srv/discnode\ndatabase_url: postgresql://db/x\n"))
     assert absolute.storage_dir == Path("/srv/discnode")
@@ -179,7 +184,7 @@ def test_digest_follows_what_changes_a_result_and_nothing_else() -> None:
         {
             "port": 104,
             "storage_dir": "/x",
-            "registration": {"processes": 4},
+            "registration": {"processes": 4, "deadline_s": 60, "parameters_dir": "own"},
             "segmentation": {"weights_dir": "/nets"},  # the weights have a digest of their own
         }
     )
@@ -188,5 +193,16 @@ def test_digest_follows_what_changes_a_result_and_nothing_else() -> None:
         {"segmentation": {"threshold": 0.4}},
         {"registration": {"preset": "paper"}},
         {"echoes": {"correct_motion": True}},
+        {"fitting": {"noise_floor": "estimated"}},
+        {"fitting": {"paper_ceilings": True}},
     ):
         assert Settings.model_validate(section).analysis_digest != digest
+
+
+def test_an_atlas_is_a_name_or_a_file_beside_the_settings(tmp_path: Path) -> None:
+    assert load_settings(write(tmp_path, "registration: {atlas: degenerated}")).registration.atlas == "degenerated"
+    ours = load_settings(write(tmp_path, "registration: {atlas: atlases/ours.npz}")).registration.atlas
+    assert Path(ours) == tmp_path / "atlases" / "ours.npz"
+    there = load_settings(write(tmp_path, "registration: {atlas: /srv/ours.npz}")).registration.atlas
+    assert Path(there) == Path("/srv/ours.npz")
+    assert "registration.atlas" in refused(tmp_path, "registration: {atlas: ''}")

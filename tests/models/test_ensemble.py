@@ -49,6 +49,15 @@ def test_the_same_slices_give_the_same_bits_whatever_stands_beside_them(tmp_path
     np.testing.assert_array_equal(each_again, each[:, 2:3])
 
 
+def test_the_number_of_threads_does_not_change_a_bit() -> None:
+    images = np.random.default_rng(3).normal(size=(5, 64, 64)).astype(np.float32)
+    record = load_model("cfcm-lumbar").only(0)
+    mean, each = OnnxModel(record, device="cpu", threads=1).predict_members(images)
+    again, each_again = OnnxModel(record, device="cpu", threads=3).predict_members(images)
+    np.testing.assert_array_equal(again, mean)
+    np.testing.assert_array_equal(each_again, each)
+
+
 def test_a_single_network_is_an_ensemble_of_one(tmp_path: Path) -> None:
     record = three(tmp_path)
     images = np.ones((1, 32, 32), np.float32)

@@ -65,6 +65,14 @@ def test_members_differ_in_seed_and_without_real_data_in_their_stream() -> None:
     assert shorten(CPU, 7).member_plan(0, real_slices=280).steps == 7
     assert {name: recipe.name for name, recipe in RECIPES.items()} == {name: name for name in RECIPES}
     assert GPU.fold.device == "cuda"
+    assert [GPU.member_plan(k, real_slices=0).seed for k in range(2)] == [1, 2]  # simulated slices are enough for it
+
+
+def test_convolutions_in_half_precision_learn_as_well() -> None:
+    plan = replace(SMOKE.fold, steps=12, precision="bfloat16")
+    network, losses = train(plan, (), [disc_slice()], report=lambda _: None)
+    assert losses[-1] < 0.7 * losses[0]
+    assert {one.dtype for one in network.parameters()} == {torch.float32}
 
 
 def test_a_checkpoint_from_before_a_field_was_added_is_still_of_its_plan(tmp_path: Path) -> None:

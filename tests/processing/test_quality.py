@@ -22,7 +22,7 @@ from processing.results import (
 )
 
 GRID = np.zeros((1, 8, 4), np.uint8)
-LIMITS = {"min_dice": 0.85, "max_ring_entropy": 0.6}
+LIMITS = {"min_dice": 0.85, "max_ring_entropy": 0.6, "min_member_dice": 0.9}
 
 
 def mask(levels=LUMBAR_LEVELS, **changed):
@@ -57,6 +57,8 @@ def test_an_exam_without_doubt_is_ok():
         (lambda: judge(mask((*LUMBAR_LEVELS[1:], Level.T12L1)), ALL, [], **LIMITS), "SEGMENTATION_UNCERTAIN", "L5S1"),
         (lambda: judge(mask(ring_entropy=0.7), ALL, [], **LIMITS), "SEGMENTATION_UNCERTAIN", "0.70"),
         (lambda: judge(mask(ring_entropy=float("nan")), ALL, [], **LIMITS), "SEGMENTATION_UNCERTAIN", "nan"),
+        (lambda: judge(mask(member_dice=0.87), ALL, [], **LIMITS), "SEGMENTATION_UNCERTAIN", "disagree on the disc"),
+        (lambda: judge(mask(member_dice=float("nan")), ALL, [], **LIMITS), "SEGMENTATION_UNCERTAIN", "disagree"),
         (lambda: judge(mask(touches_border=True), ALL, [], **LIMITS), "SEGMENTATION_UNCERTAIN", "edge"),
         (lambda: judge(mask(), [disc(Level.L3L4, dice=0.8)], [], **LIMITS), "REGISTRATION_POOR", "L3L4"),
         (lambda: judge(mask(), [disc(Level.L3L4, dice=float("nan"))], [], **LIMITS), "REGISTRATION_POOR", "nan"),

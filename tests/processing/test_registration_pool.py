@@ -5,12 +5,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 
+from processing.elastix_parameters import registration_parameters
 from processing.refusal import ReasonCode
 from processing.registration import DiscTask, RegisteredSignal, RegistrationFailed, register_disc
 from processing.registration_pool import RegistrationPool
@@ -46,12 +48,19 @@ def behave(one):
         raise RegistrationFailed(one.atlas.level, "too many samples map outside", "elastix log")
     if one.preset == "bug":
         raise KeyError("a mistake in our code")
+    if one.preset == "hang":
+        time.sleep(600)
     if one.preset.startswith("/"):
         first_try = not Path(one.preset).exists()
         Path(one.preset).touch()
         if first_try:
             os.kill(os.getpid(), signal.SIGSEGV)
     return answer(one)
+
+
+def hang():
+    """An elastix that never finishes loading."""
+    time.sleep(600)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +84,9 @@ def test_a_disc_that_fails_is_a_reason_and_the_others_are_kept(pool):
     registered, (reason,) = pool.align([task(Level.L5S1), task(Level.L4L5, "fail"), task(Level.L3L4)])
     assert levels(registered) == [Level.L5S1, Level.L3L4]
     assert reason.code == ReasonCode.REGISTRATION_POOR
-    assert "L4L5: too many samples map outside" in reason.detail
+    assert reason.detail == (
+        "registration failed: L4L5: too many samples map outside; elastix' log ends with: elastix log"
+    )
 
 
 def test_a_crash_is_tried_again_and_costs_nothing(pool, tmp_path):
@@ -93,7 +104,8 @@ def test_a_disc_that_always_crashes_is_a_reason_and_the_pool_lives_on(pool):
 
 def test_a_mistake_in_our_code_is_not_swallowed(pool):
     with pytest.raises(KeyError, match="a mistake"):
-        pool.align([task(Level.L5S1, "bug")])
+        pool.align([task(Level.L5S1, "bug"), task(Level.L4L5)])
+    assert levels(pool.align([task(Level.L1L2)])[0]) == [Level.L1L2]  # the pool is of use after it
 
 
 def test_a_process_killed_while_idle_is_replaced(pool):
@@ -102,6 +114,26 @@ def test_a_process_killed_while_idle_is_replaced(pool):
     (after,), reasons = pool.align([task(Level.L5S1)])
     assert reasons == ()
     assert after.alignment.seed != before.alignment.seed
+
+
+def test_a_disc_that_hangs_is_killed_and_costs_no_other_disc():
+    with RegistrationPool(2, deadline_s=2.0, align_one=behave, prepare=ready) as pool:
+        (first,), _ = pool.align([task(Level.L5S1)])
+        started_s = time.monotonic()
+        registered, (reason,) = pool.align([task(Level.L4L5, "hang"), task(Level.L3L4), task(Level.L2L3)])
+        assert time.monotonic() - started_s < 30
+        assert levels(registered) == [Level.L3L4, Level.L2L3]
+        assert reason.code == ReasonCode.REGISTRATION_POOR
+        assert reason.detail == "registration failed: L4L5: killed after 2 s of registration, the deadline"
+        assert not psutil.pid_exists(first.alignment.seed)  # the first process had the disc
+        assert levels(pool.align([task(Level.L1L2)])[0]) == [Level.L1L2]
+
+
+def test_an_elastix_that_never_loads_is_a_reason():
+    with RegistrationPool(1, deadline_s=1.0, align_one=behave, prepare=hang) as pool:
+        registered, (reason,) = pool.align([task(Level.L4L5)])
+    assert registered == ()
+    assert reason.detail == "registration failed: L4L5: killed after 1 s of loading elastix, the deadline"
 
 
 PARENT = """
@@ -135,11 +167,16 @@ def test_no_process_outlives_a_killed_parent(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_real_process_gives_the_same_bits_as_this_one():
+def test_a_real_process_gives_the_same_bits_as_this_one_and_tells_what_elastix_said():
     one = task(Level.L4L5)
+    affine, bspline = registration_parameters(2, "fast", 1)
+    impossible = replace(task(Level.L3L4), stages=(affine | {"Metric": ("NoSuchMetric",)}, bspline))
     with RegistrationPool(1) as real:
-        (elsewhere,), reasons = real.align([one])
+        (elsewhere,), (reason,) = real.align([impossible, one])
     here = register_disc(one.mask, one.affine, one.atlas)
-    assert reasons == ()
+    assert reason.code == ReasonCode.REGISTRATION_POOR
+    assert reason.detail.startswith("registration failed: L3L4: ")
+    assert "elastix' log ends with: " in reason.detail
+    assert "NoSuchMetric" in reason.detail
     assert (elsewhere.alignment.jacobian == here.jacobian).all()
     assert elsewhere.alignment.transforms == here.transforms

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,7 +14,7 @@ onnx = pytest.importorskip("onnx", reason="needs the extra packages of training"
 from onnx import helper, numpy_helper  # noqa: E402
 from tiny_networks import register  # noqa: E402
 
-from config.settings import RegistrationSettings, SegmentationSettings, Settings  # noqa: E402
+from config.settings import FittingSettings, RegistrationSettings, SegmentationSettings, Settings  # noqa: E402
 from dicom_io.simulated_scanner import write_exam  # noqa: E402
 from dicom_io.volume_reader import ExamImages, read_exam  # noqa: E402
 from models.inference import OnnxModel  # noqa: E402
@@ -21,7 +22,7 @@ from models.registry import load_model  # noqa: E402
 from processing.fitting import FitStatus, relaxation_map  # noqa: E402
 from processing.phantom import simulate_exam  # noqa: E402
 from processing.refusal import ReasonCode  # noqa: E402
-from processing.results import ExamResult, Region  # noqa: E402
+from processing.results import ExamResult, Quantity, Region  # noqa: E402
 from processing.segmentation import find_discs  # noqa: E402
 from service.exam_files import read_exam_files  # noqa: E402
 from service.pipeline import analyse, assemble  # noqa: E402
@@ -108,6 +109,32 @@ def test_maps_end_where_the_mask_ends(result: ExamResult, images: ExamImages) ->
         alone = relaxation_map(stack, discs)
         np.testing.assert_array_equal(result.maps[stack.role].status, alone.status)
         np.testing.assert_array_equal(result.maps[stack.role].time_ms, alone.time_ms)
+
+
+@pytest.mark.slow
+def test_noise_floor_and_ceilings_reach_every_map(images: ExamImages, networks: Path, result: ExamResult) -> None:
+    settings = Settings(
+        segmentation=SegmentationSettings(model="made", weights_dir=networks, max_ring_entropy=1.0),
+        registration=RegistrationSettings(processes=1),
+        fitting=FittingSettings(noise_floor="estimated", paper_ceilings=True),
+    )
+    asked = analyse(images, settings, datetime(2026, 1, 1, tzinfo=UTC))
+    assert re.fullmatch(
+        r"T1rho in noise of SD [0-9.e+]+, below 200 ms; T2 in noise of SD [0-9.e+]+, below 150 ms",
+        asked.versions["fit"],
+    )
+    assert result.versions["fit"] == "T1rho plain; T2 plain"
+    assert asked.versions["settings_digest"] != result.versions["settings_digest"]
+    for quantity, ceiling_ms in ((Quantity.T1RHO, 200), (Quantity.T2, 150)):
+        maps = [asked.maps[quantity], *(disc.maps[quantity] for disc in asked.registered)]
+        assert len(maps) == 6
+        for one in maps:
+            assert (one.status == FitStatus.FITTED).any()
+            assert np.nanmax(one.time_ms) < ceiling_ms
+        usual, floored = result.maps[quantity], asked.maps[quantity]
+        both = (usual.status == FitStatus.FITTED) & (floored.status == FitStatus.FITTED)
+        # at SNR 40 the floor shortens the times a little, and nearly everywhere
+        assert 0 < np.median(usual.time_ms[both] - floored.time_ms[both]) < 2
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from pydicom import dcmread
 
 from processing.montage import draw_montage
 from processing.refusal import Reason, ReasonCode
+from processing.registration_page import draw_registration_page
 from processing.results import Level, Quantity, Region, Verdict
 from service import result_files, result_schema
 from service.result_files import result_document, write_refusal, write_result
@@ -37,6 +38,7 @@ def test_all_files_are_there_and_nothing_else(written):
         "result.json",
         "discs.csv",
         "qc.png",
+        "qc_registration.png",
         *(f"dicom/{name}.dcm" for name in ("seg", "t1rho", "t2", "sr", "overlay")),
     }
     assert contents(folder).keys() == names
@@ -70,7 +72,15 @@ def test_result_json_holds_the_result(written):
         assert values["median"] == pytest.approx(row.median_ms, abs=1e-6)
         assert (values["n"], values["n_excluded"], values["excluded"]) == (row.n, row.n_excluded, row.excluded)
     assert document["discs"][1]["t2_ms"]["excluded"] == {"NO_DECAY": 1}
-    assert document["discs"][2]["registration"] == {"dice": 0.93, "sd_jacobian": 0.13, "min_jacobian": 0.5}
+    assert document["discs"][2]["registration"] == {
+        "dice": 0.93,
+        "sd_jacobian": 0.13,
+        "min_jacobian": 0.5,
+        "sd_jacobian_bspline": 0.11,
+        "min_jacobian_bspline": 0.6,
+        "sd_jacobian_patient": None,
+        "min_jacobian_patient": None,
+    }
     assert document["discs"][0]["volume_mm3"] == 2850.0
     assert [(one["kind"], one["path"], one["sop_instance_uid"]) for one in document["objects"]] == [
         (one.kind, str(one.path), one.sop_instance_uid) for one in summary.objects
@@ -220,12 +230,19 @@ def test_qc_png_is_the_overview_and_says_research_use(written):
     assert b"Research use only" in (folder / "qc.png").read_bytes()
 
 
+def test_qc_registration_png_is_the_page_of_the_registration(written):
+    result, _, folder = written
+    shown = (imread(folder / "qc_registration.png")[..., :3] * 255).round().astype(np.uint8)
+    np.testing.assert_array_equal(shown, draw_registration_page(result))
+    assert b"Research use only" in (folder / "qc_registration.png").read_bytes()
+
+
 def test_no_file_but_the_dicom_objects_tells_who_the_patient_is(written):
     _, _, folder = written
     header = example_exam.source_exam().grid_instances[0]
     secrets = [str(header[name].value) for name in ("PatientID", "PatientName", "PatientBirthDate", "AccessionNumber")]
     secrets += [header.ReferringPhysicianName.family_name, header.ClinicalTrialSubjectID, "Ångström"]
-    for name in ("result.json", "discs.csv", "qc.png"):
+    for name in ("result.json", "discs.csv", "qc.png", "qc_registration.png"):
         data = (folder / name).read_bytes()
         assert [one for one in secrets if one.encode("utf-8") in data or one.encode("latin-1") in data] == []
 
@@ -252,7 +269,7 @@ def test_a_folder_in_use_gets_new_results_and_keeps_the_rest(written, tmp_path):
     without = example_exam.exam_result(with_maps=False)
     result = written[0]
     write_result(result, example_exam.exam_images(result), tmp_path / "out")
-    assert len(contents(tmp_path / "out")) == 9
+    assert len(contents(tmp_path / "out")) == 10
     write_result(without, example_exam.exam_images(without), tmp_path / "out")
     names = {"notes.txt", "result.json", "discs.csv", "qc.png", "dicom/seg.dcm", "dicom/sr.dcm", "dicom/overlay.dcm"}
     assert contents(tmp_path / "out").keys() == names

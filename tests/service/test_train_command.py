@@ -1,6 +1,7 @@
 import importlib.util
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from models.training.train import Batches, load_average  # noqa: E402
 from service.cli import main  # noqa: E402
 from service.training import export as export_module  # noqa: E402
 from service.training.export import export_run  # noqa: E402
-from service.training.run import Run, open_run, pretrain, start, train_member  # noqa: E402
+from service.training.run import Run, open_run, pretrain, start, train_member, train_run  # noqa: E402
 from service.training.run_error import RunError  # noqa: E402
 
 
@@ -65,6 +66,18 @@ def test_every_subject_is_measured_by_the_member_that_did_not_see_it(smoke_run: 
     assert metrics["out_of_fold"]["slices"] == 6
     assert metrics["out_of_fold"]["discs"] == 30
     assert metrics["data"]["subjects"] == 3
+
+
+def test_members_without_a_first_stage_start_from_weights_of_their_own(site: Path, tmp_path: Path) -> None:
+    still = replace(SMOKE.fold, steps=1, learning_rate=1e-12)
+    recipe = replace(SMOKE, pretrain=None, fold=still, phantoms=2, loaders=1)
+    run = open_run(recipe, site, tmp_path / "run", settings=load_settings(None), folds=2, say=quiet)
+    start(run, resume=False)
+    metrics = train_run(run, only=None, processes=2, say=quiet)
+    assert metrics is not None
+    assert metrics["recipe"]["pretrain"] is None
+    assert not (tmp_path / "run" / "pretrained.pt").exists()
+    assert not same_weights(tmp_path / "run" / "fold-1.pt", tmp_path / "run" / "fold-2.pt")
 
 
 def test_the_export_is_an_ensemble_that_the_node_opens(smoke_run: Path, exported: Path) -> None:

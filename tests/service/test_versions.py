@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 from tiny_networks import affine_network, register
 
-from config.settings import SegmentationSettings, Settings
+from config.settings import RegistrationSettings, SegmentationSettings, Settings
 from models.inference import OnnxModel
 from models.registry import load_model
+from processing.atlas import ATLAS_FOLDER, read_atlas
+from processing.elastix_parameters import ELASTIX_FOLDER, read_parameters, write_parameters
 from service.versions import software_versions
 
 PROTOCOLS = ("ge-mapss",)
@@ -53,3 +55,31 @@ def test_the_networks_pixel_size_counts(model: OnnxModel) -> None:
 
 def test_where_the_weights_lie_does_not_count(model: OnnxModel) -> None:
     assert digest(settings(weights_dir=Path("/elsewhere")), model) == digest(settings(), model)
+
+
+def test_elastix_parameters_count_by_what_they_say(model: OnnxModel, tmp_path: Path) -> None:
+    shipped = ELASTIX_FOLDER / "bspline_fast_3d.txt"
+    own = tmp_path / shipped.name
+    site = Settings(registration=RegistrationSettings(parameters_dir=tmp_path))
+    own.write_text("// the same, with another comment\n" + shipped.read_text(encoding="utf-8"), encoding="utf-8")
+    same = software_versions(site, model, PROTOCOLS)
+    assert same == software_versions(Settings(), model, PROTOCOLS)
+    assert (same["registration_seed"], same["registration_threads"]) == ("1", "1")
+    write_parameters(own, read_parameters(shipped) | {"Metric1Weight": ("0.5",)}, "another weight")
+    changed = software_versions(site, model, PROTOCOLS)
+    differing = {name for name in same if changed[name] != same[name]}
+    assert differing == {"registration_parameters_3d", "settings_digest"}
+
+
+def test_the_atlas_counts_by_its_content_not_by_its_name(model: OnnxModel, tmp_path: Path) -> None:
+    def with_atlas(atlas: str) -> dict[str, str]:
+        one = Settings(registration=RegistrationSettings(atlas=atlas))
+        return software_versions(one, model, PROTOCOLS)
+
+    usual, other = with_atlas("healthy"), with_atlas("degenerated")
+    copied = tmp_path / "copy.npz"
+    copied.write_bytes((ATLAS_FOLDER / "degenerated.npz").read_bytes())
+    copy = with_atlas(str(copied))
+    assert (usual["atlas"], other["atlas"], copy["atlas"]) == ("healthy", "degenerated", "degenerated")
+    assert other["atlas_sha256"] == copy["atlas_sha256"] == read_atlas("degenerated").sha256
+    assert usual["settings_digest"] != other["settings_digest"] == copy["settings_digest"]
