@@ -34,10 +34,18 @@ def task(disc_ms, around_ms):
     return DiscTask(mask.astype(np.uint8), affine(), (stack,), AtlasDisc(Level.L4L5, target, target, affine()))
 
 
+def carried_linearly(one, alignment):
+    """The echoes by the interpolation that maps are carried by, so that the two orders differ in their order alone."""
+    (stack,) = one.stacks
+    echoes = [deform(alignment, echo, one.affine, one.atlas, order=1) for echo in stack.signal]
+    stacks = {Quantity.T2: replace(stack, signal=np.stack(echoes), affine=one.atlas.affine)}
+    return RegisteredSignal(alignment, one.atlas, stacks)
+
+
 @pytest.fixture(scope="module")
 def aligned():
     contrasting = task(150.0, 20.0)
-    return contrasting, align_disc(contrasting)
+    return contrasting, carried_linearly(contrasting, align_disc(contrasting).alignment)
 
 
 @pytest.mark.slow  # the first use of elastix in a process loads it
@@ -47,9 +55,8 @@ def test_the_orders_differ_at_the_edge_of_the_disc(aligned):
     inside = signal.atlas.mask > 0
     assert np.isfinite(compared.fitted_then_deformed_ms[inside]).all()
     assert np.isnan(compared.fitted_then_deformed_ms[~inside]).all()
-    assert compared.inner_ms < 1
-    assert compared.edge_ms > 5
-    assert compared.edge_ms > 10 * compared.inner_ms
+    assert compared.inner_ms < 0.01
+    assert compared.edge_ms > 3
     # the echoes mix by signal, and the disc is brighter than what is around it: its edge keeps more of its time
     ours, other = compared.deformed_then_fitted_ms[inside], compared.fitted_then_deformed_ms[inside]
     assert ours.max() < 150.1
@@ -60,9 +67,6 @@ def test_the_orders_differ_at_the_edge_of_the_disc(aligned):
 def test_the_orders_agree_where_nothing_differs(aligned):
     _, signal = aligned
     uniform = task(90.0, 90.0)
-    (stack,) = uniform.stacks
-    echoes = [deform(signal.alignment, echo, uniform.affine, signal.atlas, order=1) for echo in stack.signal]
-    stacks = {Quantity.T2: replace(stack, signal=np.stack(echoes), affine=signal.atlas.affine)}
-    compared = compare_orders(uniform, RegisteredSignal(signal.alignment, signal.atlas, stacks))[Quantity.T2]
+    compared = compare_orders(uniform, carried_linearly(uniform, signal.alignment))[Quantity.T2]
     assert compared.edge_ms < 0.01
     assert compared.inner_ms < 0.01
