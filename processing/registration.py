@@ -133,6 +133,21 @@ def crop_disc(
     return np.ascontiguousarray(disc[box], dtype=np.uint8), moved, box
 
 
+def disc_tasks(
+    mask: DiscMask,
+    stacks: tuple[EchoStack, ...],
+    atlas: Mapping[Level, AtlasDisc],
+    *,
+    preset: str = "fast",
+    parameters_dir: Path | None = None,
+) -> list[DiscTask]:
+    """A task for each disc of an exam that the atlas has; none without echoes, which leave nothing to carry along."""
+    wanted = [level for level in mask.found if level in atlas] if stacks else []
+    return [
+        disc_task(mask, level, stacks, atlas[level], preset=preset, parameters_dir=parameters_dir) for level in wanted
+    ]
+
+
 def align_disc(task: DiscTask) -> RegisteredSignal:
     """Register one disc and carry all its echoes along with the same transform; fitting comes after (paper).
 

@@ -16,14 +16,14 @@ from dicom_io.volume_reader import ExamImages, read_exam
 from models.inference import OnnxModel
 from models.registry import load_model
 from processing.atlas import load_atlas
-from processing.echoes import check_decay, check_stored, check_voxels_agree
+from processing.echo_checks import check_echoes
+from processing.echoes import check_voxels_agree
 from processing.fitting import fit_rules, relaxation_map, rules_text, within
 from processing.measurements import measure, volumes_mm3
 from processing.members import fit_region
-from processing.motion import correct_motion, estimate_motion, judge_motion
 from processing.quality import judge
 from processing.refusal import ReasonCode, UnsuitableInput
-from processing.registration import disc_task, fit_registered
+from processing.registration import disc_tasks, fit_registered
 from processing.registration_pool import RegistrationPool
 from processing.results import ExamResult, Level
 from processing.segmentation import find_discs
@@ -169,14 +169,13 @@ def analyse(
         )
 
     with watch.step("check echoes"):
-        stacks = images.stacks
-        doubts = [reason for stack in stacks for reason in check_stored(stack, mask.levels > 0)]
-        motion = estimate_motion(stacks, mask.levels > 0)
-        still, corrected = correct_motion(stacks, motion, max_correction_mm=settings.echoes.max_correction_mm)
-        if settings.echoes.correct_motion:
-            stacks, motion = still, corrected
-        doubts += judge_motion(motion, max_motion_mm=settings.echoes.max_motion_mm)
-        doubts += [reason for stack in still for reason in check_decay(stack, mask.levels, mask.tissue)]
+        checked = check_echoes(
+            images.stacks,
+            mask,
+            max_motion_mm=settings.echoes.max_motion_mm,
+            correct=settings.echoes.correct_motion,
+            max_correction_mm=settings.echoes.max_correction_mm,
+        )
 
     with watch.step("fit native"):
         rules, unknown_noise = fit_rules(
@@ -184,26 +183,17 @@ def analyse(
             noise_floor=settings.fitting.noise_floor == "estimated",
             paper_ceilings=settings.fitting.paper_ceilings,
         )
-        doubts += unknown_noise
-        fitted = {stack.role: relaxation_map(stack, fit_region(mask), rules[stack.role]) for stack in stacks}
-        doubts += check_voxels_agree(fitted, mask.levels)
+        fitted = {one.role: relaxation_map(one, fit_region(mask), rules[one.role]) for one in checked.stacks}
 
     with watch.step("register"):
-        dimension = 2 if images.background.array.shape[0] == 1 else 3
-        atlas = load_atlas(dimension, settings.registration.atlas)
-        wanted = mask.found if stacks else ()  # an exam without echoes has nothing to carry into the atlas
-        tasks = [
-            disc_task(
-                mask,
-                level,
-                stacks,
-                atlas[level],
-                preset=settings.registration.preset,
-                parameters_dir=settings.registration.parameters_dir,
-            )
-            for level in wanted
-            if level in atlas
-        ]
+        atlas = load_atlas(2 if images.background.array.shape[0] == 1 else 3, settings.registration.atlas)
+        tasks = disc_tasks(
+            mask,
+            checked.stacks,
+            atlas,
+            preset=settings.registration.preset,
+            parameters_dir=settings.registration.parameters_dir,
+        )
         aligned, failures = instruments.registration.align(tasks)
 
     with watch.step("fit registered"):
@@ -215,7 +205,7 @@ def analyse(
             mask,
             registered,
             measurements,
-            doubts=(*doubts, *failures),
+            doubts=(*checked.doubts, *unknown_noise, *check_voxels_agree(fitted, mask.levels), *failures),
             min_dice=settings.registration.min_dice,
             max_ring_entropy=settings.segmentation.max_ring_entropy,
             min_member_dice=settings.segmentation.min_member_dice,
@@ -235,5 +225,5 @@ def analyse(
         versions=software_versions(settings, instruments.model, images.protocols, lowest_disc=lowest_disc)
         | ({"fit": rules_text(rules)} if rules else {}),
         produced_at=produced_at,
-        motion=motion,
+        motion=checked.motion,
     )
