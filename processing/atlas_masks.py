@@ -216,6 +216,8 @@ def _build_disc(shape: _Shape, level: Level, dimension: int) -> AtlasDisc:
     )
     annulus = np.where(posterior < 0, ANTERIOR_ANNULUS, POSTERIOR_ANNULUS)
     middle = counts[0] // 2
+    if not mask[middle].any():
+        raise AtlasError(f"{level.name}: the disc is smaller than a voxel of the atlas")
     limit = np.quantile(radial[middle][mask[middle]], _NUCLEUS_SHARE)
     regions = np.where(mask, np.where(radial <= limit, NUCLEUS, annulus), 0).astype(np.uint8)
     return atlas_disc(_without_tips(regions), level, dimension, (counts[2] - 1) / 2)

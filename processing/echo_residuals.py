@@ -65,7 +65,8 @@ def tile_residuals(stack: EchoStack, labels: LabelArray, *, noise: float, filled
         noise: :func:`noise_sd`.
         filled: share of a tile's voxels, above 0.5 to 1.
     """
-    height, width = (max(1, round(_TILE_MM / step)) for step in spacing_mm(stack.affine)[1:])
+    # At least two voxels each way: neighbours share their noise where the scanner filled up its k-space with zeros.
+    height, width = (max(2, round(_TILE_MM / step)) for step in spacing_mm(stack.affine)[1:])
     blocks = _blocks(labels, height, width)
     label = np.median(blocks, axis=-1).astype(np.uint8)  # more than half of them have it, or it is not used
     inside = (blocks == label[..., None]) & (blocks > 0)
@@ -111,9 +112,10 @@ def neighbour_residual(tiles: TileResiduals, chosen: _Bool) -> tuple[_Float, int
     The mean product of neighbours' residuals, whose noise is independent: noise alone gives 0 on average. Pairs along
     rows and along columns are taken apart, as a pattern may change its sign across the disc; the larger counts.
     """
-    shape = tiles.place.max(axis=0) + 2
-    grid = np.full((len(tiles.times_ms), *shape), np.nan)
     where = tiles.place[chosen]
+    if not len(where):
+        return np.zeros(len(tiles.times_ms)), 0
+    grid = np.full((len(tiles.times_ms), *(where.max(axis=0) + 2)), np.nan)
     grid[:, where[:, 0], where[:, 1], where[:, 2]] = tiles.residual[:, chosen]
     best, pairs = np.zeros(len(grid)), 0
     for one, other in ((grid[:, :, 1:], grid[:, :, :-1]), (grid[..., 1:], grid[..., :-1])):

@@ -60,7 +60,10 @@ def transform_image(moving: Any, maps: Sequence[TransformMap]) -> FloatArray:
 def jacobian_determinant(moving: Any, maps: Sequence[TransformMap]) -> FloatArray:
     """det J of the transforms together, at every voxel of the grid that they name."""
     filter_ = _transformix(moving, maps)  # crashes unless updated before the determinant is asked for
-    return _array(filter_.ComputeSpatialJacobianDeterminantImage())
+    try:
+        return _array(filter_.ComputeSpatialJacobianDeterminantImage())
+    except RuntimeError as error:
+        raise ElastixFailed(f"det J: {str(error).strip()}", "") from error
 
 
 def affine_determinant(fitted: TransformMap) -> float:
@@ -146,12 +149,19 @@ def _log_tail(path: Path) -> str:
 
 
 def _transformix(moving: Any, maps: Sequence[TransformMap]) -> Any:
-    """An updated transformix filter."""
+    """An updated transformix filter.
+
+    Raises:
+        ElastixFailed: it gave up.
+    """
     filter_ = _itk().TransformixFilter.New(moving)
     filter_.SetTransformParameterObject(_parameter_object(maps))
     filter_.SetLogToConsole(False)
     filter_.SetOutputDirectory(os.devnull)  # nothing may be written into the working directory
-    filter_.UpdateLargestPossibleRegion()
+    try:
+        filter_.UpdateLargestPossibleRegion()
+    except RuntimeError as error:
+        raise ElastixFailed(f"transformix: {str(error).strip()}", "") from error
     return filter_
 
 

@@ -76,6 +76,8 @@ def read_parameters(path: Path) -> ParameterMap:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{path}: is not text in UTF-8") from error
     parameters: ParameterMap = {}
     for number, line in enumerate((line.strip() for line in lines), start=1):
         if not line or line.startswith("//"):
@@ -112,12 +114,32 @@ def registration_parameters(dimension: int, preset: str, seed: int, folder: Path
     """The affine and the B-spline parameters of a preset (``fast`` or ``paper``) in 2-D or 3-D.
 
     Raises:
-        SettingsError: a file is faulty, see :func:`read_parameters`.
+        SettingsError: a file is faulty, see :func:`read_parameters`; ``folder`` holds no parameter file; a schedule has
+            not a number for each level and axis, in place of which elastix would silently take its own.
     """
-    affine, bspline = (
-        read_parameters(path) | {"RandomSeed": (str(seed),)} for path in parameter_files(dimension, preset, folder)
-    )
+    if folder is not None and not any((folder / one.name).is_file() for one in ELASTIX_FOLDER.glob("*.txt")):
+        names = ", ".join(sorted(one.name for one in ELASTIX_FOLDER.glob("*.txt")))
+        raise SettingsError(f"{folder}: holds none of elastix' parameter files; they are called {names}")
+    stages = []
+    for path in parameter_files(dimension, preset, folder):
+        parameters = read_parameters(path)
+        _check_schedules(path, parameters, dimension)
+        stages.append(parameters | {"RandomSeed": (str(seed),)})
+    affine, bspline = stages
     return affine, bspline
+
+
+def _check_schedules(path: Path, parameters: ParameterMap, dimension: int) -> None:
+    if parameters.get("FixedImageDimension") != (str(dimension),):
+        raise SettingsError(f"{path}: FixedImageDimension must be {dimension}")
+    levels = int(parameters.get("NumberOfResolutions", ("0",))[0])
+    for name in ("ImagePyramidSchedule", "GridSpacingSchedule"):
+        given = len(parameters.get(name, ()))
+        needed = name == "ImagePyramidSchedule" or given
+        if needed and given != levels * dimension:
+            raise SettingsError(
+                f"{path}: {name} has {given} numbers; {levels} resolutions in {dimension}-D need {levels * dimension}"
+            )
 
 
 def parameters_digest(dimension: int, preset: str, folder: Path | None = None) -> str:

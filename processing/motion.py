@@ -306,5 +306,6 @@ def _moved_back(volume: FloatArray, one: EchoMotion, step_mm: Sequence[float]) -
     matrix = np.linalg.inv(scale) @ turn @ scale
     shift = np.array([one.rows_mm, one.columns_mm]) / step_mm
     offset = np.array(one.centre) - matrix @ np.array(one.centre) + shift
-    back = [ndimage.affine_transform(part, matrix, offset, order=3, mode="nearest") for part in volume]
+    finite = np.nan_to_num(volume, posinf=0.0, neginf=0.0)  # one NaN would blank its whole slice
+    back = [ndimage.affine_transform(part, matrix, offset, order=3, mode="nearest") for part in finite]
     return np.stack(back).astype(np.float32)

@@ -49,13 +49,15 @@ def estimate_noise(signal: npt.NDArray[np.floating]) -> NoiseEstimate:
     n_squares, n_voxels = noise.shape[1], noise[0].size
     sd = float(np.sqrt((noise**2).mean() / 2))
     means = noise.mean(axis=(1, 2))
-    distance = _distance_from_rayleigh(noise, sd)
+    distance = _distance_from_rayleigh(noise, sd) if sd > 0 else float("nan")
     doubt = None
-    if n_squares < MIN_SQUARES:
+    if not sd > 0:
+        doubt = "the background is empty in the later echoes"
+    elif n_squares < MIN_SQUARES:
         doubt = f"{n_squares} squares of the image are alike in being dark, {MIN_SQUARES} are needed"
     elif np.ptp(means) > MAX_DECAY * means.mean():
         doubt = "the darkest part of the image decays from echo to echo: it is tissue, or masked around it"
-    elif distance > MAX_DISTANCE:
+    elif not distance <= MAX_DISTANCE:
         doubt = f"the background is {distance:.2f} off Rayleigh's distribution: smoothed, thresholded or uneven"
     return NoiseEstimate(sd if doubt is None else float("nan"), n_voxels, doubt)
 
@@ -86,13 +88,13 @@ def _squares(signal: npt.NDArray[np.floating]) -> _Float64:
 
 def _darkest(power: _Float64) -> npt.NDArray[np.intp]:
     """The darkest quarter of the squares that have about the same power, beginning from below; never empty."""
-    middle, before = float(np.quantile(power, 0.02)), 0
+    middle = float(np.quantile(power, 0.02, method="lower"))  # that of a square: between two there may be none
+    alike = np.flatnonzero(power == middle)
     for _ in range(100):
-        alike = np.flatnonzero((power >= _ALIKE[0] * middle) & (power <= _ALIKE[1] * middle))
-        middle = float(np.median(power[alike]))
-        if len(alike) == before:
+        found = np.flatnonzero((power >= _ALIKE[0] * middle) & (power <= _ALIKE[1] * middle))
+        if not len(found) or len(found) == len(alike):
             break
-        before = len(alike)
+        alike, middle = found, float(np.median(power[found]))
     return alike[power[alike] <= np.quantile(power[alike], 0.25)]
 
 

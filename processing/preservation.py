@@ -116,6 +116,8 @@ def density(values_ms: _Float, at_ms: _Float, width_ms: float) -> _Float:
         return np.zeros_like(at_ms)
     edges = np.append(at_ms - step / 2, at_ms[-1] + step / 2)
     counts = np.histogram(values_ms, edges)[0] / (len(values_ms) * step)
+    if width_ms == 0:  # a single value, or all alike: there is nothing to smooth by
+        return counts
     smooth: _Float = ndimage.gaussian_filter1d(counts, width_ms / step, mode="constant", truncate=5)
     return smooth
 

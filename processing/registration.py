@@ -8,7 +8,8 @@ elastix belongs into a process of its own (:mod:`processing.registration_pool`).
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,24 @@ def disc_tasks(
     ]
 
 
+@contextmanager
+def _failure_of(level: Level) -> Iterator[None]:
+    """What elastix gives up on is the failure of this disc."""
+    try:
+        yield
+    except ElastixFailed as failure:
+        raise RegistrationFailed(level, failure.detail, failure.log) from failure
+
+
+def _carried(alignment: Alignment, echo: FloatArray, task: DiscTask) -> FloatArray:
+    """An echo on the atlas grid; NaN where it was not a number. Cubic interpolation alone would spread that."""
+    broken = ~np.isfinite(echo)
+    carried = deform(alignment, np.where(broken, 0, echo), task.affine, task.atlas, order=ECHO_INTERPOLATION_ORDER)
+    if broken.any():
+        carried[deform(alignment, broken, task.affine, task.atlas, order=1) > 0] = np.nan
+    return carried
+
+
 def align_disc(task: DiscTask) -> RegisteredSignal:
     """Register one disc and carry all its echoes along with the same transform; fitting comes after (paper).
 
@@ -157,15 +176,14 @@ def align_disc(task: DiscTask) -> RegisteredSignal:
     alignment = register_disc(
         task.mask, task.affine, task.atlas, preset=task.preset, seed=task.seed, stages=task.stages
     )
-    inside = _inside_image(alignment, task.mask.shape, task.affine, task.atlas)
-    stacks = {}
-    for stack in task.stacks:
-        echoes = [
-            deform(alignment, echo, task.affine, task.atlas, order=ECHO_INTERPOLATION_ORDER) for echo in stack.signal
-        ]
-        signal = np.where(inside, np.stack(echoes), np.float32(np.nan))
-        stacks[stack.role] = replace(stack, signal=signal, affine=task.atlas.affine)
-    return RegisteredSignal(alignment, task.atlas, stacks)
+    with _failure_of(task.atlas.level):
+        inside = _inside_image(alignment, task.mask.shape, task.affine, task.atlas)
+        stacks = {}
+        for stack in task.stacks:
+            echoes = [_carried(alignment, echo, task) for echo in stack.signal]
+            signal = np.where(inside, np.stack(echoes), np.float32(np.nan))
+            stacks[stack.role] = replace(stack, signal=signal, affine=task.atlas.affine)
+        return RegisteredSignal(alignment, task.atlas, stacks)
 
 
 def fit_registered(signal: RegisteredSignal, rules: Mapping[Quantity, FitRules] | None = None) -> RegisteredDisc:
@@ -210,34 +228,32 @@ def register_disc(
     frame = disc_frame(mask, affine, atlas)
     of_atlas, of_patient = images or ((atlas.mask > 0).astype(np.float32), (mask > 0).astype(np.float32))
     fixed, moving = itk_image(of_atlas, atlas.affine), itk_image(of_patient, affine, frame)
-    try:
+    with _failure_of(atlas.level):
         fitted = run_elastix(fixed, moving, stages or registration_parameters(atlas_dimension(atlas), preset, seed))
-    except ElastixFailed as failure:
-        raise RegistrationFailed(atlas.level, failure.detail, failure.log) from failure
-    into_patient = frame_map(frame, fitted[0])
-    # the change of frame is rigid and does not alter det J
-    jacobian = jacobian_determinant(moving, fitted).reshape(atlas.mask.shape)
-    shift = (centroid_mm(mask, affine) - centroid_mm(atlas.mask, atlas.affine)).tolist()
-    alignment = Alignment(
-        level=atlas.level,
-        centroid_shift_mm=(shift[0], shift[1], shift[2]),
-        transforms=(*fitted, into_patient),
-        jacobian=jacobian,
-        dice=0.0,
-        dice_after_centroid=0.0,
-        preset=preset,
-        seed=seed,
-        cpu_s=0.0,
-        **_jacobian_fields(jacobian, affine_determinant(fitted[0]), atlas),
-    )
-    inside = _inside_image(alignment, mask.shape, affine, atlas)
-    start = replace(alignment, transforms=(into_patient,))
-    return replace(
-        alignment,
-        dice=_dice(alignment, mask, affine, atlas, inside),
-        dice_after_centroid=_dice(start, mask, affine, atlas, inside),
-        cpu_s=time.process_time() - started,
-    )
+        into_patient = frame_map(frame, fitted[0])
+        # the change of frame is rigid and does not alter det J
+        jacobian = jacobian_determinant(moving, fitted).reshape(atlas.mask.shape)
+        shift = (centroid_mm(mask, affine) - centroid_mm(atlas.mask, atlas.affine)).tolist()
+        alignment = Alignment(
+            level=atlas.level,
+            centroid_shift_mm=(shift[0], shift[1], shift[2]),
+            transforms=(*fitted, into_patient),
+            jacobian=jacobian,
+            dice=0.0,
+            dice_after_centroid=0.0,
+            preset=preset,
+            seed=seed,
+            cpu_s=0.0,
+            **_jacobian_fields(jacobian, affine_determinant(fitted[0]), atlas),
+        )
+        inside = _inside_image(alignment, mask.shape, affine, atlas)
+        start = replace(alignment, transforms=(into_patient,))
+        return replace(
+            alignment,
+            dice=_dice(alignment, mask, affine, atlas, inside),
+            dice_after_centroid=_dice(start, mask, affine, atlas, inside),
+            cpu_s=time.process_time() - started,
+        )
 
 
 def deform(

@@ -6,16 +6,15 @@ that dies costs one retry of its disc, one that hangs is killed and costs its di
 
 import logging
 import os
-import signal
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import active_children, connection, get_context, parent_process
+from multiprocessing.process import BaseProcess
 from types import TracebackType
 from typing import Any
 
@@ -88,7 +87,9 @@ class RegistrationPool:
         # an executor for each process: so that we know which disc a dying process had, and which process to kill
         # spawn: a fork would copy the threads' locks of a process that has onnxruntime and a database open
         executor = ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_begin)
-        return _Worker(executor, executor.submit(os.getpid), executor.submit(self._prepare))
+        before = set(active_children())
+        loaded = executor.submit(self._prepare)  # starts the process
+        return _Worker(executor, tuple(set(active_children()) - before), loaded)
 
 
 @dataclass(slots=True)
@@ -96,7 +97,7 @@ class _Worker:
     """One process, which loads elastix first; ``future`` and ``task`` are what it is busy with since ``since_s``."""
 
     executor: ProcessPoolExecutor
-    pid: "Future[int]"
+    children: tuple[BaseProcess, ...]
     loaded: "Future[Any]"
     future: "Future[RegisteredSignal] | None" = None
     task: int = -1
@@ -117,8 +118,8 @@ class _Worker:
 
     def end(self) -> None:
         """No clean-up: elastix may be deep in native code."""
-        with suppress(BrokenProcessPool, ProcessLookupError):  # it is gone
-            os.kill(self.pid.result(), signal.SIGKILL)
+        for process in self.children:  # not asked for its number: it may hang before it can answer
+            process.kill()
         self.executor.shutdown(wait=True, cancel_futures=True)
 
 

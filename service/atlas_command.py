@@ -1,6 +1,7 @@
 """`discnode atlas`: which atlases there are, and a site's own from one annotated subject."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -85,11 +86,20 @@ def build_atlas(options: argparse.Namespace, settings: Settings) -> int:
     sides = "; sides modelled beyond the first and last slice" if options.complete_sides else ""
     name = options.name or options.out.stem
     atlas = Atlas(name, f"{options.source}{sides}", options.licence, options.attribution, discs)
+    writing = options.out.with_name(f".{options.out.stem}.writing.npz")
     try:
-        write_atlas(atlas, options.out)
+        write_atlas(atlas, writing)
+        read_atlas(str(writing.resolve()))  # what cannot be read takes nobody's place
+        os.replace(writing, options.out)
     except OSError as error:
         sys.stderr.write(f"{options.out}: cannot be written: {error.strerror}\n")
         return _USAGE
+    except AtlasError as error:
+        sys.stderr.write(f"the atlas could not be used: {error}\n")
+        return _REFUSED
+    finally:
+        if writing.is_file():
+            writing.unlink()
     sys.stdout.write(_described(read_atlas(str(options.out.resolve()))))
     return _OK
 

@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     train_command.add_arguments(train)
 
     tune = commands.add_parser("tune", help="adapt a step of the analysis to your own exams")
-    tune_command.add_arguments(tune)
+    tune_command.add_arguments(tune, _load)
 
     simulate = commands.add_parser("simulate", help="writes a simulated exam with known truth")
     simulate.add_argument("--out", type=Path, required=True, help="folder for the DICOM files")
@@ -143,8 +143,9 @@ def _level(text: str) -> "Level":
 
 
 def _load(path: Path | None) -> Settings:
-    """Settings whose protocol cards and atlas are in order too."""
+    """Settings whose protocol cards, atlas and elastix parameters are in order too."""
     from processing.atlas import AtlasError, read_atlas
+    from processing.elastix_parameters import registration_parameters
 
     settings = load_settings(path)
     load_cards(settings.protocols_dir)
@@ -152,6 +153,8 @@ def _load(path: Path | None) -> Settings:
         read_atlas(settings.registration.atlas)
     except AtlasError as error:
         raise SettingsError(f"registration.atlas: {error}") from error
+    for dimension in (2, 3):
+        registration_parameters(dimension, settings.registration.preset, 1, settings.registration.parameters_dir)
     return settings
 
 

@@ -5,6 +5,7 @@ torch). The first trial is the preset that is tuned, so that every run says what
 """
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -81,7 +82,7 @@ def tune(
         TuningError: optuna is missing, or the folder holds a study of other discs, or one that is not to be resumed.
     """
     study = _open_study(folder, _identity(pairs, base), resume=resume)
-    if not study.trials:
+    if not read_history(study):
         study.enqueue_trial(values_of(candidate_of(base)))
     spent_s = 0.0
     history = read_history(study)
@@ -128,14 +129,22 @@ def _open_study(folder: Path, identity: str, *, resume: bool) -> Any:
     path = folder / STUDY_FILE
     if path.exists() and not resume:
         raise TuningError(f"{path} exists; use --resume to go on with it, or another folder")
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TuningError(f"{folder} cannot be made: {error.strerror}") from error
     study = optuna.create_study(
         storage=f"sqlite:///{path}",
         study_name=STUDY_NAME,
         load_if_exists=True,
-        sampler=optuna.samplers.TPESampler(seed=_OBJECTIVE_SEED, n_startup_trials=_STARTUP_TRIALS),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=_STARTUP_TRIALS, n_warmup_steps=1),
     )
+    # A resumed study draws on: with the same seed it would draw the same candidates again.
+    study.sampler = optuna.samplers.TPESampler(
+        seed=_OBJECTIVE_SEED + len(study.trials), n_startup_trials=_STARTUP_TRIALS
+    )
+    for left in study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):  # by a run that was stopped
+        study.tell(left.number, state=optuna.trial.TrialState.FAIL)
     known = study.user_attrs.get("identity", identity)
     if known != identity:
         raise TuningError(f"{path} was made with other discs, another atlas or another preset; use another folder")
@@ -196,4 +205,4 @@ def _record(
     excess = max(0.0, found.cpu_s / limits.max_cpu_s - 1) + found.n_folded / len(outcomes)
     state = optuna.trial.TrialState.PRUNED if pruned else optuna.trial.TrialState.COMPLETE
     study.tell(trial, None if pruned else found.loss + excess, state=state)
-    return found.cpu_s * len(outcomes)
+    return found.cpu_s * len(outcomes) if math.isfinite(found.cpu_s) else 0.0

@@ -1,5 +1,7 @@
 """Decays that are tissue pass; wrong times, order, scale and clipped images are named."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -182,6 +184,43 @@ def test_a_ripple_over_one_image_is_doubted():
     decay.signal[1] += wave.astype(np.float32)[:, None]
     (reason,) = doubts(decay, exam.labels, exam.classes)
     assert "a ghost, or motion?" in reason.detail
+
+
+@pytest.mark.parametrize("strength", [0.5, 0.9])
+@pytest.mark.parametrize("slices", [1, 3])
+def test_fine_stripes_over_one_image_are_no_noise(slices, strength):
+    """A spike far out in k-space: a herringbone of a few voxels in one image."""
+    exam = simulate_exam(7, snr=40, n_slices=slices)
+    decay = decay_of(exam, Quantity.T2)
+    rows, columns = np.indices(exam.labels.shape[1:])
+    decay.signal[1] *= 1 + strength * np.sin(2.3 * rows + 1.7 * columns).astype(np.float32)
+    found = doubts(decay, exam.labels, exam.classes)
+    assert found
+    assert {reason.code for reason in found} == {ReasonCode.DECAY_IMPLAUSIBLE}
+
+
+@pytest.mark.parametrize(("matrix", "fov_mm"), [(128, 200.0), (256, 400.0)])
+@pytest.mark.parametrize("snr", [15.0, 40.0])
+def test_wide_pixels_and_a_k_space_filled_with_zeros_are_no_pattern(matrix, fov_mm, snr):
+    exam = simulate_exam(8, snr=snr, n_slices=3, matrix=matrix, fov_mm=fov_mm)
+    for role in Quantity:
+        assert doubts(decay_of(exam, role), exam.labels, exam.classes) == []
+
+
+def test_of_three_images_none_is_named(exam):
+    decay = decay_of(exam, Quantity.T1RHO)
+    three = replace(decay, signal=decay.signal[[0, 1, 3]], times_ms=tuple(decay.times_ms[k] for k in (0, 1, 3)))
+    assert doubts(three, exam.labels, exam.classes) == []
+    three.signal[1] *= 0.9
+    (reason,) = doubts(three, exam.labels, exam.classes)
+    assert "the three images do not lie on one exponential" in reason.detail
+
+
+def test_discs_without_a_number_in_every_image_are_doubted():
+    one = stack()
+    one.signal[1] = np.nan
+    (reason,) = check_decay(one, LEVELS, NO_BONE)
+    assert "no disc voxel is a number" in reason.detail
 
 
 def maps(exam):

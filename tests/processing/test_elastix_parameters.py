@@ -102,10 +102,28 @@ def test_what_is_written_is_read_back(tmp_path, path):
 
 def test_a_site_replaces_the_files_it_has_and_no_others(tmp_path):
     shipped = registration_parameters(3, "fast", 1)
-    assert registration_parameters(3, "fast", 1, tmp_path) == shipped
     write_parameters(tmp_path / "bspline_fast_3d.txt", shipped[1] | {"Metric1Weight": ("2.5",)}, "ours")
     affine, bspline = registration_parameters(3, "fast", 1, tmp_path)
     assert affine == shipped[0]
     assert bspline == shipped[1] | {"Metric1Weight": ("2.5",)}
     assert parameters_digest(3, "fast", tmp_path) != parameters_digest(3, "fast")
     assert parameters_digest(3, "paper", tmp_path) == parameters_digest(3, "paper")
+
+
+def test_a_folder_without_parameter_files_is_not_passed_over(tmp_path):
+    with pytest.raises(SettingsError, match=r"holds none of elastix' parameter files.*bspline_fast_3d.txt"):
+        registration_parameters(3, "fast", 1, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["ImagePyramidSchedule", "GridSpacingSchedule"])
+def test_a_schedule_that_elastix_would_replace_by_its_own_is_refused(tmp_path, name):
+    shipped = ELASTIX_FOLDER / "bspline_fast_3d.txt"
+    write_parameters(tmp_path / shipped.name, read_parameters(shipped) | {name: ("2", "2")}, "too short")
+    with pytest.raises(SettingsError, match=f"{name} has 2 numbers; 2 resolutions in 3-D need 6"):
+        registration_parameters(3, "fast", 1, tmp_path)
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path):
+    (tmp_path / "affine_2d.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(SettingsError, match=r"affine_2d.txt: is not text"):
+        registration_parameters(2, "fast", 1, tmp_path)

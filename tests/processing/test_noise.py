@@ -49,8 +49,19 @@ def test_noise_of_few_stored_units_is_found(units):
         (lambda signal, sd: signal[..., :7, :7], "hold a signal throughout"),
         (lambda signal, sd: np.full_like(signal, np.nan), "hold a signal throughout"),
         (lambda signal, sd: np.full_like(signal, 100.0), "off Rayleigh"),
+        (lambda signal, sd: np.concatenate([signal[:1], 0 * signal[1:]]), "empty in the later echoes"),
     ],
-    ids=["masked", "thresholded", "smoothed", "no air in view", "empty", "tiny", "not numbers", "constant"],
+    ids=[
+        "masked",
+        "thresholded",
+        "smoothed",
+        "no air in view",
+        "empty",
+        "tiny",
+        "not numbers",
+        "constant",
+        "first only",
+    ],
 )
 def test_no_noise_is_made_up_where_the_background_holds_none(spoil, doubt):
     truth = exam("mapss", 40.0)
@@ -87,3 +98,10 @@ def test_the_expected_magnitude_is_the_mean_of_noisy_magnitudes():
     np.testing.assert_allclose(slope, numeric, atol=1e-4)
     assert mean[0] == pytest.approx(np.sqrt(np.pi / 2))  # Rayleigh
     assert mean[-1] == pytest.approx(1e4)
+
+
+def test_the_darkest_squares_are_squares_even_where_two_populations_lie_apart():
+    """Two hundredths of the squares dark, the rest a hundred times as bright: a quantile between them is no square."""
+    signal = np.full((4, 1, 8 * 16, 8 * 16), 100.0, np.float32)
+    signal[..., : 8 * 16, :8][..., :40, :] = 1.0
+    assert estimate_noise(signal).doubt is not None

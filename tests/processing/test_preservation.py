@@ -9,6 +9,7 @@ from simulated_disc_exam import registered_exam
 
 from processing.preservation import (
     bandwidth_ms,
+    common_axis,
     density,
     native_regions,
     overlap,
@@ -191,3 +192,11 @@ def test_parts_without_values_are_nan_not_zero():
         assert row.n_before == row.n_after == 0
     assert preservation(disc, mask, {}) == ()
     assert part_of(regions, Region.WHOLE_DISC).sum() == 8
+
+
+@pytest.mark.parametrize("values_ms", [[80.0], [80.0, 80.0]])
+def test_values_that_are_all_alike_have_a_density_without_a_width(values_ms):
+    values = np.array(values_ms)
+    at_ms = common_axis(values)
+    drawn = density(values, at_ms, bandwidth_ms(values))
+    assert drawn.sum() * (at_ms[1] - at_ms[0]) == pytest.approx(1.0)

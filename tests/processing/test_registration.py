@@ -10,7 +10,7 @@ from processing.atlas import load_atlas
 from processing.deformation_quality import registration_loss, summarise_in_patient
 from processing.disc_frame import disc_frame, grid_axes
 from processing.disc_pairs import hard_pairs
-from processing.elastix import interpolator
+from processing.elastix import ElastixFailed, interpolator
 from processing.elastix_parameters import registration_parameters
 from processing.fitting import FitStatus
 from processing.registration import (
@@ -375,3 +375,32 @@ def test_unfit_arguments_are_refused(exam):
         disc_task(found, Level.L1L2, stacks, load_atlas(3)[Level.L1L2])
     with pytest.raises(ValueError, match="order"):
         interpolator(2)
+
+
+def test_a_transformix_that_gives_up_is_the_failure_of_its_disc(monkeypatch):
+    def gives_up(*_):
+        raise ElastixFailed("transformix: no memory", "the end of the log")
+
+    atlas = load_atlas(2)[Level.L4L5]
+    monkeypatch.setattr(registration, "run_elastix", gives_up)
+    with pytest.raises(RegistrationFailed, match="L4L5: transformix: no memory") as caught:
+        register_disc(atlas.mask, atlas.affine, atlas)
+    assert caught.value.log == "the end of the log"
+
+
+def test_one_voxel_that_is_no_number_stays_one_in_the_atlas(flat_alignment):
+    task, alignment = flat_alignment
+    echo = np.full(task.mask.shape, 100.0, np.float32)
+    row, column = np.argwhere(task.mask[0]).mean(axis=0).astype(int)
+    echo[0, row, column] = np.nan
+    carried = registration._carried(alignment, echo, task)
+    lost = np.isnan(carried)
+    assert 1 <= lost.sum() <= 9
+    assert lost[task.atlas.mask > 0].any()
+
+
+@pytest.fixture(scope="module")
+def flat_alignment():
+    atlas = load_atlas(2)[Level.L3L4]
+    task = registration.DiscTask(atlas.mask, atlas.affine, (), atlas)
+    return task, register_disc(atlas.mask, atlas.affine, atlas)

@@ -160,3 +160,11 @@ def test_a_folder_without_exams_is_refused(tmp_path, capsys):
     assert main(command(tmp_path / "out", "--data", str(tmp_path / "empty"))) == 3
     assert "holds no annotated exam" in capsys.readouterr().err
     assert tuning.STUDY_FILE not in {path.name for path in tmp_path.rglob("*")}
+
+
+@pytest.mark.parametrize("wrong", [("--pairs", "0"), ("--trials", "0"), ("--max-cpu-s", "0"), ("--processes", "-1")])
+def test_numbers_that_make_no_sense_are_wrong_use(tmp_path, wrong, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(command(tmp_path, "--builtin", *wrong))
+    assert stopped.value.code == 2
+    assert wrong[0] in capsys.readouterr().err
