@@ -104,8 +104,12 @@ def test_a_disc_without_registration_or_values_is_drawn_all_the_same(exam):
         replace(disc, maps={q: replace(one, time_ms=np.full_like(one.time_ms, np.nan)) for q, one in disc.maps.items()})
         for disc in exam.registered
     )
-    draw_registration_page(result_of(exam, registered=()))
-    draw_registration_page(result_of(exam, registered=empty, maps=nothing))
+    pages = [result_of(exam, registered=()), result_of(exam, registered=empty, maps=nothing)]
+    bare, without_values = (draw_registration_page(one) for one in pages)
+    assert bare is not None
+    assert without_values is not None
+    assert bare.shape == without_values.shape
+    assert (bare != without_values).any()
 
 
 def test_two_quantities_and_several_slices_and_an_upper_disc():
