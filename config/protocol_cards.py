@@ -1,11 +1,12 @@
 """Protocol cards: how one scanner protocol writes its spin-lock and echo times, its scaling and its expected counts."""
 
 import re
+from collections.abc import Iterable
 from enum import StrEnum
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 import yaml
 from pydantic import AfterValidator, Field, ValidationError, model_validator
@@ -36,6 +37,14 @@ class TimeRule(StrEnum):
 
     # spin-lock and echo-preparation times stand in EchoTime (0018,0081), as GE research MAPSS writes them
     ECHO_TIME = "echo_time"
+    # SeriesDescription lists the times ("TSL 0_10_40_80 ms") and TriggerTime (0018,1060) says which image has which;
+    # both must tell the same set. As sites with Philips scanners do it.
+    DESCRIPTION_LIST = "description_list"
+    # one series for each time, named in its SeriesDescription ("MAPSS TSL 40")
+    SERIES_DESCRIPTION = "series_description"
+    # nothing in the header tells the times apart; they were acquired in a known order
+    ACQUISITION_ORDER = "acquisition_order"
+    ELEMENT = "element"  # a standard or private element that the site knows
     NONE = "none"  # one image per slice, nothing to fit
 
 
@@ -45,33 +54,89 @@ class ScalingRule(StrEnum):
     RESCALE_IF_PRESENT = (
         "rescale_if_present"  # apply RescaleSlope/Intercept where given; the same for all images, else refused
     )
+    RESCALE_PER_IMAGE = "rescale_per_image"  # apply each image's own RescaleSlope/Intercept, which must be there
+    # Philips: signal = (stored * RescaleSlope + RescaleIntercept) / (RescaleSlope * scale slope (2005,xx0E))
+    PHILIPS_SCALE_SLOPE = "philips_scale_slope"
     RAW = "raw"  # stored values; a RescaleSlope other than 1 is refused
+
+
+class OrderKey(StrEnum):
+    """The attribute that tells the order in which images were acquired."""
+
+    INSTANCE_NUMBER = "instance_number"
+    ACQUISITION_NUMBER = "acquisition_number"
+    TEMPORAL_POSITION = "temporal_position"  # TemporalPositionIdentifier / TemporalPositionIndex
 
 
 class Match(Section):
     """Which series a card is for. All given patterns (case-insensitive regular expressions) must be found."""
 
     manufacturer: Pattern | None = None
+    manufacturer_model_name: Pattern | None = None
+    device_serial_number: Pattern | None = None
+    software_versions: Pattern | None = None
     series_description: Pattern | None = None
     protocol_name: Pattern | None = None
     scanning_sequence: Pattern | None = None
+    sequence_name: Pattern | None = None  # SequenceName, or PulseSequenceName of Enhanced MR
 
     @model_validator(mode="after")
     def _is_not_empty(self) -> Self:
-        if not self.model_fields_set:
-            raise ValueError(
-                "at least one of manufacturer, series_description, protocol_name, scanning_sequence is needed"
-            )
+        if all(value is None for _, value in self):
+            raise ValueError(f"at least one of {', '.join(type(self).model_fields)} is needed")
         return self
 
 
+class Order(Section):
+    """The order of acquisition, for scanners that write no time at all."""
+
+    key: OrderKey = OrderKey.INSTANCE_NUMBER
+    fastest: Literal["time", "slice"] = Field(
+        "time", description="What changes from one InstanceNumber to the next: the time (at one slice), or the slice"
+    )
+    times_ms: tuple[float, ...] = Field(description="The times in the order in which they were acquired")
+
+
+class ElementAddress(Section):
+    """A data element: a standard one by keyword, or a private one by group, creator and the last byte of its number."""
+
+    keyword: str | None = Field(None, description="e.g. InversionTime")
+    group: str | None = Field(None, pattern=r"^[0-9A-Fa-f]{4}$", description="e.g. 0019")
+    creator: str | None = Field(None, min_length=1, max_length=64, description="Private creator, e.g. GEMS_ACQU_01")
+    offset: str | None = Field(
+        None, pattern=r"^[0-9A-Fa-f]{2}$", description="Last byte of the number: B0 of (0019,10B0)"
+    )
+
+    @model_validator(mode="after")
+    def _is_one_address(self) -> Self:
+        private = (self.group, self.creator, self.offset)
+        if (self.keyword is None and None in private) or (self.keyword is not None and any(private)):
+            raise ValueError("either keyword, or group, creator and offset")
+        if self.group is not None and int(self.group, 16) % 2 == 0:
+            raise ValueError(f"group {self.group} is not private (private groups are odd)")
+        return self
+
+    @property
+    def name(self) -> str:
+        """How the element is called in facts, texts and refusals."""
+        return self.keyword or f"({self.group},xx{self.offset}) {self.creator}"
+
+
 class Times(Section):
-    """The times a card expects, in ms, and where they are read."""
+    """The times a card expects, in ms, and where they are read.
+
+    A time that T1rho and T2 both list is one image that both fits use (usually that without preparation).
+    """
 
     rule: TimeRule
     t1rho_ms: tuple[float, ...] = ()
     t2_ms: tuple[float, ...] = ()
     tolerance_ms: float = Field(0.5, ge=0, le=5, description="How far a header time may lie from the card's")
+    t1rho_pattern: Pattern | None = Field(None, description="Finds a spin-lock time, or their list, in its one group")
+    t2_pattern: Pattern | None = Field(None, description="Finds a preparation time, or their list, in its one group")
+    order: Order | None = None
+    element: ElementAddress | None = None
+    unit: Literal["ms", "s", "us"] = Field("ms", description="Unit of the element's value")
 
     @model_validator(mode="after")
     def _times_fit_the_rule(self) -> Self:
@@ -85,6 +150,33 @@ class Times(Section):
             raise ValueError("two times lie closer than twice the tolerance: they could not be told apart")
         return self
 
+    @model_validator(mode="after")
+    def _rule_has_what_it_needs(self) -> Self:
+        with_patterns = self.rule in (TimeRule.DESCRIPTION_LIST, TimeRule.SERIES_DESCRIPTION)
+        for name, times, pattern in (
+            ("t1rho", self.t1rho_ms, self.t1rho_pattern),
+            ("t2", self.t2_ms, self.t2_pattern),
+        ):
+            if (pattern is not None) != (with_patterns and bool(times)):
+                raise ValueError(
+                    f"{name}_pattern: needed by rule '{self.rule}' with {name}_ms, and only there"
+                    if with_patterns
+                    else f"{name}_pattern: rule '{self.rule}' reads no description"
+                )
+            if pattern is not None and re.compile(pattern).groups != 1:
+                raise ValueError(f"{name}_pattern: must have exactly one group, which holds the time or the times")
+        for name, value, rule in (
+            ("order", self.order, TimeRule.ACQUISITION_ORDER),
+            ("element", self.element, TimeRule.ELEMENT),
+        ):
+            if (value is not None) != (self.rule is rule):
+                raise ValueError(f"{name}: needed by rule '{rule}', and only there")
+        if self.order is not None and sorted(self.order.times_ms) != list(self.distinct_ms):
+            raise ValueError("order.times_ms: must hold each time of t1rho_ms and t2_ms once")
+        if self.unit != "ms" and self.element is None:
+            raise ValueError("unit: only of an element")
+        return self
+
     @property
     def distinct_ms(self) -> tuple[float, ...]:
         """All different times, ascending: the images expected at each slice. Time 0 is shared by T1rho and T2."""
@@ -92,7 +184,8 @@ class Times(Section):
 
 
 class Expected(Section):
-    """How many images make the exam whole."""
+    """How many images make the exam whole: all times at each slice. Equal limits say the exact number of slices,
+    and a full grid is then evidence that nothing is awaited."""
 
     min_slices: int = Field(ge=1, le=200)
     max_slices: int = Field(ge=1, le=200)
@@ -115,12 +208,24 @@ class ProtocolCard(Section):
     expected: Expected
     scaling: ScalingRule
     spin_lock_frequency_hz: float | None = Field(None, gt=0, le=5000)
+    together_with: tuple[str, ...] = Field(
+        (), description="Cards of the other scans without which the exam is not whole, e.g. T2 beside T1rho"
+    )
+    replaces: tuple[str, ...] = Field((), description="Built-in cards that are not used where this card is")
 
     @model_validator(mode="after")
     def _role_fits_times(self) -> Self:
         if (self.role is Role.RELAXOMETRY) == (self.times.rule is TimeRule.NONE):
             raise ValueError("relaxometry needs times, anatomy has none")
+        if self.together_with and self.role is Role.ANATOMY:
+            raise ValueError("together_with: only of relaxometry")
         return self
+
+
+def asked_elements(cards: Iterable[ProtocolCard]) -> tuple[ElementAddress, ...]:
+    """The elements that cards want to be read beside the usual ones, each once, in a fixed order."""
+    found = {card.times.element.name: card.times.element for card in cards if card.times.element is not None}
+    return tuple(found[name] for name in sorted(found))
 
 
 @cache
@@ -143,7 +248,18 @@ def load_cards(folder: Path | None = None) -> tuple[ProtocolCard, ...]:
             if other is not None and other.parent == directory:
                 raise SettingsError(f"{path}: name: {card.name!r} is also the name of {other.name}")
             cards[card.name], origin[card.name] = card, path
-    return tuple(cards.values())
+    replaced = {name: card.name for card in cards.values() for name in card.replaces}
+    used = tuple(card for card in cards.values() if card.name not in replaced)
+    names = {card.name for card in used}
+    for card in used:
+        for key, wanted, known in (
+            ("replaces", card.replaces, set(cards)),
+            ("together_with", card.together_with, names - {card.name}),
+        ):
+            unknown = sorted(set(wanted) - known)
+            if unknown:
+                raise SettingsError(f"{origin[card.name]}: {key}: no such card: {', '.join(unknown)}")
+    return used
 
 
 def _load_card(path: Path) -> ProtocolCard:

@@ -2,13 +2,15 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from pydicom.dataelem import RawDataElement
 from pydicom.uid import UID
 
+from config.protocol_cards import ElementAddress
 from dicom_io.raw_header import RawHeader, decode_text, parse
 from processing.refusal import ReasonCode, UnsuitableInput
 
@@ -18,14 +20,23 @@ ENHANCED_MR_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.4.1"
 _GE_CREATOR_TAG, _GE_CREATOR, _GE_COMPLEX_TAG = 0x00430010, "GEMS_PARM_01", 0x0043102F
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InstanceFacts:
-    """What an MR image says about itself, as far as the analysis needs it. None or () where the header is silent.
+#: Changes when :class:`ImageFacts` reads more or otherwise: facts that were kept by an earlier version are read anew.
+FACTS_FORMAT = 2
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageFacts:
+    """What an MR image says about itself, as far as the analysis needs it. None, "" or () where the header is silent.
+
+    A multi-frame object holds many images: ``frame_number`` (from 1) tells which; None in an object of one image.
     ``patient_key`` is a digest that is equal for equal patients; it is not the identity, and nothing else here is.
     Lengths in mm, times in ms. ``orientation`` and ``position``: ImageOrientationPatient and ImagePositionPatient, LPS.
-    ``pixel_spacing_mm`` is between rows, then between columns. ``ge_complex_part``: GE's (0043,102F), 0 magnitude,
-    1 phase, 2 real, 3 imaginary; GE tells it nowhere else.
+    ``pixel_spacing_mm`` is between rows, then between columns. ``pixel_sha256``: of this image's stored pixels.
+    ``complex_component``: MAGNITUDE, PHASE, REAL, IMAGINARY or MIXED (PS3.3 C.8.13.3.1.1), of Enhanced MR.
+    ``ge_complex_part``: GE's (0043,102F), 0 magnitude, 1 phase, 2 real, 3 imaginary; GE tells it nowhere else.
+    ``scale_slope``: Philips' (2005,xx0E). ``trigger_time_ms``: TriggerTime, or NominalCardiacTriggerDelayTime.
+    ``concatenation``: number and total of the objects into which one Enhanced MR object was split; () if it was not.
+    ``elements``: (name, value as text) of the elements that protocol cards ask for and that are there.
     """
 
     path: Path
@@ -40,20 +51,33 @@ class InstanceFacts:
     columns: int
     bits_allocated: int
     pixel_representation: int
+    frame_number: int | None = None
+    number_of_frames: int = 1
+    concatenation: tuple[int, ...] = ()
     modality: str = ""
     manufacturer: str = ""
+    manufacturer_model_name: str = ""
+    device_serial_number: str = ""
+    software_versions: str = ""
+    study_date: str = ""
     series_description: str = ""
     protocol_name: str = ""
     scanning_sequence: str = ""
+    sequence_name: str = ""
     image_type: tuple[str, ...] = ()
+    complex_component: str = ""
     photometric_interpretation: str = ""
     frame_of_reference_uid: str = ""
     acquisition_time: str = ""
     ge_complex_part: int | None = None
     echo_time_ms: float | None = None
+    trigger_time_ms: float | None = None
+    inversion_time_ms: float | None = None
     echo_numbers: tuple[int, ...] = ()
     series_number: int | None = None
     instance_number: int | None = None
+    acquisition_number: int | None = None
+    temporal_position: int | None = None
     images_in_acquisition: int | None = None
     orientation: tuple[float, ...] = ()
     position: tuple[float, ...] = ()
@@ -62,41 +86,69 @@ class InstanceFacts:
     spacing_between_slices_mm: float | None = None
     rescale_slope: float | None = None
     rescale_intercept: float | None = None
+    scale_slope: float | None = None
+    modality_lut_sha256: str = ""
     lossy_compressed: bool = False
+    elements: tuple[tuple[str, str], ...] = ()
 
-    def to_json(self) -> str:
-        """The facts as one JSON object."""
-        return json.dumps({**asdict(self), "path": str(self.path)}, sort_keys=True)
-
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        """The facts that :meth:`to_json` wrote."""
-        content: dict[str, Any] = json.loads(text)
-        for key, value in content.items():
-            if isinstance(value, list):
-                content[key] = tuple(value)
-        content["path"] = Path(content["path"])
-        return cls(**content)
+    @property
+    def key(self) -> tuple[str, int]:
+        """What tells the image from all others: its object and its frame (0 in an object of one image)."""
+        return self.sop_instance_uid, self.frame_number or 0
 
 
-def read_facts(path: Path) -> InstanceFacts:
-    """The facts of one file, whose pixel data are known to be all there.
+def facts_to_json(facts: Sequence[ImageFacts], elements: Sequence[ElementAddress] = ()) -> str:
+    """The facts of all images of one file as JSON, to be kept; where the file lies is not kept."""
+    images = [
+        {name: value for name in _FIELDS if (value := getattr(one, name)) != _DEFAULTS.get(name, ...)} for one in facts
+    ]
+    return json.dumps({"format": FACTS_FORMAT, "elements": [one.name for one in elements], "images": images})
+
+
+def facts_from_json(text: str, path: Path, elements: Sequence[ElementAddress] = ()) -> tuple[ImageFacts, ...] | None:
+    """The facts that :func:`facts_to_json` kept of the file that now lies at ``path``.
+
+    None when they were read by another version or for other ``elements``: then the file must be read again.
+    """
+    content: Any = json.loads(text)
+    if content.get("format") != FACTS_FORMAT or content["elements"] != [one.name for one in elements]:
+        return None
+    return tuple(
+        ImageFacts(path=path, **{name: _as_tuples(value) for name, value in image.items()})
+        for image in content["images"]
+    )
+
+
+def _as_tuples(value: Any) -> Any:
+    return tuple(_as_tuples(part) for part in value) if isinstance(value, list) else value
+
+
+_FIELDS = tuple(field.name for field in fields(ImageFacts) if field.name != "path")
+_DEFAULTS = {field.name: field.default for field in fields(ImageFacts)}
+
+
+def read_facts(path: Path, elements: Sequence[ElementAddress] = ()) -> tuple[ImageFacts, ...]:
+    """The facts of each image of one file, whose pixel data are known to be all there.
+
+    Args:
+        path: the file.
+        elements: what protocol cards want to be read beside the usual (:func:`config.protocol_cards.asked_elements`).
 
     Raises:
         UnsuitableInput: UNREADABLE, when it is not DICOM, cut short, without identity or with a value of the wrong
-            form; UNSUPPORTED_OBJECT, when it is not a single-frame greyscale MR image with pixels.
+            form; UNSUPPORTED_OBJECT, when it is not a greyscale MR image with pixels.
         OSError: the file cannot be opened or read.
     """
-    return facts_from_bytes(path.read_bytes(), path)
+    return facts_from_bytes(path.read_bytes(), path, elements)
 
 
-def facts_from_bytes(content: bytes, path: Path) -> InstanceFacts:
+def facts_from_bytes(content: bytes, path: Path, elements: Sequence[ElementAddress] = ()) -> tuple[ImageFacts, ...]:
     """As :func:`read_facts`, for a file's bytes that are at hand; ``path`` only says where they are kept."""
     header = RawHeader(parse(content))
     _check_whole(header, len(content))
     sop_class_uid = header.uid("SOPClassUID")
     _check_kind(header, sop_class_uid)
-    facts = InstanceFacts(
+    facts = ImageFacts(
         path=path,
         sop_class_uid=sop_class_uid,
         sop_instance_uid=header.uid("SOPInstanceUID"),
@@ -111,18 +163,27 @@ def facts_from_bytes(content: bytes, path: Path) -> InstanceFacts:
         pixel_representation=header.unsigned("PixelRepresentation") or 0,
         modality=header.text("Modality"),
         manufacturer=header.text("Manufacturer"),
+        manufacturer_model_name=header.text("ManufacturerModelName"),
+        device_serial_number=header.text("DeviceSerialNumber"),
+        software_versions=header.text("SoftwareVersions"),
+        study_date=header.text("StudyDate"),
         series_description=header.text("SeriesDescription"),
         protocol_name=header.text("ProtocolName"),
         scanning_sequence=header.text("ScanningSequence"),
+        sequence_name=header.text("SequenceName"),
         image_type=tuple(part.upper() for part in header.texts("ImageType")),
         photometric_interpretation=header.text("PhotometricInterpretation"),
         frame_of_reference_uid=header.text("FrameOfReferenceUID"),
         acquisition_time=header.text("AcquisitionDate") + header.text("AcquisitionTime"),
         ge_complex_part=_ge_complex_part(header),
         echo_time_ms=header.decimal("EchoTime"),
+        trigger_time_ms=header.decimal("TriggerTime"),
+        inversion_time_ms=header.decimal("InversionTime"),
         echo_numbers=header.integers("EchoNumbers"),
         series_number=header.integer("SeriesNumber"),
         instance_number=header.integer("InstanceNumber"),
+        acquisition_number=header.integer("AcquisitionNumber"),
+        temporal_position=header.integer("TemporalPositionIdentifier"),
         images_in_acquisition=header.integer("ImagesInAcquisition"),
         orientation=header.decimals("ImageOrientationPatient", count=6),
         position=header.decimals("ImagePositionPatient", count=3),
@@ -134,7 +195,7 @@ def facts_from_bytes(content: bytes, path: Path) -> InstanceFacts:
         lossy_compressed=header.text("LossyImageCompression") == "01",
     )
     _check_pixel_length(header, facts)
-    return facts
+    return (facts,)
 
 
 def _patient_key(header: RawHeader) -> str:
@@ -195,7 +256,7 @@ def _check_whole(header: RawHeader, n_bytes: int) -> None:
         raise UnsuitableInput(ReasonCode.UNREADABLE, f"cut short or broken after byte {end} of {n_bytes}")
 
 
-def _check_pixel_length(header: RawHeader, facts: InstanceFacts) -> None:
+def _check_pixel_length(header: RawHeader, facts: ImageFacts) -> None:
     if facts.bits_allocated not in (8, 16, 32):
         raise UnsuitableInput(ReasonCode.UNSUPPORTED_OBJECT, f"{facts.bits_allocated} bits per pixel")
     if UID(facts.transfer_syntax_uid).is_private or UID(facts.transfer_syntax_uid).is_encapsulated:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 
 from config.protocol_cards import ProtocolCard, TimeRule
-from dicom_io.headers import InstanceFacts
+from dicom_io.headers import ImageFacts
 from processing.refusal import ReasonCode, UnsuitableInput
 
 # PS3.3 C.8.3.1.1.1 (ImageType of MR images) and what Philips, Siemens and GE write there
@@ -25,7 +25,7 @@ _NOT_ACQUIRED = {
 _GE_COMPLEX_PARTS = {1: "phase image", 2: "real-part image", 3: "imaginary-part image"}
 
 
-def unusable_kind(facts: InstanceFacts) -> str | None:
+def unusable_kind(facts: ImageFacts) -> str | None:
     """Why an image is no acquired magnitude image ("phase image", "localiser", …); None when it is one."""
     for value in facts.image_type:
         if value in _NOT_ACQUIRED:
@@ -35,7 +35,7 @@ def unusable_kind(facts: InstanceFacts) -> str | None:
     return None
 
 
-def match_card(facts_of_series: Sequence[InstanceFacts], cards: Sequence[ProtocolCard]) -> ProtocolCard:
+def match_card(facts_of_series: Sequence[ImageFacts], cards: Sequence[ProtocolCard]) -> ProtocolCard:
     """The one protocol card that fits every image of a series.
 
     Raises:
@@ -58,7 +58,7 @@ def match_card(facts_of_series: Sequence[InstanceFacts], cards: Sequence[Protoco
     raise UnsuitableInput(ReasonCode.PROTOCOL_UNKNOWN, f"{what}: no protocol card fits; there are: {names}")
 
 
-def time_of(facts: InstanceFacts, card: ProtocolCard) -> float:
+def time_of(facts: ImageFacts, card: ProtocolCard) -> float:
     """The card's spin-lock or echo time in ms that the header of an image names; 0 for a card without times.
 
     Raises:
@@ -80,7 +80,7 @@ def time_of(facts: InstanceFacts, card: ProtocolCard) -> float:
     return nearest
 
 
-def times_of(facts_of_series: Sequence[InstanceFacts], card: ProtocolCard) -> tuple[float, ...]:
+def times_of(facts_of_series: Sequence[ImageFacts], card: ProtocolCard) -> tuple[float, ...]:
     """The time in ms of each image, as :func:`time_of`.
 
     Raises:
@@ -100,7 +100,7 @@ def times_of(facts_of_series: Sequence[InstanceFacts], card: ProtocolCard) -> tu
     return tuple(time_of(facts, card) for facts in facts_of_series)
 
 
-def _matched_headers(facts: InstanceFacts) -> tuple[str, str, str, str]:
+def _matched_headers(facts: ImageFacts) -> tuple[str, str, str, str]:
     return facts.manufacturer, facts.series_description, facts.protocol_name, facts.scanning_sequence
 
 

@@ -6,12 +6,12 @@ from enum import StrEnum
 from itertools import groupby
 
 from config.protocol_cards import ProtocolCard, Role
-from dicom_io.headers import InstanceFacts
+from dicom_io.headers import ImageFacts
 from dicom_io.protocols import match_card, unusable_kind
 from dicom_io.slice_grid import ImageSeries, MissingImage, PartialSeries, lay_out
 from processing.refusal import Reason, ReasonCode, UnsuitableInput
 
-SeriesImages = tuple[InstanceFacts, ...]
+SeriesImages = tuple[ImageFacts, ...]
 
 
 class AssemblyState(StrEnum):
@@ -33,7 +33,7 @@ class ExamAssembly:
 
     state: AssemblyState
     reasons: tuple[Reason, ...] = ()
-    relaxometry: ImageSeries | None = None
+    relaxometry: tuple[ImageSeries, ...] = ()
     anatomy: ImageSeries | None = None
     set_aside: tuple[tuple[str, str], ...] = ()
     missing: tuple[MissingImage, ...] = ()
@@ -44,9 +44,24 @@ class ExamAssembly:
         return self.state in (AssemblyState.COMPLETE, AssemblyState.COMPLETE_WITHOUT_EVIDENCE)
 
     @property
-    def series(self) -> ImageSeries | None:
-        """The series that is measured: relaxometry before anatomy."""
-        return self.relaxometry or self.anatomy
+    def measured(self) -> tuple[ImageSeries, ...]:
+        """The series that are measured: relaxometry (one, or T1rho and T2 on one grid) before anatomy."""
+        return self.relaxometry or ((self.anatomy,) if self.anatomy else ())
+
+    @property
+    def images(self) -> tuple[ImageFacts, ...]:
+        """All images that are measured."""
+        return tuple(one for series in self.measured for one in series.instances)
+
+    @property
+    def series_uids(self) -> tuple[str, ...]:
+        """The DICOM series that the measured images came in, sorted."""
+        return tuple(sorted({one.series_uid for one in self.images}))
+
+    @property
+    def protocols(self) -> tuple[str, ...]:
+        """The names of the protocol cards of what is measured."""
+        return tuple(series.card.name for series in self.measured)
 
     @property
     def missing_text(self) -> str:
@@ -62,11 +77,11 @@ class _Findings:
     set_aside: dict[str, str] = field(default_factory=dict)
     problems: list[Reason] = field(default_factory=list)
 
-    def leave(self, images: Sequence[InstanceFacts], why: str) -> None:
+    def leave(self, images: Sequence[ImageFacts], why: str) -> None:
         self.set_aside.update({one.sop_instance_uid: why for one in images})
 
 
-def assemble_exam(facts: Sequence[InstanceFacts], cards: Sequence[ProtocolCard]) -> ExamAssembly:
+def assemble_exam(facts: Sequence[ImageFacts], cards: Sequence[ProtocolCard]) -> ExamAssembly:
     """Find the relaxometry series and the anatomy among the images of one study.
 
     The answer depends only on which images there are, not on their order. Nothing is raised for images that cannot be
@@ -97,7 +112,7 @@ def assemble_exam(facts: Sequence[InstanceFacts], cards: Sequence[ProtocolCard])
     return ExamAssembly(
         # anatomy alone is never evidence: the relaxometry of the same study may still be on its way
         AssemblyState.COMPLETE if relaxometry and has_evidence else AssemblyState.COMPLETE_WITHOUT_EVIDENCE,
-        relaxometry=relaxometry,
+        relaxometry=(relaxometry,) if relaxometry else (),
         anatomy=found_anatomy,
         set_aside=tuple(sorted(findings.set_aside.items())),
     )
@@ -113,7 +128,7 @@ def _waiting(series: PartialSeries, findings: _Findings) -> ExamAssembly:
     return replace(ended, missing=series.missing)
 
 
-def _of_one_exam(facts: Sequence[InstanceFacts]) -> list[InstanceFacts]:
+def _of_one_exam(facts: Sequence[ImageFacts]) -> list[ImageFacts]:
     """The images, each once, series by series.
 
     Raises:
@@ -127,9 +142,9 @@ def _of_one_exam(facts: Sequence[InstanceFacts]) -> list[InstanceFacts]:
     if n_studies > 1:
         text = f"images of {n_studies} studies; one exam is measured at a time"
         raise UnsuitableInput(ReasonCode.IDENTITY_CONFLICT, text)
-    by_uid: dict[str, InstanceFacts] = {}
-    for one in sorted(facts, key=lambda one: (one.series_uid, one.sop_instance_uid, str(one.path))):
-        other = by_uid.setdefault(one.sop_instance_uid, one)
+    by_uid: dict[tuple[str, int], ImageFacts] = {}
+    for one in sorted(facts, key=lambda one: (one.series_uid, *one.key, str(one.path))):
+        other = by_uid.setdefault(one.key, one)
         if replace(one, path=other.path) != other:
             raise UnsuitableInput(ReasonCode.INSTANCE_CONFLICT, f"two different images have UID {one.sop_instance_uid}")
     return list(by_uid.values())

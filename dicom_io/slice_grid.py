@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from config.protocol_cards import ProtocolCard, Role, ScalingRule, TimeRule
-from dicom_io.headers import InstanceFacts
+from dicom_io.headers import ImageFacts
 from dicom_io.protocols import times_of
+from dicom_io.scaling import scaling_of
 from processing.refusal import ReasonCode, UnsuitableInput
 from processing.results import Affine
 from processing.volume import SPACING_TOLERANCE, affine_from_orientation, check_regular, is_sagittal, normal_of
@@ -32,12 +33,12 @@ class ImageSeries:
     """
 
     card: ProtocolCard
-    grid: tuple[tuple[InstanceFacts, ...], ...]
+    grid: tuple[tuple[ImageFacts, ...], ...]
     times_ms: tuple[float, ...]
     affine: Affine
 
     @property
-    def instances(self) -> tuple[InstanceFacts, ...]:
+    def instances(self) -> tuple[ImageFacts, ...]:
         """All images, time by time."""
         return tuple(facts for slices in self.grid for facts in slices)
 
@@ -65,7 +66,7 @@ class PartialSeries:
     text: str
 
 
-def lay_out(facts: Sequence[InstanceFacts], card: ProtocolCard, *, n_to_come: int = 0) -> ImageSeries | PartialSeries:
+def lay_out(facts: Sequence[ImageFacts], card: ProtocolCard, *, n_to_come: int = 0) -> ImageSeries | PartialSeries:
     """Place each image of a series at its slice and time.
 
     Args:
@@ -122,7 +123,7 @@ def lay_out(facts: Sequence[InstanceFacts], card: ProtocolCard, *, n_to_come: in
     return ImageSeries(card, grid, times, affine)
 
 
-def same_geometry(one: InstanceFacts, other: InstanceFacts) -> str | None:
+def same_geometry(one: ImageFacts, other: ImageFacts) -> str | None:
     """The name of the first attribute in which two images cannot belong to one volume; None when they can."""
     if (one.rows, one.columns) != (other.rows, other.columns):
         return "matrix"
@@ -135,7 +136,7 @@ def same_geometry(one: InstanceFacts, other: InstanceFacts) -> str | None:
     return None
 
 
-def _check_uniform(facts: Sequence[InstanceFacts]) -> None:
+def _check_uniform(facts: Sequence[ImageFacts]) -> None:
     for one in facts:
         for name, value in (
             ("ImageOrientationPatient", one.orientation),
@@ -157,11 +158,11 @@ def _check_uniform(facts: Sequence[InstanceFacts]) -> None:
             raise UnsuitableInput(ReasonCode.GEOMETRY_INCONSISTENT, f"images of one series differ in {differs}")
 
 
-def _check_scaling(facts: Sequence[InstanceFacts], card: ProtocolCard) -> None:
+def _check_scaling(facts: Sequence[ImageFacts], card: ProtocolCard) -> None:
     if card.role is Role.RELAXOMETRY and any(one.lossy_compressed for one in facts):
         text = "the images were lossy compressed: their signal is no longer what was measured"
         raise UnsuitableInput(ReasonCode.PROTOCOL_DEVIATION, text)
-    found = sorted({scaling_of(one) for one in facts})
+    found = sorted({scaling_of(one, card.scaling) for one in facts})
     if card.scaling is ScalingRule.RAW and found != [(1.0, 0.0)]:
         text = f"{card.name} expects stored values without rescaling; found slope and intercept {found[:3]}"
         raise UnsuitableInput(ReasonCode.SCALING_UNKNOWN, text)
@@ -170,12 +171,6 @@ def _check_scaling(facts: Sequence[InstanceFacts], card: ProtocolCard) -> None:
         raise UnsuitableInput(ReasonCode.SCALING_UNKNOWN, text)
     if found[0][0] <= 0:
         raise UnsuitableInput(ReasonCode.SCALING_UNKNOWN, f"rescale slope {found[0][0]:g}")
-
-
-def scaling_of(facts: InstanceFacts) -> tuple[float, float]:
-    """Rescale slope and intercept; (1, 0) where the header is silent."""
-    slope = 1.0 if facts.rescale_slope is None else facts.rescale_slope
-    return slope, facts.rescale_intercept or 0.0
 
 
 def _group_by_slice(
@@ -199,12 +194,12 @@ def _group_by_slice(
 
 
 def _fill_cells(
-    facts: Sequence[InstanceFacts],
+    facts: Sequence[ImageFacts],
     image_slices: npt.NDArray[np.intp],
     image_times: Sequence[float],
     card: ProtocolCard,
-) -> dict[tuple[int | None, float], InstanceFacts]:
-    cells: dict[tuple[int | None, float], InstanceFacts] = {}
+) -> dict[tuple[int | None, float], ImageFacts]:
+    cells: dict[tuple[int | None, float], ImageFacts] = {}
     for one, index, time in zip(facts, image_slices.tolist(), image_times, strict=True):
         other = cells.setdefault((index, time), one)
         if other is one:
@@ -216,7 +211,7 @@ def _fill_cells(
     return cells
 
 
-def _announced_spacing_mm(facts: Sequence[InstanceFacts]) -> float | None:
+def _announced_spacing_mm(facts: Sequence[ImageFacts]) -> float | None:
     announced = {one.spacing_between_slices_mm for one in facts}
     value = announced.pop() if len(announced) == 1 else None
     return value if value and value > 0 else None

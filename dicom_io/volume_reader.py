@@ -8,16 +8,11 @@ from pathlib import Path
 
 import numpy as np
 from pydicom.dataset import FileDataset
-from pydicom.pixels.decoders.base import get_decoder
-from pydicom.pixels.utils import pixel_array
-from pydicom.uid import UID
 
-from dicom_io.headers import InstanceFacts
-from dicom_io.raw_header import PARSE_FAULTS, parse, quiet_pydicom
+from dicom_io.pixels import read_image
 from dicom_io.series import ExamAssembly
-from dicom_io.slice_grid import ImageSeries, scaling_of
+from dicom_io.slice_grid import ImageSeries
 from dicom_io.sources import SourceExam
-from processing.refusal import ReasonCode, UnsuitableInput
 from processing.results import EchoStack, FloatArray, ImageVolume, Quantity
 
 
@@ -49,7 +44,7 @@ def read_exam(assembly: ExamAssembly) -> ExamImages:
         ValueError: the assembly is not complete.
         OSError: a file cannot be read.
     """
-    series = assembly.series
+    series = next(iter(assembly.measured), None)
     if series is None:
         raise ValueError(f"an exam that is {assembly.state} has nothing to read")
     volumes, headers = _read_series(series)
@@ -101,44 +96,8 @@ def _read_series(series: ImageSeries) -> tuple[FloatArray, tuple[FileDataset, ..
     """Signal (times, slices, rows, columns) and the headers, without pixels, in the same order."""
     images, headers = [], []
     for facts in series.instances:
-        image, header = _read_image(facts)
+        image, header = read_image(facts, series.card.scaling)
         images.append(image)
         headers.append(header)
     shape = (len(series.times_ms), len(series.grid[0]), *images[0].shape)
     return np.stack(images).reshape(shape), tuple(headers)
-
-
-def _read_image(facts: InstanceFacts) -> tuple[FloatArray, FileDataset]:
-    dataset = parse(facts.path.read_bytes())
-    _check_unchanged(dataset, facts)
-    slope, intercept = scaling_of(facts)
-    signal = _decode(dataset, facts).astype(np.float64) * slope + intercept
-    del dataset.PixelData
-    return signal.astype(np.float32), dataset
-
-
-def _check_unchanged(dataset: FileDataset, facts: InstanceFacts) -> None:
-    pixels = dataset.get_item("PixelData").value if "PixelData" in dataset else None
-    if not isinstance(pixels, bytes) or hashlib.sha256(pixels).hexdigest() != facts.pixel_sha256:
-        text = f"the file of image {facts.sop_instance_uid} has changed since its header was read"
-        raise UnsuitableInput(ReasonCode.UNREADABLE, text)
-
-
-def _decode(dataset: FileDataset, facts: InstanceFacts) -> np.ndarray:
-    """Stored values (rows, columns), signed or unsigned as the header says."""
-    syntax = UID(facts.transfer_syntax_uid)
-    try:
-        decodable = get_decoder(syntax).is_available
-    except NotImplementedError:
-        decodable = False
-    if not decodable:
-        raise UnsuitableInput(ReasonCode.UNSUPPORTED_OBJECT, f"transfer syntax {syntax.name} cannot be decoded here")
-    try:
-        with quiet_pydicom():
-            stored = pixel_array(dataset, raw=True)
-    except (RuntimeError, *PARSE_FAULTS) as error:
-        text = f"pixels ({syntax.name}) cannot be decoded ({type(error).__name__})"
-        raise UnsuitableInput(ReasonCode.UNREADABLE, text) from error
-    if stored.shape != (facts.rows, facts.columns):
-        raise UnsuitableInput(ReasonCode.UNREADABLE, f"decoded pixels have shape {stored.shape}")
-    return stored

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from config.protocol_cards import asked_elements, load_cards
 from config.settings import Settings
 from dicom_io.segmentation_reader import is_segmentation, read_segmentation
 from dicom_io.series import ExamAssembly
@@ -157,10 +158,10 @@ def _open_dicom(folder: Path, site: Path, settings: Settings) -> AnnotatedDicom:
     if len(masks) != 1:
         raise AnnotationError(f"{folder.name}: {len(masks)} masks; one DICOM Segmentation, volume or truth is expected")
     images = [one for one in files if one not in masks]
-    assembly = assemble(read_exam_files(images), settings)
-    if assembly.series is None:
+    assembly = assemble(read_exam_files(images, asked_elements(load_cards(settings.protocols_dir))), settings)
+    if not assembly.measured:
         raise AnnotationError(f"{folder.name}: there is no series to measure")
-    series = assembly.series
+    series = assembly.measured[0]
     first = series.grid[0][0]
     placeholder = np.broadcast_to(np.uint8(0), (len(series.grid[0]), first.rows, first.columns))
     array, affine = in_canonical_order(placeholder, series.affine, folder.name)
@@ -182,5 +183,4 @@ def _annotation_on(folder: Path, mask: Path, shape: tuple[int, ...], affine: Aff
 
 
 def _patient_key(exam: AnnotatedDicom) -> str:
-    assert exam.assembly.series is not None, "checked when it was opened"
-    return exam.assembly.series.instances[0].patient_key
+    return exam.assembly.images[0].patient_key

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum, auto
 from functools import partial
@@ -11,9 +11,9 @@ from pathlib import Path
 from sqlalchemy import Connection, insert, or_, select, update
 from sqlalchemy.exc import OperationalError
 
-from config.protocol_cards import ProtocolCard, load_cards
+from config.protocol_cards import ProtocolCard, asked_elements, load_cards
 from config.settings import Settings
-from dicom_io.headers import InstanceFacts, read_facts
+from dicom_io.headers import ImageFacts, facts_from_json, facts_to_json, read_facts
 from dicom_io.raw_header import is_same_data_set
 from dicom_io.receiver import BrokenObject, Ledger, ReceivedInstance, Recorded
 from dicom_io.series import AssemblyState, ExamAssembly, assemble_exam
@@ -179,7 +179,7 @@ class _Exam:
 
     id: int
     study_uid: str
-    facts: tuple[InstanceFacts, ...]
+    facts: tuple[ImageFacts, ...]
     held: tuple[Reason, ...]
 
 
@@ -191,12 +191,13 @@ class Intake:
         database: Database,
         settings: Settings,
         *,
-        assemble: Callable[[Sequence[InstanceFacts], Sequence[ProtocolCard]], ExamAssembly] = assemble_exam,
+        assemble: Callable[[Sequence[ImageFacts], Sequence[ProtocolCard]], ExamAssembly] = assemble_exam,
     ) -> None:
         self._database = database
         self._settings = settings
         self._assemble = assemble
         self._cards = load_cards(settings.protocols_dir)
+        self._elements = asked_elements(self._cards)
         with database.write() as connection:  # a look that a crash interrupted is taken again
             table = db.exam
             connection.execute(update(table).where(table.c.state == str(ExamState.COLLECTING)).values(has_news=True))
@@ -237,9 +238,9 @@ class Intake:
                 for instance_id, outcome in outcomes:
                     self._file(connection, instance_id, outcome)
 
-    def _read(self, path: str) -> InstanceFacts | Reason:
+    def _read(self, path: str) -> tuple[ImageFacts, ...] | Reason:
         try:
-            return read_facts(self._database.inbox_dir / path)
+            return read_facts(self._database.inbox_dir / path, self._elements)
         except UnsuitableInput as refusal:
             return refusal.reason
         except OSError as error:
@@ -248,10 +249,10 @@ class Intake:
             _log.error("header not read", extra={"error": type(error).__name__}, exc_info=True)
             return Reason(ReasonCode.INTERNAL, f"reading its header failed ({type(error).__name__}); see the log")
 
-    @staticmethod
-    def _file(connection: Connection, instance_id: int, outcome: InstanceFacts | Reason) -> None:
-        if isinstance(outcome, InstanceFacts):
-            move(connection, db.instance, instance_id, InstanceState.INDEXED, facts=outcome.to_json())
+    def _file(self, connection: Connection, instance_id: int, outcome: tuple[ImageFacts, ...] | Reason) -> None:
+        if not isinstance(outcome, Reason):
+            kept = facts_to_json(outcome, self._elements)
+            move(connection, db.instance, instance_id, InstanceState.INDEXED, facts=kept)
             return
         move(connection, db.instance, instance_id, InstanceState.HELD)
         hold_instance(connection, instance_id, outcome, _now_of(connection, instance_id))
@@ -299,24 +300,26 @@ class Intake:
             .order_by(db.quarantine.c.id)
         )
         with self._database.read() as connection:
-            facts = tuple(
-                replace(InstanceFacts.from_json(row.facts), path=self._database.inbox_dir / row.path)
-                for row in connection.execute(indexed)
-            )
+            rows = connection.execute(indexed).all()
             reasons = tuple(dict.fromkeys(Reason(ReasonCode(row.code), row.detail) for row in connection.execute(held)))
+        facts = tuple(one for row in rows for one in self._kept_facts(row.facts, row.path))
         return _Exam(exam_id, study_uid, facts, reasons)
+
+    def _kept_facts(self, kept: str, path: str) -> tuple[ImageFacts, ...]:
+        """The facts in the record; read anew where an earlier version, or one with other cards, has written them."""
+        file = self._database.inbox_dir / path
+        return facts_from_json(kept, file, self._elements) or read_facts(file, self._elements)
 
     def _enqueue(self, connection: Connection, exam: _Exam, assembly: ExamAssembly, now: datetime) -> None:
         """Queue the images that are measured, unless just these were queued before."""
-        series = assembly.series
-        assert series is not None  # a complete assembly has one
-        used = {one.sop_instance_uid for one in series.instances}
+        used = {one.sop_instance_uid for one in assembly.images}
+        protocol = " + ".join(assembly.protocols)
         table = db.instance
         # With what is set aside of the same series: the scanner's announced count holds for all of it together.
         query = select(table.c.sop_uid, table.c.path, table.c.sha256, table.c.calling_ae).where(
             table.c.study_uid == exam.study_uid,
             table.c.state == str(InstanceState.INDEXED),
-            table.c.series_uid.in_(series.series_uids),
+            table.c.series_uid.in_(assembly.series_uids),
         )
         rows = connection.execute(query.order_by(table.c.sop_uid)).all()
         digest = jobs.digest_of(row.sha256 for row in rows if row.sop_uid in used)
@@ -332,14 +335,12 @@ class Intake:
                 move(connection, db.exam, exam.id, ExamState.REFUSED)
                 return
             # A person has released it: it is tried again.
-        request = jobs.JobRequest(
-            exam.id, tuple(row.path for row in rows), digest, rows[0].calling_ae, series.card.name
-        )
+        request = jobs.JobRequest(exam.id, tuple(row.path for row in rows), digest, rows[0].calling_ae, protocol)
         job_id = jobs.enqueue(connection, request, now)
         move(connection, db.exam, exam.id, ExamState.QUEUED, detail="")
         _log.info(
             "exam complete",
-            extra={"study_uid": exam.study_uid, "job": job_id, "protocol": series.card.name, "images": len(used)},
+            extra={"study_uid": exam.study_uid, "job": job_id, "protocol": protocol, "images": len(used)},
         )
 
     def _hold(self, connection: Connection, exam: _Exam, decision: Decision, now: datetime) -> None:

@@ -9,7 +9,7 @@ from datetime import datetime
 from functools import cache
 from pathlib import Path
 
-from config.protocol_cards import load_cards
+from config.protocol_cards import asked_elements, load_cards
 from config.settings import Settings
 from dicom_io.series import AssemblyState, ExamAssembly, assemble_exam
 from dicom_io.volume_reader import ExamImages, read_exam
@@ -110,7 +110,7 @@ def analyse_job(
         progress: is told the step and the finished share.
         lowest_disc: which disc is the lowest in view, if a person has said so.
     """
-    files = read_exam_files(paths)
+    files = read_exam_files(paths, asked_elements(load_cards(settings.protocols_dir)))
     try:
         assembly = assemble(files, settings)
         images = read_exam(assembly)

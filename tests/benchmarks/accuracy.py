@@ -29,7 +29,7 @@ def measure_one(seed: int, folder: Path) -> tuple[ExamResult, dict[Level, dict[s
     """Analyse the exam of one seed; returns the result and, per level, Dice and errors against the truth."""
     exam = simulate_exam(seed)
     paths = write_exam(exam, folder)
-    images = read_exam(assemble_exam([read_facts(path) for path in paths], load_cards()))
+    images = read_exam(assemble_exam([one for path in paths for one in read_facts(path)], load_cards()))
     result = analyse(images, Settings(), datetime(2026, 1, 1, tzinfo=UTC), progress=lambda step, share: None)
     assert result.mask is not None
     rows: dict[Level, dict[str, float]] = {}

@@ -7,15 +7,15 @@ import numpy as np
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage
 
-from dicom_io.headers import InstanceFacts
+from dicom_io.headers import ImageFacts
 
 MAPSS_TIMES_MS = (0.0, 10.0, 12.8, 25.7, 40.0, 51.4, 80.0)
 SAGITTAL = (0.0, 1.0, 0.0, 0.0, 0.0, -1.0)
 
 
-def image_facts(**changes: object) -> InstanceFacts:
+def image_facts(**changes: object) -> ImageFacts:
     """One time-0 image of a GE MAPSS series."""
-    facts = InstanceFacts(
+    facts = ImageFacts(
         path=Path("image.dcm"),
         sop_class_uid=str(MRImageStorage),
         sop_instance_uid="1.2.3.4",
@@ -44,7 +44,7 @@ def image_facts(**changes: object) -> InstanceFacts:
     return replace(facts, **changes)  # type: ignore[arg-type]
 
 
-def mapss_facts(n_slices: int = 12, *, announced: bool = True, **changes: object) -> list[InstanceFacts]:
+def mapss_facts(n_slices: int = 12, *, announced: bool = True, **changes: object) -> list[ImageFacts]:
     """A whole MAPSS series, interleaved fastest by echo; slice k lies at L = 20 - 4 k mm, left first."""
     n_images = n_slices * len(MAPSS_TIMES_MS)
     return [
@@ -65,7 +65,7 @@ def mapss_facts(n_slices: int = 12, *, announced: bool = True, **changes: object
     ]
 
 
-def fse_facts(n_slices: int = 12, *, series_uid: str = "1.2.3.2", **changes: object) -> list[InstanceFacts]:
+def fse_facts(n_slices: int = 12, *, series_uid: str = "1.2.3.2", **changes: object) -> list[ImageFacts]:
     """A whole sagittal T2 FSE series of the same study."""
     return [
         image_facts(

@@ -6,7 +6,7 @@ import pydicom
 import pytest
 
 from config.protocol_cards import ProtocolCard, load_cards
-from dicom_io.headers import InstanceFacts, read_facts
+from dicom_io.headers import facts_from_json, facts_to_json, read_facts
 from dicom_io.protocols import unusable_kind
 from dicom_io.series import AssemblyState, assemble_exam
 from processing.refusal import ReasonCode, UnsuitableInput
@@ -38,9 +38,10 @@ def philips_card() -> ProtocolCard:
 @pytest.mark.parametrize("path", ALL, ids=lambda path: path.name)
 def test_every_file_gives_facts_or_a_named_refusal(path: Path) -> None:
     if path.name.startswith(READABLE) or path.parent.name in READABLE_FOLDERS:
-        facts = read_facts(path)
-        assert InstanceFacts.from_json(facts.to_json()) == facts
-        assert not assemble_exam([facts], load_cards()).is_complete
+        all_facts = read_facts(path)
+        assert facts_from_json(facts_to_json(all_facts), path) == all_facts
+        assert not assemble_exam(all_facts, load_cards()).is_complete
+        (facts,) = all_facts
         header = pydicom.dcmread(path, stop_before_pixels=True)
         assert (facts.rows, facts.columns) == (header.Rows, header.Columns)
         assert facts.sop_instance_uid == header.SOPInstanceUID
@@ -73,14 +74,14 @@ def test_refusals_say_what_is_wrong(name: str, code: ReasonCode, text: str) -> N
 
 
 def test_ge_header() -> None:
-    facts = read_facts(FILES / "dcm_qa_fmap" / "3_3db0maps_i100380.MRDC.132")
+    (facts,) = read_facts(FILES / "dcm_qa_fmap" / "3_3db0maps_i100380.MRDC.132")
     assert facts.manufacturer == "GE MEDICAL SYSTEMS"
     assert (facts.echo_time_ms, facts.images_in_acquisition, facts.ge_complex_part) == (1.6, 160, 0)
     assert unusable_kind(facts) is None
 
 
 def test_philips_phase_is_set_aside_and_a_third_echo_awaited() -> None:
-    facts = [read_facts(path) for path in sorted((FILES / "dcm_qa_philips_enh").glob("*.dcm"))]
+    facts = [one for path in sorted((FILES / "dcm_qa_philips_enh").glob("*.dcm")) for one in read_facts(path)]
     assert len({one.series_uid for one in facts}) == 1
     assembly = assemble_exam(facts, [philips_card()])
     assert assembly.state is AssemblyState.INCOMPLETE

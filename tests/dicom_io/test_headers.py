@@ -21,7 +21,7 @@ from pydicom.uid import (
 )
 from small_mr_exam import image_facts, mr_dataset
 
-from dicom_io.headers import InstanceFacts, facts_from_bytes, read_facts
+from dicom_io.headers import ImageFacts, facts_from_bytes, facts_from_json, facts_to_json, read_facts
 from processing.refusal import Reason, ReasonCode, UnsuitableInput
 
 PIXELS = np.arange(30, dtype=np.uint16).reshape(6, 5) * 1000
@@ -36,8 +36,9 @@ def file_bytes(dataset: FileDataset) -> bytes:
 WHOLE = file_bytes(mr_dataset(PIXELS))
 
 
-def facts_of(content: bytes) -> InstanceFacts:
-    return facts_from_bytes(content, Path("kept-here"))
+def facts_of(content: bytes) -> ImageFacts:
+    (facts,) = facts_from_bytes(content, Path("kept-here"))
+    return facts
 
 
 def refusal_of(content: bytes) -> UnsuitableInput:
@@ -72,7 +73,7 @@ def test_facts_are_those_of_the_header(tmp_path: Path) -> None:
     )
     path = tmp_path / "image"
     path.write_bytes(file_bytes(dataset))
-    facts = read_facts(path)
+    (facts,) = read_facts(path)
     assert facts.path == path
     assert (facts.rows, facts.columns, facts.bits_allocated, facts.pixel_representation) == (6, 5, 16, 0)
     assert facts.echo_time_ms == 12.847
@@ -102,19 +103,19 @@ def test_big_endian_sizes_are_read() -> None:
     assert (facts.rows, facts.columns, facts.bits_allocated) == (6, 5, 16)
 
 
-def as_dict(facts: InstanceFacts) -> dict[str, object]:
-    return {name: getattr(facts, name) for name in InstanceFacts.__slots__}
+def as_dict(facts: ImageFacts) -> dict[str, object]:
+    return {name: getattr(facts, name) for name in ImageFacts.__slots__}
 
 
 def test_json_round_trip_is_exact() -> None:
     facts = facts_of(file_bytes(mr_dataset(PIXELS, EchoTime="51.4")))
-    assert InstanceFacts.from_json(facts.to_json()) == facts
-    assert InstanceFacts.from_json(image_facts().to_json()) == image_facts()
+    assert facts_from_json(facts_to_json([facts]), facts.path) == (facts,)
+    assert facts_from_json(facts_to_json([image_facts()]), Path("elsewhere")) == (image_facts(path=Path("elsewhere")),)
 
 
 def test_identity_is_only_kept_as_a_digest() -> None:
     facts = facts_of(file_bytes(mr_dataset(PIXELS, PatientID="ID-4711", IssuerOfPatientID="CLINIC")))
-    assert not any(text in facts.to_json() for text in ("4711", "CLINIC", "Phantom", "1980"))
+    assert not any(text in facts_to_json([facts]) for text in ("4711", "CLINIC", "Phantom", "1980"))
 
 
 def test_patient_key_tells_patients_apart_and_ignores_padding() -> None:
@@ -305,6 +306,6 @@ def test_mutated_files_give_facts_or_a_named_refusal(data: st.DataObject) -> Non
         event(reason.code)
     else:
         event("facts")
-        assert InstanceFacts.from_json(facts.to_json()) == facts
+        assert facts_from_json(facts_to_json([facts]), facts.path) == (facts,)
         return
     assert reason.code in (ReasonCode.UNREADABLE, ReasonCode.UNSUPPORTED_OBJECT)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from small_mr_exam import MAPSS_TIMES_MS, fse_facts, image_facts, mapss_facts
 
 from config.protocol_cards import ScalingRule, load_cards
-from dicom_io.headers import InstanceFacts
+from dicom_io.headers import ImageFacts
 from dicom_io.series import AssemblyState, ExamAssembly, assemble_exam
 from dicom_io.slice_grid import MissingImage
 from processing.refusal import ReasonCode
@@ -19,7 +19,7 @@ from processing.refusal import ReasonCode
 CARDS = load_cards()
 
 
-def assemble(facts: list[InstanceFacts]) -> ExamAssembly:
+def assemble(facts: list[ImageFacts]) -> ExamAssembly:
     return assemble_exam(facts, CARDS)
 
 
@@ -33,7 +33,7 @@ def test_whole_exam_is_complete_by_the_announced_count() -> None:
     assembly = assemble(facts)
     assert assembly.state is AssemblyState.COMPLETE
     assert assembly.reasons == assembly.missing == assembly.set_aside == ()
-    series = assembly.relaxometry
+    (series,) = assembly.relaxometry
     assert series is not None
     assert series.card.name == "ge-mapss"
     assert series.times_ms == MAPSS_TIMES_MS
@@ -152,7 +152,7 @@ def test_one_odd_image_spoils_the_exam(change: dict[str, object], code: str, tex
     assert not assembly.is_complete
     assert codes(assembly) == [code]
     assert text in assembly.reasons[0].detail
-    assert assembly.relaxometry is None
+    assert not assembly.relaxometry
 
 
 def test_same_uid_with_other_pixels_is_a_conflict() -> None:
@@ -207,7 +207,7 @@ def test_more_slices_than_the_card_allows_deviate() -> None:
 
 
 def test_single_slice_exam_needs_its_thickness() -> None:
-    def exam(**changes: object) -> list[InstanceFacts]:
+    def exam(**changes: object) -> list[ImageFacts]:
         times = (0.0, 40.0, 80.0, 120.0)
         return [
             image_facts(
@@ -222,8 +222,8 @@ def test_single_slice_exam_needs_its_thickness() -> None:
 
     assembly = assemble(exam(images_in_acquisition=4))
     assert assembly.state is AssemblyState.COMPLETE
-    assert assembly.relaxometry is not None
-    assert np.linalg.norm(assembly.relaxometry.affine[:3, 0]) == pytest.approx(4.0)
+    (relaxometry,) = assembly.relaxometry
+    assert np.linalg.norm(relaxometry.affine[:3, 0]) == pytest.approx(4.0)
     assert "without a slice thickness" in assemble(exam(slice_thickness_mm=None)).reasons[0].detail
 
 
@@ -235,7 +235,7 @@ def test_anatomy_supports_and_is_not_awaited() -> None:
     assert assembly.state is AssemblyState.COMPLETE
     assert assembly.anatomy is not None
     assert assembly.anatomy.series_uids == ("1.2.3.2",)
-    assert assembly.series is assembly.relaxometry
+    assert assembly.measured == assembly.relaxometry
     partial = assemble([*mapss_facts(), *(one for one in fse_facts() if one.position[0] != 0)])
     assert partial.state is AssemblyState.COMPLETE
     assert partial.anatomy is None
@@ -245,8 +245,9 @@ def test_anatomy_supports_and_is_not_awaited() -> None:
 def test_anatomy_alone_is_measured_but_never_evidence() -> None:
     assembly = assemble(fse_facts(images_in_acquisition=12))
     assert assembly.state is AssemblyState.COMPLETE_WITHOUT_EVIDENCE
-    assert assembly.relaxometry is None
-    assert assembly.series is assembly.anatomy is not None
+    assert not assembly.relaxometry
+    assert assembly.anatomy is not None
+    assert assembly.measured == (assembly.anatomy,)
     assert assembly.anatomy.times_ms == (0.0,)
 
 
@@ -313,7 +314,7 @@ def test_unknown_series_beside_the_exam_is_set_aside() -> None:
     assert len(assembly.set_aside) == 12
 
 
-def split_by_time(facts: list[InstanceFacts], **changes: object) -> list[InstanceFacts]:
+def split_by_time(facts: list[ImageFacts], **changes: object) -> list[ImageFacts]:
     return [
         replace(
             one,
@@ -339,8 +340,7 @@ def test_one_series_per_time_is_joined(announced: int | None, expected: Assembly
     assembly = assemble(facts)
     assert assembly.state is expected
     if assembly.is_complete:
-        assert assembly.relaxometry is not None
-        assert len(assembly.relaxometry.series_uids) == 7
+        assert len(assembly.series_uids) == 7
     without_one_time = assemble([one for one in facts if one.echo_time_ms != 40])
     assert without_one_time.state is AssemblyState.INCOMPLETE
 
@@ -360,8 +360,7 @@ def test_aborted_scan_beside_a_whole_one_is_set_aside() -> None:
     ]
     assembly = assemble([*aborted, *mapss_facts()])
     assert assembly.state is AssemblyState.COMPLETE
-    assert assembly.relaxometry is not None
-    assert assembly.relaxometry.series_uids == ("1.2.3.1",)
+    assert assembly.series_uids == ("1.2.3.1",)
     assert {uid for uid, _ in assembly.set_aside} == {one.sop_instance_uid for one in aborted}
 
 

@@ -25,7 +25,7 @@ CARDS = load_cards()
 
 
 def assemble(paths: list[Path]) -> ExamAssembly:
-    return assemble_exam([read_facts(path) for path in paths], CARDS)
+    return assemble_exam([one for path in paths for one in read_facts(path)], CARDS)
 
 
 def read(paths: list[Path]) -> ExamImages:
