@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from pydicom.dataset import FileDataset
+from pydicom.dataset import Dataset
 
-from dicom_io.pixels import read_image
+from dicom_io.pixels import read_images
 from dicom_io.series import ExamAssembly
 from dicom_io.slice_grid import ImageSeries
 from dicom_io.sources import SourceExam
@@ -74,7 +74,7 @@ def _stack(role: Quantity, card_times_ms: tuple[float, ...], series: ImageSeries
 
 def _pixels_digest(series: ImageSeries) -> str:
     """SHA-256 over which pixels each image has: two contents under the same UIDs are two exams."""
-    lines = sorted(f"{facts.sop_instance_uid} {facts.pixel_sha256}" for facts in series.instances)
+    lines = sorted(" ".join((*map(str, facts.key), facts.pixel_sha256)) for facts in series.instances)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
@@ -92,11 +92,10 @@ def find_dicom_files(paths: Iterable[Path]) -> list[Path]:
     return sorted(path for path in found if path.name.upper() != "DICOMDIR" and path.is_file())
 
 
-def _read_series(series: ImageSeries) -> tuple[FloatArray, tuple[FileDataset, ...]]:
+def _read_series(series: ImageSeries) -> tuple[FloatArray, tuple[Dataset, ...]]:
     """Signal (times, slices, rows, columns) and the headers, without pixels, in the same order."""
     images, headers = [], []
-    for facts in series.instances:
-        image, header = read_image(facts, series.card.scaling)
+    for image, header in read_images(series.instances, series.card.scaling):
         images.append(image)
         headers.append(header)
     shape = (len(series.times_ms), len(series.grid[0]), *images[0].shape)
