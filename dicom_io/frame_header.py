@@ -41,8 +41,8 @@ class FrameHeader:
         item, keyword = self._find(places)
         return item.decimal(keyword)
 
-    def decimals(self, *places: str, count: int) -> tuple[float, ...]:
-        """``count`` finite numbers at the first of the places that has a value, or none."""
+    def decimals(self, *places: str, count: int | None = None) -> tuple[float, ...]:
+        """``count`` (or any number of) finite numbers at the first of the places that has a value, or none."""
         item, keyword = self._find(places)
         return item.decimals(keyword, count=count)
 

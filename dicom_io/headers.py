@@ -240,8 +240,8 @@ def _image_facts(header: FrameHeader, elements: Sequence[ElementAddress]) -> dic
         "trigger_time_ms": header.decimal(
             "CardiacSynchronizationSequence/NominalCardiacTriggerDelayTime", "TriggerTime"
         ),
-        "inversion_time_ms": header.decimal(
-            "MRModifierSequence/InversionTimes", "MRModifierSequence/InversionTime", "InversionTime"
+        "inversion_time_ms": _only(
+            header.decimals("MRModifierSequence/InversionTimes", "MRModifierSequence/InversionTime", "InversionTime")
         ),
         "echo_numbers": header.integers("EchoNumbers"),
         "acquisition_number": header.integer("FrameContentSequence/FrameAcquisitionNumber", "AcquisitionNumber"),
@@ -273,6 +273,11 @@ def _geometry(header: FrameHeader) -> dict[str, Any]:
         ),
         "pixel_spacing_mm": header.decimals("PixelMeasuresSequence/PixelSpacing", "/PixelSpacing", count=2),
     }
+
+
+def _only(numbers: tuple[float, ...]) -> float | None:
+    """The number where there is just one; several inversion times (VM 1-n) tell no single one."""
+    return numbers[0] if len(numbers) == 1 else None
 
 
 def _upper(texts: tuple[str, ...]) -> tuple[str, ...]:

@@ -44,10 +44,11 @@ def map_object(result: ExamResult, source: SourceExam, quantity: Quantity) -> Pa
         intercept=0.0,
         quantity_definition=QUANTITY_CODES[quantity],
     )
-    headers = {str(instance.SOPInstanceUID): geometry_header(instance, source) for instance in source.all_instances}
-    grid_uids = [str(instance.SOPInstanceUID) for instance in source.grid_instances]
+    on_grid = [geometry_header(instance, source) for instance in source.grid_instances]
+    grid_uids = {header.SOPInstanceUID for header in on_grid}
+    headers = {one.SOPInstanceUID: one for one in (geometry_header(each, source) for each in source.all_instances)}
     dataset = ParametricMap(
-        source_images=[geometry_header(instance, source) for instance in source.grid_instances],
+        source_images=on_grid,
         pixel_array=values_ms,
         contains_recognizable_visual_features=False,
         real_world_value_mappings=[mapping],
