@@ -5,6 +5,7 @@ each frame gets a UID of its own for as long as an object is being made, and at 
 one to its SOP instance, with the number of the frame where the standard asks for it.
 """
 
+import copy
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -45,6 +46,8 @@ def name_frames(dataset: Dataset, source: SourceExam) -> None:
     }
     if frames:
         _name_in(dataset, frames)
+        if "SourceImageSequence" in dataset:
+            dataset.SourceImageSequence = image_references(source.grid_instances)
 
 
 def image_references(instances: Iterable[Dataset]) -> Sequence:
@@ -70,13 +73,23 @@ def _name_in(dataset: Dataset, frames: dict[UID, _Frame]) -> None:
     for element in dataset:
         if element.VR != "SQ":
             continue
-        for item in element.value:
-            frame = frames.get(item.get("ReferencedSOPInstanceUID"))
-            if frame is not None:
-                item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = frame.sop_class_uid, frame.sop_instance_uid
-                if element.keyword in _NAMES_FRAMES:
-                    item.ReferencedFrameNumber = frame.number
+        # highdicom puts one and the same item into several sequences, hence copies
+        before = list(element.value)
+        items = [_named(item, frames, element.keyword in _NAMES_FRAMES) for item in before]
+        for item in items:
             _name_in(item, frames)
         if element.keyword in _NAMES_INSTANCES:
-            once = {str(item.ReferencedSOPInstanceUID): item for item in reversed(element.value)}
-            element.value = Sequence(reversed(once.values()))
+            items = list({str(item.ReferencedSOPInstanceUID): item for item in items}.values())
+        if [id(item) for item in items] != [id(item) for item in before]:
+            element.value = Sequence(items)
+
+
+def _named(item: Dataset, frames: dict[UID, _Frame], with_number: bool) -> Dataset:
+    frame = frames.get(item.get("ReferencedSOPInstanceUID"))
+    if frame is None:
+        return item
+    named = copy.deepcopy(item)
+    named.ReferencedSOPClassUID, named.ReferencedSOPInstanceUID = frame.sop_class_uid, frame.sop_instance_uid
+    if with_number:
+        named.ReferencedFrameNumber = frame.number
+    return named

@@ -83,7 +83,7 @@ def geometry_header(instance: Dataset, source: SourceExam) -> Dataset:
     header = Dataset()
     for keyword in _GEOMETRY_KEYWORDS:
         if keyword in instance:
-            header[keyword] = instance[keyword]
+            header[keyword] = copy.copy(instance[keyword])  # setting a value would change the instance too
     header.SOPClassUID, header.SOPInstanceUID = single_image_uids(instance)
     header.ImageOrientationPatient = source.grid_instances[0].ImageOrientationPatient
     if not header.get("SliceThickness"):

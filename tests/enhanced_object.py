@@ -2,10 +2,16 @@
 
 import copy
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import UID, EnhancedMRImageStorage, ExplicitVRLittleEndian
+
+from config.protocol_cards import ScalingRule
+from dicom_io.headers import read_facts
+from dicom_io.pixels import read_images
+from dicom_io.sources import SourceExam
 
 #: Of a classic header, what an Enhanced MR object tells of each frame instead of at its root.
 _OF_FRAMES = (
@@ -81,3 +87,19 @@ def _frame(image: Dataset, number: int) -> Dataset:
             )
         ],
     )
+
+
+def enhanced_source(classic: SourceExam, paths: Sequence[Path]) -> SourceExam:
+    """The same exam, as read from as many Enhanced MR objects as there are paths, which are written."""
+    n_each = -(-len(classic.all_instances) // len(paths))
+    headers = []
+    for number, path in enumerate(paths):
+        images = classic.all_instances[number * n_each : (number + 1) * n_each]
+        rng = np.random.default_rng(number)
+        pixels = rng.integers(0, 4096, (len(images), images[0].Rows, images[0].Columns), np.uint16)
+        uid = f"{images[0].SeriesInstanceUID}.99.{number + 1}"
+        enhanced_mr(images, pixels, uid).save_as(path, enforce_file_format=True)
+        headers += [header for _, header in read_images(read_facts(path), ScalingRule.RAW)]
+    of_grid = {id(image) for image in classic.grid_instances}
+    places = [place for place, image in enumerate(classic.all_instances) if id(image) in of_grid]
+    return SourceExam(tuple(headers[place] for place in places), tuple(headers), classic.affine)

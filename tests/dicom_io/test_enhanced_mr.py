@@ -281,8 +281,8 @@ def test_asked_elements_are_found_in_the_frame_in_all_frames_and_at_the_root(syn
     for number, frame in enumerate(dataset.PerFrameFunctionalGroupsSequence):
         frame.private_block(0x0019, "SITE SEQUENCE", create=True).add_new(0xB0, "DS", str(10 * number))
     first, second = facts_of(dataset, asked)[:2]
-    assert dict(first.elements) == {"InversionTimes": "25.5", SPIN_LOCK.name: "0", "FlipAngle": "60"}
-    assert dict(second.elements) == {"InversionTimes": "40.0\\80.0", SPIN_LOCK.name: "10", "FlipAngle": "60"}
+    assert dict(first.elements) == {"InversionTimes": "25.5", SPIN_LOCK.name: "0", "FlipAngle": "60.0"}
+    assert dict(second.elements) == {"InversionTimes": "40.0\\80.0", SPIN_LOCK.name: "10", "FlipAngle": "60.0"}
 
 
 def test_different_values_of_an_asked_element_in_one_frame_are_all_told() -> None:
