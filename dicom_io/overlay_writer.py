@@ -5,8 +5,8 @@ import numpy.typing as npt
 from highdicom.sc import SCImage
 from pydicom.valuerep import DA, TM
 
-from dicom_io.frame_references import image_references
 from dicom_io.source_attributes import complete, equipment, identity, local_time, mark_lumbar_spine
+from dicom_io.source_references import image_references
 from dicom_io.sources import SourceExam
 from processing.display import RESEARCH_USE_ONLY
 from processing.results import ExamResult

@@ -13,7 +13,7 @@ from pydicom.filewriter import correct_ambiguous_vr
 from pydicom.uid import UID
 from pydicom.valuerep import DA, DT, TM, DSfloat
 
-from dicom_io.frame_references import name_frames, single_image_uids
+from dicom_io.source_references import name_frames, single_image_uids
 from dicom_io.sources import SourceExam
 from dicom_io.uids import result_uid
 from processing.display import RESEARCH_USE_ONLY

@@ -486,3 +486,25 @@ def test_writing_changes_nothing_in_the_source(result):
     before = copy.deepcopy(source.all_instances)
     map_object(result, source, Quantity.T2)
     assert source.all_instances == before
+
+
+def test_an_exam_with_a_study_for_each_time_is_referred_to_as_a_whole(result, tmp_path):
+    """As an anonymiser leaves it that gives each series a study of its own."""
+    source = example_exam.source_exam()
+    own = source.grid_instances[0].StudyInstanceUID
+    for image in source.all_instances:
+        if image.EchoTime:
+            image.StudyInstanceUID += f".{int(image.EchoTime)}"
+            image.SeriesInstanceUID += f".{int(image.EchoTime)}"
+    write_objects(result, source, PICTURE, tmp_path)
+    for name, others in (
+        ("t2", "StudiesContainingOtherReferencedInstancesSequence"),
+        ("sr", "PertinentOtherEvidenceSequence"),
+    ):
+        made = dcmread(tmp_path / "dicom" / f"{name}.dcm")
+        assert made.StudyInstanceUID == own
+        assert {study.StudyInstanceUID for study in made[others].value} == {
+            image.StudyInstanceUID for image in source.all_instances
+        } - {own}
+        referenced = {str(item.get("ReferencedSOPInstanceUID")) for _, item in every_item(made)}
+        assert referenced >= set(source.sop_instance_uids)

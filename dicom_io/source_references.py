@@ -1,4 +1,4 @@
-"""References to frames of multi-frame sources, which highdicom's writers are shown as single images.
+"""References to sources that highdicom's writers do not take as they are: frames, and images of several studies.
 
 highdicom takes either many classic images or one whole multi-frame object; an exam may be some frames of several. So
 each frame gets a UID of its own for as long as an object is being made, and at the end every reference to it becomes
@@ -61,6 +61,31 @@ def image_references(instances: Iterable[Dataset]) -> Sequence:
         if number is not None:
             item.ReferencedFrameNumber = [*_as_list(item.get("ReferencedFrameNumber")), number]
     return Sequence(items.values())
+
+
+def other_studies(source: SourceExam) -> Sequence:
+    """References to the images of other studies than the results' own, by study and series (PS3.3 C.12.2).
+
+    An exam may be spread over studies, as where an anonymiser gave each spin-lock time a study of its own.
+    """
+    own = source.grid_instances[0].StudyInstanceUID
+    series: dict[tuple[UID, UID], dict[UID, Dataset]] = {}
+    for one in source.all_instances:
+        if one.StudyInstanceUID != own:
+            item = series.setdefault((one.StudyInstanceUID, one.SeriesInstanceUID), {})
+            item[one.SOPInstanceUID] = one
+    studies: dict[UID, Dataset] = {}
+    for (study_uid, series_uid), instances in series.items():
+        of_series = Dataset()
+        of_series.SeriesInstanceUID = series_uid
+        of_series.ReferencedInstanceSequence = image_references(instances.values())
+        for item in of_series.ReferencedInstanceSequence:
+            if "ReferencedFrameNumber" in item:
+                del item.ReferencedFrameNumber  # instances are named as wholes here
+        study = studies.setdefault(study_uid, Dataset())
+        study.StudyInstanceUID = study_uid
+        study.ReferencedSeriesSequence = [*study.get("ReferencedSeriesSequence", ()), of_series]
+    return Sequence(studies.values())
 
 
 def _as_list(value: object) -> list[object]:
