@@ -15,7 +15,8 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
 )
-from small_mr_exam import MAPSS_TIMES_MS, mapss_signal, mr_dataset
+from small_enhanced_exam import OBJECT_UID, SIGNAL, classic_headers, frame_pixels, mapss_object
+from small_mr_exam import MAPSS_TIMES_MS, mr_dataset
 
 from config.protocol_cards import ElementAddress, ScalingRule, load_cards
 from dicom_io.headers import ImageFacts, facts_from_bytes, facts_from_json, facts_to_json, read_facts
@@ -23,35 +24,6 @@ from dicom_io.pixels import read_image, read_images
 from dicom_io.series import assemble_exam
 from dicom_io.volume_reader import read_exam
 from processing.refusal import ReasonCode, UnsuitableInput
-
-OBJECT_UID = "1.2.3.1.77"
-SIGNAL = mapss_signal()  # (7 times, 4 slices, 6, 5)
-N_SLICES = SIGNAL.shape[1]
-
-
-def classic_headers(**changes: object) -> list[Dataset]:
-    """A MAPSS exam's classic headers, slice by slice, fastest by time."""
-    return [
-        mr_dataset(
-            SIGNAL[echo, slice_index],
-            **{
-                "EchoTime": time_ms,
-                "ImagePositionPatient": [20 - 4 * slice_index, -100, 100],
-                "BitsStored": 16,
-                **changes,
-            },
-        )
-        for slice_index in range(N_SLICES)
-        for echo, time_ms in enumerate(MAPSS_TIMES_MS)
-    ]
-
-
-def frame_pixels() -> np.ndarray:
-    return SIGNAL.transpose(1, 0, 2, 3).reshape(-1, *SIGNAL.shape[2:])
-
-
-def mapss_object(**changes: object) -> FileDataset:
-    return enhanced_mr(classic_headers(**changes), frame_pixels(), OBJECT_UID)
 
 
 def file_bytes(dataset: FileDataset) -> bytes:
