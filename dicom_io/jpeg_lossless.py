@@ -11,7 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-_SOF3, _DHT, _SOS, _DRI, _EOI = 0xC3, 0xC4, 0xDA, 0xDD, 0xD9
+from dicom_io.codestream import marker_segment
+
+_SOF3, _DHT, _SOS, _DRI = 0xC3, 0xC4, 0xDA, 0xDD
 _OTHER_FRAMES = frozenset(range(0xC0, 0xD0)) - {_SOF3, _DHT, 0xC8, 0xCC}
 _RESTART = re.compile(rb"\xff+[\xd0-\xd7]")
 _SCAN_END = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")
@@ -48,7 +50,7 @@ def decode_jpeg_lossless(content: bytes, shape: tuple[int, int]) -> npt.NDArray[
         raise ValueError("no start of image")
     tables, place = _Tables(huffman={}), 2
     while True:
-        marker, segment, place = _segment(content, place)
+        marker, segment, place = marker_segment(content, place)
         if marker == _SOS:
             break
         _note(tables, marker, segment)
@@ -68,19 +70,6 @@ def decode_jpeg_lossless(content: bytes, shape: tuple[int, int]) -> npt.NDArray[
         samples[row : row + n_rows] = lines << point_transform
         row += n_rows
     return samples
-
-
-def _segment(content: bytes, place: int) -> tuple[int, bytes, int]:
-    """The marker at a place, what its segment holds, and the place after it (T.81 B.1.1)."""
-    while content[place : place + 2] == b"\xff\xff":  # fill bytes
-        place += 1
-    prefix, marker, length = struct.unpack(">BBH", content[place : place + 4])
-    if prefix != 0xFF or marker == _EOI or length < 2:
-        raise ValueError(f"no marker segment at byte {place}")
-    segment = content[place + 4 : place + 2 + length]
-    if len(segment) != length - 2:
-        raise ValueError("a marker segment is cut short")
-    return marker, segment, place + 2 + length
 
 
 def _note(tables: _Tables, marker: int, segment: bytes) -> None:

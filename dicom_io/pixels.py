@@ -11,9 +11,10 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.pixels.decoders.base import get_decoder
-from pydicom.uid import UID
+from pydicom.uid import UID, RLELossless
 
 from config.protocol_cards import ScalingRule
+from dicom_io.codestream import check_codestream
 from dicom_io.frame_view import frame_view
 from dicom_io.headers import ImageFacts
 from dicom_io.jpeg_lossless import decode_jpeg_lossless
@@ -162,6 +163,8 @@ class _Decoding:
             "number_of_frames": 1,
             "pixel_keyword": "PixelData",
         }
+        if self._syntax != RLELossless:
+            check_codestream(content, self._shape)
         source = encapsulate([content])
         values, _ = decoder.as_array(source, index=0, raw=True, decoding_plugin=str(plugin), **options)
         if values.shape != self._shape:

@@ -13,8 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from openjpeg.utils import encode_array
 from pydicom import dcmread
-from pydicom.encaps import encapsulate
-from pydicom.uid import JPEG2000, ExplicitVRBigEndian, HTJ2KLossless, JPEG2000Lossless, JPEGLSNearLossless, RLELossless
+from pydicom.encaps import encapsulate, generate_frames
+from pydicom.uid import (
+    JPEG2000,
+    ExplicitVRBigEndian,
+    HTJ2KLossless,
+    JPEG2000Lossless,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+    RLELossless,
+)
 from small_enhanced_exam import frame_pixels, mapss_object
 from small_mr_exam import mr_dataset
 
@@ -277,3 +285,22 @@ def test_different_modality_luts_are_told_apart(tmp_path: Path) -> None:
 def test_a_broken_modality_lut_is_unreadable(tmp_path: Path, descriptor: list[int], data: bytes, text: str) -> None:
     with pytest.raises(UnsuitableInput, match=text):
         read_facts(with_lut(tmp_path / "image", np.array([[1, 2]], np.uint16), descriptor, data))
+
+
+@pytest.mark.parametrize("syntax", [JPEG2000Lossless, JPEGLSLossless])
+def test_an_image_of_another_size_is_not_given_to_a_decoder(tmp_path: Path, syntax: str) -> None:
+    values = random_values(16, 12, signed=False)
+    if syntax == JPEG2000Lossless:
+        frame = bytes(encode_array(values, bits_stored=12, photometric_interpretation=2))
+    else:
+        dataset = mr_dataset(values, BitsStored=12, HighBit=11)
+        dataset.compress(syntax, generate_instance_uid=False)
+        frame = next(generate_frames(dataset.PixelData, number_of_frames=1))
+    for shape in ((42, 37), (43, 38)):
+        other = np.zeros(shape, np.uint16)
+        with pytest.raises(UnsuitableInput, match="cannot be decoded"):
+            stored_in(write_encapsulated(tmp_path / "image", other, 12, frame, syntax))
+    half = frame[: len(frame) // 2]  # CharLS would look for the end of this for ever
+    with pytest.raises(UnsuitableInput, match="cannot be decoded"):
+        stored_in(write_encapsulated(tmp_path / "image", values, 12, half, syntax))
+    assert np.array_equal(stored_in(write_encapsulated(tmp_path / "image", values, 12, frame, syntax)), values)
