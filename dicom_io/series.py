@@ -7,8 +7,9 @@ from itertools import groupby
 
 from config.protocol_cards import ProtocolCard, Role
 from dicom_io.headers import ImageFacts
-from dicom_io.protocols import match_card, unusable_kind
-from dicom_io.slice_grid import ImageSeries, MissingImage, PartialSeries, lay_out
+from dicom_io.missing_images import Awaited, MissingImage
+from dicom_io.protocols import image_times, match_card, unusable_kind
+from dicom_io.slice_grid import ImageSeries, PartialSeries, lay_out
 from processing.refusal import Reason, ReasonCode, UnsuitableInput
 
 SeriesImages = tuple[ImageFacts, ...]
@@ -204,7 +205,7 @@ def _find_relaxometry(
         numbers = " and ".join(str(one[0].series_number) for one, _ in whole)
         text = f"{len(whole)} whole series of {card.name} (series {numbers}): which one to measure is not known"
         raise UnsuitableInput(ReasonCode.PROTOCOL_DEVIATION, text)
-    if not whole and _times_are_disjoint(candidates):
+    if not whole and _times_are_disjoint(card, candidates):
         return _lay_out_counted(card, candidates, arrived)
     chosen = whole[0][0] if whole else max(candidates, key=len)
     laid_out: tuple[ImageSeries | PartialSeries, bool]
@@ -251,9 +252,9 @@ def _if_whole(
     return (laid_out, has_evidence) if isinstance(laid_out, ImageSeries) else None
 
 
-def _times_are_disjoint(candidates: Sequence[SeriesImages]) -> bool:
+def _times_are_disjoint(card: ProtocolCard, candidates: Sequence[SeriesImages]) -> bool:
     """Whether no echo time occurs in two series, as in exams with one series per spin-lock time."""
-    times = [{one.echo_time_ms for one in images} for images in candidates]
+    times = [{one.nominal_ms for one in image_times(images, card)} for images in candidates]
     return sum(len(one) for one in times) == len(set().union(*times))
 
 
@@ -278,4 +279,4 @@ def _lay_out_counted(
     has_evidence = per_series or in_all
     n_to_come = 0 if has_evidence else sum(max(0, announced - n) for n, announced in counts if announced is not None)
     joined = [one for candidate in candidates for one in candidate]
-    return lay_out(joined, card, n_to_come=n_to_come), has_evidence
+    return lay_out(joined, card, awaited=Awaited(n_to_come, "the scanner announced")), has_evidence

@@ -66,8 +66,7 @@ def read_exam(assembly: ExamAssembly) -> ExamImages:
 def _stack(role: Quantity, card_times_ms: tuple[float, ...], series: ImageSeries, volumes: FloatArray) -> EchoStack:
     """The images of one decay, at the times that the scanner wrote: the card's are nominal, 12.8 ms for 12.847 ms."""
     rows = [series.times_ms.index(time) for time in card_times_ms]
-    # no image got here without a time: ECHO_UNRESOLVED
-    written = [[facts.echo_time_ms for facts in series.grid[row] if facts.echo_time_ms is not None] for row in rows]
+    written = [[time.written_ms for time in series.image_times[row]] for row in rows]
     times_ms = tuple(round(float(np.mean(of_slices)), 4) for of_slices in written)
     return EchoStack(role, volumes[rows], times_ms, series.affine)
 
