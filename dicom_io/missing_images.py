@@ -19,10 +19,14 @@ class MissingImage:
 
 @dataclass(frozen=True, slots=True)
 class Awaited:
-    """Images that something else than the grid says are still to come: how many, and who says so."""
+    """Images that something else than the grid says are still to come: how many, and who says so.
+
+    ``counts_objects``: what is counted are objects of an unknown number of frames.
+    """
 
     n_images: int = 0
     said_by: str = ""  # "the scanner announced", "the source has"
+    counts_objects: bool = False
 
 
 def missing_text(
@@ -39,6 +43,9 @@ def missing_text(
         f"{_times_text(card, times)}{_slices_text(sorted(slices), n_slices)}" for times, slices in by_times.items()
     ]
     more = f"; and {len(parts) - _NAMED} more such groups" if len(parts) > _NAMED else ""
+    if awaited.n_images and awaited.counts_objects:
+        more += f"; {awaited.said_by} {awaited.n_images} more objects"
+        awaited = Awaited()
     beyond = awaited.n_images - len(missing)
     rest = f"; {awaited.said_by} {beyond} more than that" if beyond > 0 else ""
     total = n_images + max(awaited.n_images, len(missing))
@@ -47,6 +54,8 @@ def missing_text(
 
 def awaited_text(n_images: int, awaited: Awaited) -> str:
     """What is missing where only a count tells: "77/84 images: the scanner announced 7 more"."""
+    if awaited.counts_objects:
+        return f"{n_images} images so far: {awaited.said_by} {awaited.n_images} more objects"
     return f"{n_images}/{n_images + awaited.n_images} images: {awaited.said_by} {awaited.n_images} more"
 
 

@@ -270,7 +270,7 @@ def test_axial_fse_is_set_aside() -> None:
     ]
     both = assemble([*fse_facts(), *axial])
     assert both.is_complete
-    assert dict(both.set_aside) == {one.sop_instance_uid: "t2-fse: the slices are not sagittal" for one in axial}
+    assert dict(both.set_aside) == {one.key: "t2-fse: the slices are not sagittal" for one in axial}
     alone = assemble(axial)
     assert alone.state is AssemblyState.REFUSED
     assert codes(alone) == ["GEOMETRY_INCONSISTENT"]
@@ -361,7 +361,7 @@ def test_aborted_scan_beside_a_whole_one_is_set_aside() -> None:
     assembly = assemble([*aborted, *mapss_facts()])
     assert assembly.state is AssemblyState.COMPLETE
     assert assembly.series_uids == ("1.2.3.1",)
-    assert {uid for uid, _ in assembly.set_aside} == {one.sop_instance_uid for one in aborted}
+    assert {key for key, _ in assembly.set_aside} == {one.key for one in aborted}
 
 
 def test_parts_of_two_scans_are_never_mixed_into_one() -> None:
