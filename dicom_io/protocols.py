@@ -35,7 +35,7 @@ _NOT_MAGNITUDE = {
 _GE_COMPLEX_PARTS = {1: "phase image", 2: "real-part image", 3: "imaginary-part image"}
 
 #: What stands between the times of a list in a description: TSL 0_10_40_80, 0-10-40-80, 0/10/40/80, 0, 10, 40, 80
-_BETWEEN_TIMES = re.compile(r"\s*[_\-,/\s]\s*")
+_BETWEEN_TIMES = re.compile(r"\s*[_\-,;/\s]\s*")
 _TIME = re.compile(r"\d+(\.\d+)?")
 
 _MATCHED = tuple(Match.model_fields)
@@ -192,19 +192,27 @@ def _by_description_list(images: Sequence[ImageFacts], card: ProtocolCard) -> tu
     _check_varies(images, values, "TriggerTime", listed)
     if None in values:
         raise _unresolved(f"an image has no TriggerTime, which would tell its time; {listed}")
+    name = "TriggerTime (0018,1060)"
+    if images[0].frame_number is not None:
+        name += " or NominalCardiacTriggerDelayTime (0020,9153)"
     found: dict[float | None, ImageTime] = {}
     for value in dict.fromkeys(values):
         nominal = None if value is None else _nearest_time(value, card.times.distinct_ms, card.times.tolerance_ms)
         if nominal is None or value is None:
             triggers = _listed(sorted({one for one in values if one is not None}))
             raise _unresolved(f"{listed}, but TriggerTime has {triggers} ms: which image has which time is not known")
-        found[value] = ImageTime(nominal, value, "TriggerTime (0018,1060), listed in SeriesDescription")
+        found[value] = ImageTime(nominal, value, f"{name}, listed in SeriesDescription")
     return tuple(found[value] for value in values)
 
 
 def _check_lists(description: str, card: ProtocolCard) -> None:
     times = card.times
-    for pattern, expected in ((times.t1rho_pattern, times.t1rho_ms), (times.t2_pattern, times.t2_ms)):
+    # a list of T2 beside one of T1rho may leave out the image that both share
+    t2_alone = tuple(time for time in times.t2_ms if time not in times.t1rho_ms)
+    for pattern, expected, shorter in (
+        (times.t1rho_pattern, times.t1rho_ms, times.t1rho_ms),
+        (times.t2_pattern, times.t2_ms, t2_alone),
+    ):
         if pattern is None:
             continue
         texts = _found_by(pattern, description)
@@ -215,11 +223,15 @@ def _check_lists(description: str, card: ProtocolCard) -> None:
         parts = [part for part in _BETWEEN_TIMES.split(texts[0].strip()) if part]
         if not all(_TIME.fullmatch(part) for part in parts):
             raise _unresolved(f"{texts[0]!r:.70} in SeriesDescription is no list of times; {wanted}")
-        listed = [float(part) for part in parts]
-        if len(listed) != len(expected) or any(
-            abs(one - other) > times.tolerance_ms for one, other in zip(sorted(listed), expected, strict=True)
-        ):
+        listed = sorted(float(part) for part in parts)
+        if not any(_are_same(listed, one, times.tolerance_ms) for one in (expected, shorter)):
             raise _unresolved(f"SeriesDescription lists {_listed(listed)} ms; {wanted}")
+
+
+def _are_same(ones: Sequence[float], others: Sequence[float], tolerance_ms: float) -> bool:
+    return len(ones) == len(others) and all(
+        abs(one - other) <= tolerance_ms for one, other in zip(ones, others, strict=True)
+    )
 
 
 def _by_series_description(images: Sequence[ImageFacts], card: ProtocolCard) -> tuple[ImageTime, ...]:
