@@ -173,6 +173,6 @@ def _why_left(images: Images, whole: Sequence[Images], card: ProtocolCard, repea
 
 def _names(several: Sequence[Images]) -> str:
     numbers = [images[0].series_number for images in several]
-    if len({images[0].series_uid for images in several}) == 1:
+    if len(several) > 1 and len({images[0].series_uid for images in several}) == 1:
         return f"acquisitions {' and '.join(str(images[0].acquisition_number) for images in several)} of one series"
     return f"series {' and '.join('without number' if number is None else str(number) for number in numbers)}"
