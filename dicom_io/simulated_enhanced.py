@@ -8,14 +8,13 @@ from pydicom.sequence import Sequence
 from pydicom.tag import Tag
 from pydicom.uid import EnhancedMRImageStorage, ExplicitVRLittleEndian
 
+from dicom_io.simulated_frame_groups import ACQUISITION_MS, frame_groups, frame_type, item, shared_groups
 from dicom_io.simulated_series import (
-    Plane,
     PulseSequence,
     Scanner,
     Series,
     StoredImage,
     Study,
-    decimal,
     describe_series,
     describe_study,
 )
@@ -24,8 +23,6 @@ from dicom_io.simulated_series import (
 AddFrameGroups = Callable[[Dataset, Series, StoredImage, int], None]
 #: Adds what only one vendor writes to the object.
 AddObjectAttributes = Callable[[Dataset, Series], None]
-
-_ACQUISITION_MS = 180_000.0
 
 
 def write_enhanced(
@@ -49,7 +46,7 @@ def write_enhanced(
     describe_series(dataset, study, scanner, series)
     dataset.InstanceNumber = 1
     dataset.AcquisitionDateTime = f"{study.day}{series.began}"
-    dataset.AcquisitionDuration = _ACQUISITION_MS / 1000
+    dataset.AcquisitionDuration = ACQUISITION_MS / 1000
     dataset.ContentQualification = "RESEARCH"
     dataset.AcquisitionContextSequence = Sequence()
     dataset.PresentationLUTShape = "IDENTITY"
@@ -59,10 +56,10 @@ def write_enhanced(
     dataset.CardiacSynchronizationTechnique = "NONE"
     _set_dimensions(dataset, study, series, with_trigger=with_trigger)
     _set_pixels(dataset, series, scanner.bits_stored)
-    dataset.SharedFunctionalGroupsSequence = Sequence([_shared_groups(series)])
+    dataset.SharedFunctionalGroupsSequence = Sequence([shared_groups(series)])
     frames = []
     for number, image in enumerate(series.images, start=1):
-        groups = _frame_groups(series, study, image)
+        groups = frame_groups(series, study, image)
         add_frame_groups(groups, series, image, number)
         frames.append(groups)
     dataset.PerFrameFunctionalGroupsSequence = Sequence(frames)
@@ -72,14 +69,6 @@ def write_enhanced(
     path = target / "MR00001.dcm"
     dataset.save_as(path, enforce_file_format=True)
     return path
-
-
-def item(**attributes: object) -> Dataset:
-    """An item of a sequence, its attributes by keyword."""
-    dataset = Dataset()
-    for keyword, value in attributes.items():
-        setattr(dataset, keyword, value)
-    return dataset
 
 
 def _describe_pulse_sequence(dataset: Dataset, sequence: PulseSequence) -> None:
@@ -112,7 +101,7 @@ def _describe_pulse_sequence(dataset: Dataset, sequence: PulseSequence) -> None:
 
 def _describe_frame_types(dataset: Dataset, series: Series) -> None:
     """Image type and MR image description of all frames (PS3.3 C.8.13.3.1): MIXED where the frames differ."""
-    descriptions = [_frame_type(series, image) for image in series.images]
+    descriptions = [frame_type(series, image) for image in series.images]
     for keyword in ("ComplexImageComponent", "AcquisitionContrast"):
         values = {str(description[keyword].value) for description in descriptions}
         setattr(dataset, keyword, values.pop() if len(values) == 1 else "MIXED")
@@ -123,18 +112,6 @@ def _describe_frame_types(dataset: Dataset, series: Series) -> None:
     dataset.VolumeBasedCalculationTechnique = "NONE"
     dataset.BurnedInAnnotation = "NO"
     dataset.LossyImageCompression = "00"
-
-
-def _frame_type(series: Series, image: StoredImage) -> Dataset:
-    contrast = "T2" if image.t2_prepared or series.sequence.scanning_sequence == "SE" else "UNKNOWN"
-    return item(
-        FrameType=["ORIGINAL", "PRIMARY", image.image_type[3] if image.is_phase else "M", "NONE"],
-        PixelPresentation="MONOCHROME",
-        VolumetricProperties="VOLUME",
-        VolumeBasedCalculationTechnique="NONE",
-        ComplexImageComponent="PHASE" if image.is_phase else "MAGNITUDE",
-        AcquisitionContrast=contrast,
-    )
 
 
 def _set_dimensions(dataset: Dataset, study: Study, series: Series, *, with_trigger: bool) -> None:
@@ -169,134 +146,3 @@ def _set_pixels(dataset: Dataset, series: Series, bits_stored: int) -> None:
     dataset.HighBit = bits_stored - 1
     dataset.PixelRepresentation = 0
     dataset.PixelData = b"".join(image.pixels.astype("<u2").tobytes() for image in series.images)
-
-
-def _shared_groups(series: Series) -> Dataset:
-    """What is the same for all frames."""
-    sequence = series.sequence
-    t2_prepared = {image.t2_prepared for image in series.images} == {True}
-    groups = Dataset()
-    groups.MRTimingAndRelatedParametersSequence = Sequence(
-        [
-            item(
-                RepetitionTime=decimal(sequence.repetition_time_ms),
-                EchoTrainLength=sequence.echo_train_length,
-                FlipAngle=decimal(sequence.flip_angle_deg),
-                RFEchoTrainLength=sequence.echo_train_length if sequence.scanning_sequence == "SE" else 0,
-                GradientEchoTrainLength=0 if sequence.scanning_sequence == "SE" else 1,
-                GradientOutputType="DB_DT",
-                GradientOutput=40.0,
-                SpecificAbsorptionRateSequence=Sequence(
-                    [item(SpecificAbsorptionRateDefinition="IEC_WHOLE_BODY", SpecificAbsorptionRateValue=0.5)]
-                ),
-                OperatingModeSequence=Sequence([item(OperatingModeType="GRADIENT", OperatingMode="IEC_NORMAL")]),
-            )
-        ]
-    )
-    groups.MRFOVGeometrySequence = Sequence(
-        [
-            item(
-                InPlanePhaseEncodingDirection="ROW",
-                MRAcquisitionFrequencyEncodingSteps=sequence.acquired[0],
-                MRAcquisitionPhaseEncodingStepsInPlane=sequence.acquired[1],
-                MRAcquisitionPhaseEncodingStepsOutOfPlane=max(image.slice_index for image in series.images) + 1,
-                PercentSampling="100",
-                PercentPhaseFieldOfView="100",
-            )
-        ]
-    )
-    if sequence.acquisition_type == "2D":
-        del groups.MRFOVGeometrySequence[0].MRAcquisitionPhaseEncodingStepsOutOfPlane
-    groups.MRModifierSequence = Sequence(
-        [
-            item(
-                InversionRecovery="NO",
-                FlowCompensation="NONE",
-                Spoiling="RF" if sequence.scanning_sequence == "GR" else "NONE",
-                T2Preparation="YES" if t2_prepared else "NO",  # PS3.3 C.8.13.5.6 knows no spin-lock preparation
-                SpectrallySelectedExcitation="NONE",
-                SpatialPresaturation="NONE",
-                PartialFourier="NO",
-                ParallelAcquisition="NO",
-            )
-        ]
-    )
-    groups.MRImagingModifierSequence = Sequence(
-        [
-            item(
-                MagnetizationTransfer="NONE",
-                BloodSignalNulling="NO",
-                Tagging="NONE",
-                TransmitterFrequency=127.76,
-                PixelBandwidth="244.141",
-            )
-        ]
-    )
-    groups.MRTransmitCoilSequence = Sequence(
-        [item(TransmitCoilName="BODY", TransmitCoilManufacturerName="", TransmitCoilType="BODY")]
-    )
-    groups.MRReceiveCoilSequence = Sequence(
-        [
-            item(
-                ReceiveCoilName="SPINE",
-                ReceiveCoilManufacturerName="",
-                ReceiveCoilType="SURFACE",
-                QuadratureReceiveCoil="NO",
-            )
-        ]
-    )
-    groups.MRAveragesSequence = Sequence([item(NumberOfAverages="1")])
-    region = item(CodeValue="122496007", CodingSchemeDesignator="SCT", CodeMeaning="Lumbar spine")
-    groups.FrameAnatomySequence = Sequence([item(AnatomicRegionSequence=Sequence([region]), FrameLaterality="U")])
-    return groups
-
-
-def _frame_groups(series: Series, study: Study, image: StoredImage) -> Dataset:
-    """What is told of each frame, in the groups in which the vendors do."""
-    plane = Plane.of(series.affine, image.slice_index)
-    groups = Dataset()
-    groups.MREchoSequence = Sequence([item(EffectiveEchoTime=image.echo_time_ms)])
-    groups.MRImageFrameTypeSequence = Sequence([_frame_type(series, image)])
-    indices = [1, image.slice_index + 1, 2 if image.is_phase else 1]
-    if image.trigger_time_ms is not None:
-        indices.append(image.time_index + 1)
-        groups.CardiacSynchronizationSequence = Sequence([item(NominalCardiacTriggerDelayTime=image.trigger_time_ms)])
-    groups.FrameContentSequence = Sequence(
-        [
-            item(
-                FrameAcquisitionDateTime=f"{study.day}{series.began}",
-                FrameReferenceDateTime=f"{study.day}{series.began}",
-                FrameAcquisitionDuration=_ACQUISITION_MS,
-                StackID="1",
-                InStackPositionNumber=image.slice_index + 1,
-                TemporalPositionIndex=1,
-                DimensionIndexValues=indices,
-            )
-        ]
-    )
-    groups.PlanePositionSequence = Sequence([item(ImagePositionPatient=plane.position)])
-    groups.PlaneOrientationSequence = Sequence([item(ImageOrientationPatient=plane.orientation)])
-    groups.PixelMeasuresSequence = Sequence(
-        [
-            item(
-                SliceThickness=decimal(study.slice_thickness_mm),
-                SpacingBetweenSlices=plane.spacing_between_slices,
-                PixelSpacing=plane.pixel_spacing,
-            )
-        ]
-    )
-    slope = 1.0 if image.rescale_slope is None else image.rescale_slope
-    groups.PixelValueTransformationSequence = Sequence(
-        [
-            item(
-                RescaleSlope=f"{slope:.12g}",
-                RescaleIntercept=f"{image.rescale_intercept:.12g}",
-                RescaleType="US",
-            )
-        ]
-    )
-    largest = int(image.pixels.max())
-    groups.FrameVOILUTSequence = Sequence(
-        [item(WindowCenter=str(round(largest // 4 * slope)), WindowWidth=str(max(round(largest // 2 * slope), 1)))]
-    )
-    return groups

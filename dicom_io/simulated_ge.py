@@ -30,9 +30,7 @@ GE = Scanner(
     serial_number="0",
     protocol_name="LUMBAR SPINE RESEARCH",
     bits_stored=16,
-    flavour="",
 )
-GE_ONE_ECHO_TIME = replace(GE, flavour="ge, one echo time")
 IMAGE_TYPE = ("ORIGINAL", "PRIMARY", "OTHER")
 STORED_MAXIMUM = 16_000  # leaves two bits of a 16-bit pixel, as scanners do
 

@@ -32,7 +32,6 @@ PHILIPS = Scanner(
     serial_number="0",
     protocol_name="",  # that of each series is WIP and its description
     bits_stored=12,
-    flavour="philips",
 )
 MAGNITUDE = {"GR": ("ORIGINAL", "PRIMARY", "M_FFE", "M", "FFE"), "SE": ("ORIGINAL", "PRIMARY", "M_SE", "M", "SE")}
 PHASE = ("ORIGINAL", "PRIMARY", "PHASE MAP", "P", "FFE")
@@ -42,22 +41,34 @@ _FLOATING_POINT_SCALE = 2000.0  # floating point values of a receiver are large:
 _DISPLAYED_MAXIMUM = 5000.0
 
 
-def philips_series(exam: PhantomExam, *, phase_images: bool = False) -> list[Series]:
+def philips_series(exam: PhantomExam, *, one_scan: bool = False, phase_images: bool = False) -> list[Series]:
     """The series of an exam in the order of acquisition: T2 TSE, T1rho, T2; both have an image without preparation.
 
-    ``phase_images``: each relaxometry series also holds phase images, after all of its magnitude images.
+    Args:
+        exam: the simulated visit.
+        one_scan: T1rho and T2 are one series, whose image without preparation both share.
+        phase_images: each relaxometry series also holds phase images, after all of its magnitude images.
     """
     anatomy = exam.anatomy_image
     found = [Series(201, 2, "SAG T2W TSE", T2_FSE, _anatomy_images(anatomy.array), anatomy.affine)]
-    for number, quantity, what in ((301, Quantity.T1RHO, "MAPSS TSL"), (401, Quantity.T2, "MAPSS T2prep TE")):
-        chosen = preparations(exam, quantity)
-        times = "_".join(f"{exam.times_ms[index]:g}" for index in chosen)
-        images = _images(exam, chosen, t2_prepared=quantity is Quantity.T2)
+    of_t1rho, of_t2 = preparations(exam, Quantity.T1RHO), preparations(exam, Quantity.T2)
+    scans = [
+        (301, f"MAPSS TSL {_listed(exam, of_t1rho)} ms", of_t1rho),
+        (401, f"MAPSS T2prep TE {_listed(exam, of_t2)} ms", of_t2),
+    ]
+    if one_scan:
+        name = f"MAPSS TSL {_listed(exam, of_t1rho)} TE {_listed(exam, of_t2)} ms"
+        scans = [(301, name, list(dict.fromkeys([*of_t1rho, *of_t2])))]
+    for number, name, chosen in scans:
+        images = _images(exam, chosen)
         if phase_images:
             images += tuple(_phase_of(image) for image in images)
-        sequence = relaxometry_sequence(exam)
-        found.append(Series(number, number // 100, f"{what} {times} ms", sequence, images, exam.affine))
+        found.append(Series(number, number // 100, name, relaxometry_sequence(exam), images, exam.affine))
     return found
+
+
+def _listed(exam: PhantomExam, chosen: Sequence[int]) -> str:
+    return "_".join(f"{exam.times_ms[index]:g}" for index in chosen)
 
 
 def add_philips_attributes(dataset: Dataset, series: Series, image: StoredImage) -> None:
@@ -134,7 +145,7 @@ def scanning_technique(sequence: PulseSequence) -> str:
     return "TSE" if sequence.scanning_sequence == "SE" else "T1TFE"
 
 
-def _images(exam: PhantomExam, chosen: Sequence[int], *, t2_prepared: bool) -> tuple[StoredImage, ...]:
+def _images(exam: PhantomExam, chosen: Sequence[int]) -> tuple[StoredImage, ...]:
     check_storable(exam.signal)
     sequence = relaxometry_sequence(exam)
     brightest = float(exam.signal[chosen].max())
@@ -149,7 +160,7 @@ def _images(exam: PhantomExam, chosen: Sequence[int], *, t2_prepared: bool) -> t
             trigger_time_ms=exam.times_ms[index],
             rescale_slope=_rescale_slope(image, brightest),
             scale_slope=scale_slope,
-            t2_prepared=t2_prepared,
+            t2_prepared=exam.quantities[index] is Quantity.T2,
         )
         for slice_index in range(exam.signal.shape[1])
         for place, index in enumerate(chosen)

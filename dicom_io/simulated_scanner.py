@@ -4,14 +4,13 @@ All flavours are written from the same exam, so their maps must be the same. Eve
 for research use only.
 """
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from dicom_io.simulated_classic import AddVendorAttributes, write_classic
-from dicom_io.simulated_enhanced import AddFrameGroups, AddObjectAttributes, write_enhanced
-from dicom_io.simulated_ge import GE, GE_ONE_ECHO_TIME, add_ge_attributes, ge_anatomy, ge_series
+from dicom_io.simulated_classic import write_classic
+from dicom_io.simulated_enhanced import write_enhanced
+from dicom_io.simulated_ge import GE, add_ge_attributes, ge_anatomy, ge_series
 from dicom_io.simulated_philips import (
     PHILIPS,
     add_philips_attributes,
@@ -32,6 +31,16 @@ from processing.results import ImageVolume
 
 VENDORS = ("ge", "philips", "siemens")
 
+_CLASSIC_ATTRIBUTES = {
+    "ge": add_ge_attributes,
+    "philips": add_philips_attributes,
+    "siemens": add_siemens_attributes,
+}
+_ENHANCED_ATTRIBUTES = {
+    "philips": (add_philips_object, add_philips_frame),
+    "siemens": (add_siemens_object, add_siemens_frame),
+}
+
 
 def check_flavour(
     protocol: str,
@@ -39,6 +48,7 @@ def check_flavour(
     *,
     enhanced: bool = False,
     one_echo_time: bool = False,
+    one_scan: bool = False,
     phase_images: bool = False,
 ) -> None:
     """Raises ValueError, which says what there is, when a flavour of :func:`write_exam` is not simulated."""
@@ -50,6 +60,8 @@ def check_flavour(
         raise ValueError("Enhanced MR is simulated for philips and siemens; GE sends research MAPSS as classic MR")
     if one_echo_time and vendor != "ge":
         raise ValueError(f"one EchoTime in place of the times is GE's way; {vendor} never writes the times there")
+    if one_scan and vendor != "philips":
+        raise ValueError("T1rho and T2 in one scan are a choice of philips; ge has them so, siemens a series for each")
     if phase_images and vendor != "philips":
         raise ValueError("phase images beside the magnitude are simulated for philips only")
 
@@ -61,6 +73,7 @@ def write_exam(
     vendor: str = "ge",
     enhanced: bool = False,
     one_echo_time: bool = False,
+    one_scan: bool = False,
     phase_images: bool = False,
 ) -> list[Path]:
     """Write an exam as DICOM: the T2 FSE anatomy and the relaxometry, as a vendor's scanner writes them.
@@ -71,6 +84,7 @@ def write_exam(
         vendor: whose headers to imitate: ``ge``, ``philips`` or ``siemens``.
         enhanced: Enhanced MR Image Storage, as Philips and Siemens (XA) send it, rather than classic MR.
         one_echo_time: as GE research sequences that write one EchoTime into all images.
+        one_scan: T1rho and T2 in one scan of Philips, which then lists both in its name, rather than in two.
         phase_images: phase images beside the magnitude, as Philips can send them.
 
     Returns:
@@ -79,21 +93,25 @@ def write_exam(
     Raises:
         ValueError: a flavour that is not simulated; the message says which there are.
     """
-    check_flavour(exam.protocol, vendor, enhanced=enhanced, one_echo_time=one_echo_time, phase_images=phase_images)
-    if vendor == "philips":
-        series = philips_series(exam, phase_images=phase_images)
-        if enhanced:
-            scanner = replace(PHILIPS, flavour="philips, enhanced")
-            return _write_enhanced(series, exam, scanner, folder, add_philips_object, add_philips_frame)
-        return _write_classic(series, exam, PHILIPS, folder, add_philips_attributes)
-    if vendor == "siemens":
-        series = siemens_series(exam)
-        if enhanced:
-            scanner = replace(SIEMENS, flavour="siemens, enhanced")
-            return _write_enhanced(series, exam, scanner, folder, add_siemens_object, add_siemens_frame)
-        return _write_classic(series, exam, SIEMENS, folder, add_siemens_attributes)
-    scanner = GE_ONE_ECHO_TIME if one_echo_time else GE
-    return _write_classic(ge_series(exam, one_echo_time=one_echo_time), exam, scanner, folder, add_ge_attributes)
+    choices = {
+        "enhanced": enhanced,
+        "one_echo_time": one_echo_time,
+        "one_scan": one_scan,
+        "phase_images": phase_images,
+    }
+    check_flavour(exam.protocol, vendor, **choices)
+    # the same exam from two scanners is two exams: nothing of one may have a UID of the other
+    chosen = [name for name, is_chosen in choices.items() if is_chosen]
+    scanner, series = _series_of(exam, vendor, one_echo_time=one_echo_time, one_scan=one_scan, phase=phase_images)
+    study = study_of(exam, "" if vendor == "ge" and not chosen else ", ".join([vendor, *chosen]))
+    if enhanced:
+        add_object, add_frame = _ENHANCED_ATTRIBUTES[vendor]
+        return [
+            write_enhanced(one, study, scanner, folder, add_object_attributes=add_object, add_frame_groups=add_frame)
+            for one in series
+        ]
+    add_attributes = _CLASSIC_ATTRIBUTES[vendor]
+    return [path for one in series for path in write_classic(one, study, scanner, folder, add_attributes)]
 
 
 def write_slice_stack(
@@ -138,30 +156,11 @@ def write_truth(exam: PhantomExam, path: Path) -> None:
     )
 
 
-def _write_classic(
-    series: list[Series], exam: PhantomExam, scanner: Scanner, folder: Path, add_attributes: AddVendorAttributes
-) -> list[Path]:
-    study = study_of(exam, scanner)
-    return [path for one in series for path in write_classic(one, study, scanner, folder, add_attributes)]
-
-
-def _write_enhanced(
-    series: list[Series],
-    exam: PhantomExam,
-    scanner: Scanner,
-    folder: Path,
-    add_object_attributes: AddObjectAttributes,
-    add_frame_groups: AddFrameGroups,
-) -> list[Path]:
-    study = study_of(exam, scanner)
-    return [
-        write_enhanced(
-            one,
-            study,
-            scanner,
-            folder,
-            add_object_attributes=add_object_attributes,
-            add_frame_groups=add_frame_groups,
-        )
-        for one in series
-    ]
+def _series_of(
+    exam: PhantomExam, vendor: str, *, one_echo_time: bool, one_scan: bool, phase: bool
+) -> tuple[Scanner, list[Series]]:
+    if vendor == "philips":
+        return PHILIPS, philips_series(exam, one_scan=one_scan, phase_images=phase)
+    if vendor == "siemens":
+        return SIEMENS, siemens_series(exam)
+    return GE, ge_series(exam, one_echo_time=one_echo_time)

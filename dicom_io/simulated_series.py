@@ -25,7 +25,7 @@ _BETWEEN_VISITS = timedelta(days=182)
 
 @dataclass(frozen=True, slots=True)
 class Scanner:
-    """Who claims to have written the files. ``bits_stored`` of the 16 allocated; ``flavour`` keeps UIDs apart."""
+    """Who claims to have written the files. ``bits_stored`` of the 16 allocated."""
 
     manufacturer: str
     model: str
@@ -33,7 +33,6 @@ class Scanner:
     serial_number: str
     protocol_name: str
     bits_stored: int
-    flavour: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +60,7 @@ T2_FSE = PulseSequence("SE", "SK", "", "2D", 3500.0, 95.0, 16, 111.0, (320, 224)
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """What all images of a visit share. ``digest`` identifies the images: other pixels, other UIDs."""
+    """What all images of a visit share. ``digest`` and ``flavour``: other pixels or another scanner, other UIDs."""
 
     subject: str
     visit: int
@@ -152,10 +151,10 @@ def relaxometry_sequence(exam: PhantomExam) -> PulseSequence:
     return MAPSS if exam.protocol == "mapss" else T1RHO_FSE
 
 
-def study_of(exam: PhantomExam, scanner: Scanner) -> Study:
-    """The visit, with UIDs that depend on its images and on the scanner's flavour."""
+def study_of(exam: PhantomExam, flavour: str) -> Study:
+    """The visit, with UIDs that depend on its images and on whose headers they get."""
     digest = digest_of(exam.signal, exam.anatomy_image.array)
-    return Study(exam.subject, exam.visit, digest, exam.slice_thickness_mm, scanner.flavour)
+    return Study(exam.subject, exam.visit, digest, exam.slice_thickness_mm, flavour)
 
 
 def stack_images(volume: ImageVolume, maximum: int, image_type: tuple[str, ...]) -> tuple[StoredImage, ...]:

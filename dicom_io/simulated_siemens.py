@@ -28,7 +28,6 @@ SIEMENS = Scanner(
     serial_number="0",
     protocol_name="",  # that of each series is its description
     bits_stored=12,
-    flavour="siemens",
 )
 IMAGE_TYPE = ("ORIGINAL", "PRIMARY", "M", "ND", "MFSPLIT")
 STORED_MAXIMUM = 4000

@@ -87,6 +87,8 @@ def _parser() -> argparse.ArgumentParser:
     simulate.add_argument(
         "--one-echo-time", action="store_true", help="as GE sequences that write one EchoTime into all images"
     )
+    simulate.add_argument("--one-scan", action="store_true", help="philips: T1rho and T2 in one scan, not in two")
+    simulate.add_argument("--phase-images", action="store_true", help="philips: phase images beside the magnitude")
     simulate.add_argument("--subject", default="PHANTOM-001", help="PatientID; the same subject keeps its anatomy")
     simulate.add_argument("--visit", type=int, default=1)
     simulate.add_argument("--seed", type=int, default=0)
@@ -244,7 +246,7 @@ def _simulate(options: argparse.Namespace) -> int:
     from processing.phantom import simulate_exam
 
     usual_slices = 12 if options.protocol == "mapss" else 1
-    flavour = {"enhanced": options.enhanced, "one_echo_time": options.one_echo_time}
+    flavour = {name: getattr(options, name) for name in ("enhanced", "one_echo_time", "one_scan", "phase_images")}
     try:
         check_flavour(options.protocol, options.vendor, **flavour)
         exam = simulate_exam(
@@ -261,7 +263,7 @@ def _simulate(options: argparse.Namespace) -> int:
     paths = write_exam(exam, options.out, vendor=options.vendor, **flavour)
     if options.truth is not None:
         write_truth(exam, options.truth)
-    what = "multi-frame objects" if options.enhanced else "images"
+    what = "objects" if options.enhanced else "images"
     print(f"{len(paths)} {what} in {options.out}")
     return EXIT_OK
 
