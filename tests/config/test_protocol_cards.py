@@ -201,7 +201,7 @@ def test_contradictions_between_cards_are_refused(
 
 def test_example_cards_are_in_order_and_used_only_where_copied_to() -> None:
     names = {path.stem for path in EXAMPLES.glob("*.yaml")}
-    assert "ge-mapss-one-echo-time" in names
+    assert names == {"ge-mapss-one-echo-time", "siemens-t1rho-inversion-time"}
     assert names.isdisjoint(card.name for card in load_cards())
     loaded = {card.name: card for card in load_cards(EXAMPLES)}
     assert names < set(loaded)
@@ -229,6 +229,9 @@ PHILIPS, SIEMENS, GE = "Philips Medical Systems", "SIEMENS", "GE MEDICAL SYSTEMS
         (SIEMENS, "MAPSS TSL 40", "siemens-mapss", "40", None),
         (SIEMENS, "T1rho_TSL40ms", "siemens-mapss", "40", None),
         ("Siemens Healthineers", "t1rho SL=80 ms", "siemens-mapss", "80", None),
+        (SIEMENS, "T1rho 40 ms", "siemens-mapss", "40", None),
+        (SIEMENS, "t1rho_mapss_tsl_80 1mm", "siemens-mapss", "80", None),
+        (SIEMENS, "MAPSS T2 TE=25.7", "siemens-mapss", None, "25.7"),
         (SIEMENS, "MAPSS T2prep TE 12.8", "siemens-mapss", None, "12.8"),
         (SIEMENS, "MAPSS_T2prep_51.4ms", "siemens-mapss", None, "51.4"),
         (SIEMENS, "T1rho TSL 40 TE 2.1", "siemens-mapss", "40", None),  # the TE is the read-out's
@@ -261,6 +264,8 @@ def test_names_that_sites_give_series_are_known_to_one_card(
         (SIEMENS, "DTI"),
         # what scanners calculate, and what is measured otherwise
         (PHILIPS, "T1rho map TSL 0_10_40_80"),
+        (GE, "MAPSS T1rho map"),
+        (GE, "T1rho FSE MAP"),
         (PHILIPS, "T2 map TE 10_20_30_40"),
         (PHILIPS, "T2 TSE TE 20_40_60_80 map"),
         (PHILIPS, "DWI b 0_500_1000"),
@@ -271,11 +276,26 @@ def test_names_that_sites_give_series_are_known_to_one_card(
         (PHILIPS, "T1rho SL 40"),
         (SIEMENS, "MAPSS"),
         (SIEMENS, "MAPSS TSL 0_10_40_80 ms"),
+        (SIEMENS, "MAPSS TSL 0 10 40 80"),
+        (SIEMENS, "MAPSS TSL 0-10-40-80"),
+        (SIEMENS, "MAPSS T2prep TE 51,4"),
+        (SIEMENS, "MAPSS T2prep TE 51_4"),
+        (SIEMENS, "MAPSS T2prep TE 12p8"),
+        (SIEMENS, "t1_tse_sag SL 4mm"),
+        (SIEMENS, "T1rho 300Hz"),
         ("", "MAPSS TSL 40"),
     ],
 )
 def test_other_series_are_known_to_no_card(manufacturer: str, description: str) -> None:
     assert _fitting(manufacturer, description) == []
+
+
+@pytest.mark.parametrize("description", ["MAPSS T2prep TE 12.8 TE 25.7", "MAPSS T2prep 12.8 TE 2.1", "T1rho 2 TSL"])
+def test_a_siemens_name_with_two_times_or_without_one_names_none(description: str) -> None:
+    times = next(card for card in load_cards() if card.name == "siemens-mapss").times
+    for pattern in (times.t1rho_pattern, times.t2_pattern):
+        assert pattern is not None
+        assert re.search(pattern, description, re.IGNORECASE) is None
 
 
 def _fitting(manufacturer: str, description: str) -> list[ProtocolCard]:
