@@ -198,6 +198,10 @@ def facts_from_bytes(content: bytes, path: Path, elements: Sequence[ElementAddre
     return (facts,)
 
 
+#: The key of images that name no patient: equal keys then say nothing.
+NO_PATIENT_KEY = hashlib.sha256(b"\x1f\x1f").hexdigest()
+
+
 def _patient_key(header: RawHeader) -> str:
     parts = (header.text(keyword) for keyword in ("PatientID", "IssuerOfPatientID", "PatientBirthDate"))
     return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()

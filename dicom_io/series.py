@@ -1,9 +1,10 @@
 """What has arrived of one exam -> what can be measured, what is set aside, what is missing. No file is touched here."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from itertools import groupby
+from types import MappingProxyType
 
 from config.protocol_cards import ProtocolCard, Role
 from dicom_io.headers import ImageFacts
@@ -81,7 +82,12 @@ class _Findings:
         self.set_aside.update({one.sop_instance_uid: why for one in images})
 
 
-def assemble_exam(facts: Sequence[ImageFacts], cards: Sequence[ProtocolCard]) -> ExamAssembly:
+def assemble_exam(
+    facts: Sequence[ImageFacts],
+    cards: Sequence[ProtocolCard],
+    *,
+    known_counts: Mapping[str, int] = MappingProxyType({}),
+) -> ExamAssembly:
     """Find the relaxometry series and the anatomy among the images of one study.
 
     The answer depends only on which images there are, not on their order. Nothing is raised for images that cannot be
@@ -90,8 +96,13 @@ def assemble_exam(facts: Sequence[ImageFacts], cards: Sequence[ProtocolCard]) ->
     Args:
         facts: all images of one study that were received so far, in any order.
         cards: the protocol cards of the node.
+        known_counts: SeriesInstanceUID -> how many objects the series has, as somebody else says.
     """
     findings = _Findings()
+    facts = [
+        replace(one, images_in_acquisition=known_counts[one.series_uid]) if one.series_uid in known_counts else one
+        for one in facts
+    ]
     try:
         images = _of_one_exam(facts)
         arrived = [tuple(group) for _, group in groupby(images, key=lambda one: one.series_uid)]

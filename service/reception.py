@@ -7,9 +7,9 @@ import threading
 
 from dicom_io.inbox import Inbox
 from dicom_io.receiver import open_receiver
+from service.arrivals import open_ledger
 from service.children import EXIT_CANNOT_START, receive_message
 from service.database import open_database
-from service.intake import open_ledger
 from service.logs import log_to_stderr
 
 _log = logging.getLogger(__name__)
