@@ -1,4 +1,4 @@
-"""The storage SCP: C-ECHO, and C-STORE answered with Success only once the object is durable and recorded."""
+"""The storage SCP: C-ECHO, C-STORE answered with Success only once the object is durable and recorded, commitment."""
 
 import logging
 import socket
@@ -14,6 +14,7 @@ from pynetdicom import AE, _config, evt
 from pynetdicom.dsutils import encode_file_meta
 
 from config.settings import Peer, Settings
+from dicom_io.commitment import CommitmentDesk, answer_commitment_request, commitment_context
 from dicom_io.element_walk import BrokenDataSet, ObjectIdentity, identify, is_uid
 from dicom_io.inbox import Inbox, StoredFile
 from dicom_io.presentation import StoreStatus, accepted_contexts
@@ -102,7 +103,9 @@ class Receiver:
         self._ae.shutdown()
 
 
-def open_receiver(settings: Settings, inbox: Inbox, ledger: Ledger) -> Receiver:
+def open_receiver(
+    settings: Settings, inbox: Inbox, ledger: Ledger, commitments: CommitmentDesk | None = None
+) -> Receiver:
     """Listen on the settings' address; associations are served in threads until :meth:`Receiver.close`.
 
     Calls to another AE title than ours, from AE titles that are not among the peers and sources, and beyond
@@ -124,13 +127,16 @@ def open_receiver(settings: Settings, inbox: Inbox, ledger: Ledger) -> Receiver:
     ae.network_timeout = NETWORK_TIMEOUT_S
     ae.acse_timeout = ACSE_TIMEOUT_S
     ae.dimse_timeout = DIMSE_TIMEOUT_S
-    handlers = [
+    handlers: list[Any] = [
         (evt.EVT_CONN_OPEN, _tune_socket),
         (evt.EVT_REQUESTED, _check_address, [peers]),
         (evt.EVT_REJECTED, _note_rejection, [settings]),
         (evt.EVT_C_ECHO, lambda event: 0x0000),
         (evt.EVT_C_STORE, answer_store, [inbox, ledger]),
     ]
+    if commitments is not None:
+        ae.supported_contexts = [*ae.supported_contexts, commitment_context()]
+        handlers.append((evt.EVT_N_ACTION, answer_commitment_request, [commitments]))
     server = ae.start_server((settings.bind, settings.port), block=False, evt_handlers=handlers)
     return Receiver(ae, server)
 

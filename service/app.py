@@ -19,6 +19,7 @@ from config.settings import Settings
 from dicom_io.sender import AssociationRejected, Peer, PeerUnavailable, echo
 from service import jobs
 from service.children import EXIT_CANNOT_START
+from service.commitments import report_due
 from service.database import Database, open_database
 from service.delivery import deliver_due
 from service.executors import KeptProcesses
@@ -117,6 +118,9 @@ class _Node:
             sweep_leases=self._sweep_leases,
             echo_receiver=self._echo_receiver,
             deliver=self._deliver,
+            report_commitments=lambda: report_due(
+                self._database, self._settings, datetime.now(UTC), stopping=self._stop.is_set
+            ),
             ask_source=lambda name: self._sources[name].look(datetime.now(UTC)),
         )
         web = self._open_web()

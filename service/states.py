@@ -102,8 +102,8 @@ DELIVERY_MOVES: Moves = {
 
 COMMITMENT_MOVES: Moves = {
     CommitmentState.WAITING: frozenset({CommitmentState.REPORTED, CommitmentState.UNREPORTABLE}),
-    CommitmentState.REPORTED: frozenset(),
-    CommitmentState.UNREPORTABLE: frozenset(),
+    CommitmentState.REPORTED: frozenset({CommitmentState.WAITING}),  # the sender asks again
+    CommitmentState.UNREPORTABLE: frozenset({CommitmentState.WAITING}),
 }
 
 QUARANTINE_MOVES: Moves = {
