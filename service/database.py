@@ -119,6 +119,7 @@ job = Table(
     Column("finished_at", UtcDateTime),
     Column("verdict", String(16)),
     Column("error", Text),
+    Column("predecessor", Integer),  # the version whose result this one supersedes
     Column("lowest_disc", String(8)),  # a person's word on the lowest disc in view, e.g. L4L5
     UniqueConstraint("exam_id", "version"),
 )
