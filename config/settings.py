@@ -33,6 +33,14 @@ class ObjectKind(StrEnum):
     OVERLAY = "overlay"
 
 
+class Repeats(StrEnum):
+    """What to do with an exam in which a scan was repeated and is there twice, whole."""
+
+    HOLD = "hold"
+    FIRST = "first"
+    LATEST = "latest"
+
+
 class Peer(Section):
     """A calling application that may send to the node."""
 
@@ -115,6 +123,9 @@ class Completion(Section):
         120.0, gt=0, le=86_400, description="Without evidence: seconds of silence before an exam is judged as it is"
     )
     sweep_s: float = Field(2.0, ge=0.2, le=60, description="Seconds between two looks at what has arrived")
+    repeats: Repeats = Field(
+        Repeats.HOLD, description="A scan that is there twice: hold for a person, measure the first, or the latest"
+    )
 
 
 class Jobs(Section):

@@ -204,7 +204,12 @@ class Intake:
     def _assembly_of(self, exam: _Exam) -> ExamAssembly:
         if exam.held and not exam.facts:
             return ExamAssembly(AssemblyState.REFUSED)  # why is told by what is held
-        return self._assemble(exam.facts, self._cards, known_counts=exam.evidence.known_counts)
+        return self._assemble(
+            exam.facts,
+            self._cards,
+            repeats=self._settings.completion.repeats,
+            known_counts=exam.evidence.known_counts,
+        )
 
     def _with_fragments(
         self, exam: _Exam, assembly: ExamAssembly, idle_since: datetime, silent: bool
