@@ -66,6 +66,11 @@ class Desk:
             return connection.execute(select(db.exam)).one()
 
     @property
+    def series_uids(self) -> list[str]:
+        with self.database.read() as connection:
+            return sorted(set(connection.execute(select(db.instance.c.series_uid)).scalars()))
+
+    @property
     def jobs(self) -> list[jobs.Job]:
         return jobs.list_jobs(self.database)
 
