@@ -219,6 +219,23 @@ def test_philips_private_items_are_found_by_their_creators(syntax: str, occupied
     assert one.position == (20, -100, 100)
 
 
+def test_private_items_of_lost_vr_are_found() -> None:
+    """As they pass through a system that does not know them: VR UN, implicit inside (PS3.5 6.2.2 note 2)."""
+
+    def implicit(tag: int, value: bytes) -> bytes:
+        return struct.pack("<HHI", tag >> 16, tag & 0xFFFF, len(value)) + value
+
+    inner = implicit(0x00181060, b"40") + implicit(0x20050010, b"Philips MR Imaging DD 001 ")
+    inner += implicit(0x2005100E, struct.pack("<f", 0.25))
+    dataset = mapss_object()
+    philips = dataset.PerFrameFunctionalGroupsSequence[2].private_block(
+        0x2005, "Philips MR Imaging DD 005", create=True
+    )
+    philips.add_new(0x0F, "UN", item(inner))
+    frames = facts_of(dataset)
+    assert [(one.scale_slope, one.trigger_time_ms) for one in frames[1:4]] == [(None, None), (0.25, 40), (None, None)]
+
+
 def test_a_scale_slope_of_another_creator_is_not_philips() -> None:
     dataset = mr_dataset(SIGNAL[0, 0])
     dataset.private_block(0x2005, "SOMEBODY ELSE", create=True).add_new(0x0E, "FL", 0.5)
