@@ -11,7 +11,7 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.pixels.decoders.base import get_decoder
-from pydicom.uid import UID, RLELossless
+from pydicom.uid import UID, JPEGExtended12Bit, RLELossless
 
 from config.protocol_cards import ScalingRule
 from dicom_io.codestream import check_codestream
@@ -31,7 +31,7 @@ _JPEG_LOSSLESS = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
 _DECODERS = {
     "1.2.840.10008.1.2.5": "pydicom",  # RLE
     "1.2.840.10008.1.2.4.50": "pillow",  # JPEG baseline
-    "1.2.840.10008.1.2.4.51": "pillow",  # JPEG extended; 8 bits only
+    "1.2.840.10008.1.2.4.51": "pillow",  # JPEG extended
     "1.2.840.10008.1.2.4.80": "pyjpegls",  # JPEG-LS lossless
     "1.2.840.10008.1.2.4.81": "pyjpegls",  # JPEG-LS near-lossless
     "1.2.840.10008.1.2.4.90": "pylibjpeg",  # JPEG 2000 lossless
@@ -148,6 +148,8 @@ class _Decoding:
 
     def _decompress_by_plugin(self, content: bytes) -> _StoredValues:
         plugin = _DECODERS.get(str(self._syntax))
+        if self._syntax == JPEGExtended12Bit and self._bits_stored != 8:
+            plugin = None  # Pillow decodes 8 bits only
         decoder = get_decoder(self._syntax) if plugin else None
         if decoder is None or plugin not in decoder.available_plugins:
             text = f"transfer syntax {self._syntax.name} cannot be decoded here"

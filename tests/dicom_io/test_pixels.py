@@ -16,9 +16,11 @@ from pydicom import dcmread
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import (
     JPEG2000,
+    UID,
     ExplicitVRBigEndian,
     HTJ2KLossless,
     JPEG2000Lossless,
+    JPEGLosslessSV1,
     JPEGLSLossless,
     JPEGLSNearLossless,
     RLELossless,
@@ -225,12 +227,26 @@ def spoilt_sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]
     return made
 
 
-def test_a_decoder_that_fails_says_nothing_of_the_patient(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("syntax", [RLELossless, JPEG2000Lossless, JPEGLSLossless, JPEGLosslessSV1])
+def test_a_decoder_that_fails_says_nothing_of_its_own(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str], syntax: UID
+) -> None:
     values = random_values(16, 16, signed=False)
-    path = write_encapsulated(tmp_path / "image", values, 16, b"nothing of the kind ", RLELossless)
-    with caplog.at_level(logging.DEBUG), pytest.raises(UnsuitableInput, match="RLE Lossless"):
+    path = write_encapsulated(tmp_path / "image", values, 16, b"nothing of the kind ", syntax)
+    with caplog.at_level(logging.DEBUG), pytest.raises(UnsuitableInput, match="cannot be decoded") as caught:
         stored_in(path)
+    assert syntax.name in caught.value.reason.detail
     assert caplog.text == ""
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.peers
+def test_jpeg_of_12_bits_is_named_as_not_decodable(tmp_path: Path) -> None:
+    path = write(tmp_path / "image", random_values(16, 12, signed=False), 12)
+    dcmtk("dcmcjpeg", "+ee", path, tmp_path / "compressed")
+    with pytest.raises(UnsuitableInput, match="JPEG Extended") as caught:
+        stored_in(tmp_path / "compressed")
+    assert caught.value.reason.code is ReasonCode.UNSUPPORTED_OBJECT
 
 
 # ---- Modality LUT
