@@ -297,6 +297,13 @@ def test_asked_elements_of_binary_form_are_text_in_a_classic_image() -> None:
     assert [value for _, value in facts.elements] == ["12.847", "-3", "51.4"]
 
 
+def test_asked_elements_hold_no_identity_and_may_be_unknown() -> None:
+    dataset = mr_dataset(SIGNAL[0, 0], OperatorsName="Somebody")
+    names = ("PatientName", "PatientID", "OperatorsName", "NoSuchThing", "Modality")
+    asked = tuple(ElementAddress(keyword=name) for name in names)
+    assert facts_of(dataset, asked)[0].elements == (("Modality", "MR"),)
+
+
 # ---- what is refused
 
 
