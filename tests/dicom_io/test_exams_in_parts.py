@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_mr_exam import MAPSS_TIMES_MS, fse_facts, image_facts, mapss_facts
+from small_mr_exam import MAPSS_TIMES_MS, fse_facts, image_facts, mapss_facts, scan_card
 
 from config.protocol_cards import ProtocolCard, load_cards
 from config.settings import Repeats
@@ -17,21 +17,6 @@ from dicom_io.series import AssemblyState, ExamAssembly, assemble_exam
 
 CARDS = load_cards()
 T1RHO_MS, T2_MS = (0.0, 10.0, 40.0, 80.0), (0.0, 12.8, 25.7, 51.4)
-
-
-def scan_card(name: str, together_with: str, **times: object) -> ProtocolCard:
-    return ProtocolCard.model_validate(
-        {
-            "name": name,
-            "description": "for this test",
-            "role": "relaxometry",
-            "match": {"manufacturer": "^Philips", "series_description": name},
-            "times": {"rule": "echo_time", **times},
-            "expected": {"min_slices": 3, "max_slices": 64},
-            "scaling": "rescale_if_present",
-            "together_with": [together_with],
-        }
-    )
 
 
 TWO_SCANS = (
