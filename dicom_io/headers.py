@@ -298,6 +298,10 @@ def _is_lossy(header: RawHeader) -> bool:
     return header.transfer_syntax in _PERHAPS_LOSSY_SYNTAXES and told != "00"
 
 
+#: The key of images that name no patient: equal keys then say nothing.
+NO_PATIENT_KEY = hashlib.sha256(b"\x1f\x1f").hexdigest()
+
+
 def _patient_key(header: RawHeader) -> str:
     parts = (header.text(keyword) for keyword in ("PatientID", "IssuerOfPatientID", "PatientBirthDate"))
     return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()

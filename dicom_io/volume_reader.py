@@ -107,10 +107,7 @@ def _stack(
 
 def _pixels_digest(images: Iterable[ImageFacts]) -> str:
     """SHA-256 over which pixels each image has: two contents under the same UIDs are two exams."""
-    lines = sorted(
-        f"{one.sop_instance_uid} {'' if one.frame_number is None else f'{one.frame_number} '}{one.pixel_sha256}"
-        for one in images
-    )
+    lines = sorted(" ".join((*map(str, one.key), one.pixel_sha256)) for one in images)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
