@@ -31,7 +31,7 @@ def count(images: Sequence[ImageFacts], card: ProtocolCard, arrived: Arrived) ->
     """Judge the images of one scan by what is known of the series they came in.
 
     Evidence is one of: the scanner's announced count is reached; the source knows just as many objects of each series
-    as have come; the card has an exact number of slices; one multi-frame object, or all parts of one, holds the scan.
+    as have come; the card has an exact number of slices; multi-frame objects in which no slice can be lacking.
     Nothing is evidence against the source or the scanner naming more.
     """
     uids = sorted({one.series_uid for one in images})
@@ -39,7 +39,7 @@ def count(images: Sequence[ImageFacts], card: ProtocolCard, arrived: Arrived) ->
     known = by_known_counts(uids, arrived)
     awaited = known.awaited if known.awaited.n_images else announced.awaited
     is_exact = card.expected.min_slices == card.expected.max_slices
-    is_evidence = announced.is_evidence or known.is_evidence or is_exact or _is_one_object(images)
+    is_evidence = announced.is_evidence or known.is_evidence or is_exact or _holds_all(images)
     return Count(is_evidence and not awaited.n_images, awaited)
 
 
@@ -76,16 +76,19 @@ def by_known_counts(uids: Iterable[str], arrived: Arrived) -> Count:
     return Count(all(reached), Awaited(n_to_come, "the source has", counts_objects=is_multi_frame))
 
 
-def _is_one_object(images: Sequence[ImageFacts]) -> bool:
-    """Whether all images are frames of one object, or of all the objects into which one was split."""
+def _holds_all(images: Sequence[ImageFacts]) -> bool:
+    """Whether the objects are such that no slice can be lacking where the grid is full.
+
+    One multi-frame object; all objects into which one was split; or objects that each hold every slice.
+    """
+    places: dict[str, set[tuple[float, ...]]] = {}
     objects = {one.sop_instance_uid: one for one in images}
-    if len(objects) == 1:
-        return images[0].number_of_frames > 1
+    for one in images:
+        places.setdefault(one.sop_instance_uid, set()).add(one.position)
     parts = {one.concatenation for one in objects.values()}
-    totals = {part[1] for part in parts if len(part) == 2}
+    if parts == {()}:
+        return (
+            all(one.number_of_frames > 1 for one in objects.values()) and len(set(map(frozenset, places.values()))) == 1
+        )
     n_series = len({one.series_uid for one in images})
-    return (
-        n_series == 1
-        and totals == {len(objects)}
-        and parts == {(number, len(objects)) for number in range(1, len(objects) + 1)}
-    )
+    return n_series == 1 and parts == {(number, len(objects)) for number in range(1, len(objects) + 1)}

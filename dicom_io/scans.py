@@ -168,7 +168,12 @@ def _order_keys(equals: Sequence[Images]) -> Sequence[str | int] | None:
 def _why_left(images: Images, whole: Sequence[Images], card: ProtocolCard, repeats: Repeats) -> str:
     if any(images is one for one in whole):
         return f"a repeat; the {repeats} scan of {card.name} is used"
-    return f"a fragment; another series of {card.name} holds more"
+    try:
+        laid_out = lay_out(images, card)
+    except UnsuitableInput as refusal:
+        return f"another series of {card.name} holds more; in this one: {refusal.reason.detail}"
+    text = f" ({laid_out.text})" if isinstance(laid_out, PartialSeries) else ""
+    return f"a fragment{text}; another series of {card.name} holds more"
 
 
 def _names(several: Sequence[Images]) -> str:

@@ -162,7 +162,7 @@ def _check_uniform(facts: Sequence[ImageFacts]) -> None:
         compared.add(key)
         differs = same_geometry(first, one)
         if differs:
-            raise UnsuitableInput(ReasonCode.GEOMETRY_INCONSISTENT, f"images of one series differ in {differs}")
+            raise UnsuitableInput(ReasonCode.GEOMETRY_INCONSISTENT, f"images of one scan differ in {differs}")
 
 
 def _fill_cells(

@@ -226,12 +226,18 @@ def test_a_split_object_is_whole_with_all_its_parts() -> None:
         assert assemble_exam(rest, CARDS).state is not AssemblyState.COMPLETE
 
 
-def test_one_object_for_each_time_is_counted_at_the_source() -> None:
+def test_one_object_for_each_time_lacks_no_slice() -> None:
     facts = framed(sorted(mapss_facts(announced=False), key=lambda one: one.echo_time_ms or 0), 7)
-    assert assemble_exam(facts, CARDS).state is AssemblyState.COMPLETE_WITHOUT_EVIDENCE
-    assert assemble_exam(facts, CARDS, known_counts={"1.2.3.1": 7}).state is AssemblyState.COMPLETE
+    assert assemble_exam(facts, CARDS).state is AssemblyState.COMPLETE
+    assert assemble_exam(facts[:72], CARDS).state is AssemblyState.INCOMPLETE
     more = assemble_exam(facts, CARDS, known_counts={"1.2.3.1": 8})
     assert more.missing_text == "ge-mapss: 84 images so far: the source has 1 more objects"
+
+
+def test_objects_of_some_slices_may_lack_others() -> None:
+    facts = framed(mapss_facts(announced=False), 4)
+    assert assemble_exam(facts, CARDS).state is AssemblyState.COMPLETE_WITHOUT_EVIDENCE
+    assert assemble_exam(facts, CARDS, known_counts={"1.2.3.1": 4}).state is AssemblyState.COMPLETE
 
 
 def test_phase_frames_are_set_aside_one_by_one() -> None:
