@@ -8,6 +8,7 @@ from config.settings import Repeats
 from dicom_io.completeness import Arrived, by_known_counts, count
 from dicom_io.headers import ImageFacts
 from dicom_io.protocols import image_times
+from dicom_io.shared_grid import is_part_of
 from dicom_io.slice_grid import ImageSeries, PartialSeries, lay_out
 from processing.refusal import ReasonCode, UnsuitableInput
 
@@ -50,7 +51,7 @@ def find_scan(
     candidates = [part for images in candidates for part in _acquisitions(images, card, arrived)]
     if len(candidates) == 1:
         return lay_out_counted(candidates[0], card, arrived)
-    whole = [images for images in candidates if _is_whole(images, card, arrived)]
+    whole = _whole_scans(card, candidates, arrived)
     if whole:
         chosen = [_choose(whole, f"whole scans of {card.name}", repeats)]
     else:
@@ -84,11 +85,32 @@ def _acquisitions(images: Images, card: ProtocolCard, arrived: Arrived) -> list[
     return [images]
 
 
+def _whole_scans(card: ProtocolCard, candidates: Sequence[Images], arrived: Arrived) -> list[Images]:
+    """The series that are whole by themselves.
+
+    One that has but some slices of another, and no evidence that they are all, is a scan that was aborted.
+    """
+    found: list[tuple[Images, ImageSeries, bool]] = []
+    for images in candidates:
+        try:
+            laid_out, has_evidence = lay_out_counted(images, card, arrived)
+        except UnsuitableInput:
+            continue  # of several series one may be spoilt; if none is whole, the refusal is raised from the fullest
+        if isinstance(laid_out, ImageSeries):
+            found.append((images, laid_out, has_evidence))
+    most = max((len(scan.grid[0]) for _, scan, _ in found), default=0)
+    return [
+        images
+        for images, scan, has_evidence in found
+        if has_evidence or len(scan.grid[0]) == most or not any(is_part_of(scan, other) for _, other, _ in found)
+    ]
+
+
 def _is_whole(images: Images, card: ProtocolCard, arrived: Arrived) -> bool:
     try:
         laid_out, _ = lay_out_counted(images, card, arrived)
     except UnsuitableInput:
-        return False  # of several series one may be spoilt; if none is whole, the refusal is raised from the fullest
+        return False
     return isinstance(laid_out, ImageSeries)
 
 
@@ -172,8 +194,8 @@ def _why_left(images: Images, whole: Sequence[Images], card: ProtocolCard, repea
         laid_out = lay_out(images, card)
     except UnsuitableInput as refusal:
         return f"another series of {card.name} holds more; in this one: {refusal.reason.detail}"
-    text = f" ({laid_out.text})" if isinstance(laid_out, PartialSeries) else ""
-    return f"a fragment{text}; another series of {card.name} holds more"
+    held = laid_out.text if isinstance(laid_out, PartialSeries) else f"{len(laid_out.grid[0])} slices"
+    return f"a fragment ({held}); another series of {card.name} holds more"
 
 
 def _names(several: Sequence[Images]) -> str:

@@ -288,6 +288,22 @@ def test_repeats_without_any_order_are_held() -> None:
     assert "neither acquisition times nor numbers" in assembly.reasons[0].detail
 
 
+@pytest.mark.parametrize("repeats", Repeats)
+def test_some_slices_of_another_scan_are_an_aborted_one(repeats: Repeats) -> None:
+    aborted = [replace(one, images_in_acquisition=None) for one in again(mapss_facts(), 3)[: 5 * 7]]
+    assembly = assemble_exam([*mapss_facts(), *aborted], CARDS, repeats=repeats)
+    assert assembly.state is AssemblyState.COMPLETE
+    assert assembly.series_uids == ("1.2.3.1",)
+    assert {why for _, why in assembly.set_aside} == {"a fragment (5 slices); another series of ge-mapss holds more"}
+
+
+def test_a_smaller_scan_that_was_meant_so_is_a_repeat() -> None:
+    smaller = [replace(one, images_in_acquisition=35) for one in again(mapss_facts(), 3)[: 5 * 7]]
+    assert codes(assemble_exam([*mapss_facts(), *smaller], CARDS)) == ["PROTOCOL_DEVIATION"]
+    latest = assemble_exam([*mapss_facts(), *smaller], CARDS, repeats=Repeats.LATEST)
+    assert len(latest.images) == 35
+
+
 def test_a_repeat_in_the_same_series_is_told_by_its_acquisition_number() -> None:
     first = [replace(one, acquisition_number=1, images_in_acquisition=None) for one in mapss_facts()]
     second = [replace(one, acquisition_number=2, series_uid="1.2.3.1", series_number=5) for one in again(first, 2)]
