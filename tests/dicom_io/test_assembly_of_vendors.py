@@ -73,6 +73,14 @@ def test_the_first_half_of_what_is_sent_is_never_measured(
         assert not assemble_exam(relaxometry[: len(relaxometry) // 2], cards).is_complete
 
 
+def test_one_echo_time_without_a_card_that_knows_the_order_is_refused(tmp_path: Path) -> None:
+    paths = write_exam(simulate_exam(5, n_slices=N_SLICES, matrix=64), tmp_path, vendor="ge", one_echo_time=True)
+    assembly = assemble_exam([one for path in paths for one in read_facts(path)], load_cards())
+    assert assembly.state is AssemblyState.REFUSED
+    assert [reason.code.value for reason in assembly.reasons] == ["ECHO_UNRESOLVED"]
+    assert "in all 28 images" in assembly.reasons[0].detail
+
+
 def test_the_wrong_cards_say_what_is_needed(exam: list[ImageFacts]) -> None:
     """A scanner for which there is no card is held, with what was seen; no card is tried on it."""
     cards = [card for card in load_cards() if card.name == "t2-fse"]

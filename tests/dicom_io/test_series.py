@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
 from small_mr_exam import MAPSS_TIMES_MS, fse_facts, image_facts, mapss_facts
 
 from config.protocol_cards import ScalingRule, load_cards
@@ -225,6 +226,32 @@ def test_single_slice_exam_needs_its_thickness() -> None:
     (relaxometry,) = assembly.relaxometry
     assert np.linalg.norm(relaxometry.affine[:3, 0]) == pytest.approx(4.0)
     assert "without a slice thickness" in assemble(exam(slice_thickness_mm=None)).reasons[0].detail
+
+
+@pytest.mark.parametrize("decimals", [4, 6])
+@pytest.mark.parametrize("angles_deg", [(0, 0, 20), (12, -7, 9), (0, 25, 0), (180, 0, 5)])
+def test_oblique_stacks_are_laid_out_along_their_normal(angles_deg: tuple[float, ...], decimals: int) -> None:
+    turn = Rotation.from_euler("xyz", angles_deg, degrees=True).as_matrix()
+    order = random.Random(4).sample(range(12), 12)  # acquired interleaved, from either side
+    facts = [
+        replace(
+            one,
+            position=tuple(np.round(turn @ one.position, decimals).tolist()),
+            orientation=tuple(np.round((turn @ np.reshape(one.orientation, (2, 3)).T).T.ravel(), decimals).tolist()),
+            instance_number=order[(one.instance_number or 1) % 12] + 1,
+        )
+        for one in mapss_facts()
+    ]
+    random.Random(5).shuffle(facts)
+    assembly = assemble(facts)
+    assert assembly.state is AssemblyState.COMPLETE, assembly.reasons
+    (series,) = assembly.relaxometry
+    straight = assemble(mapss_facts()).relaxometry[0].affine
+    expected = np.eye(4)
+    expected[:3, :3] = turn
+    corners = np.array([[s, r, c, 1] for s in (0, 11) for r in (0, 255) for c in (0, 255)]).T
+    rounding = 0.5 * 10.0**-decimals
+    assert np.abs((series.affine - expected @ straight) @ corners).max() < 2 * rounding * 200  # over 200 mm
 
 
 # --- several series in one study
