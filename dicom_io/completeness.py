@@ -21,10 +21,14 @@ class Arrived:
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """Whether nothing more will come, provided that the grid is full, and what is known to be still awaited."""
+    """Whether nothing more will come, provided that the grid is full, and what is known to be still awaited.
+
+    ``is_counted``: the headers themselves are the evidence.
+    """
 
     is_evidence: bool
     awaited: Awaited
+    is_counted: bool = False
 
 
 def count(images: Sequence[ImageFacts], card: ProtocolCard, arrived: Arrived) -> Count:
@@ -39,8 +43,8 @@ def count(images: Sequence[ImageFacts], card: ProtocolCard, arrived: Arrived) ->
     known = by_known_counts(uids, arrived)
     awaited = known.awaited if known.awaited.n_images else announced.awaited
     is_exact = card.expected.min_slices == card.expected.max_slices
-    is_evidence = announced.is_evidence or known.is_evidence or is_exact or _holds_all(images)
-    return Count(is_evidence and not awaited.n_images, awaited)
+    is_counted = announced.is_evidence or is_exact or _holds_all(images)
+    return Count((is_counted or known.is_evidence) and not awaited.n_images, awaited, is_counted)
 
 
 def _by_announcement(all_series: Sequence[Sequence[ImageFacts]]) -> Count:

@@ -27,7 +27,8 @@ def lay_out_counted(
         UnsuitableInput: as :func:`dicom_io.slice_grid.lay_out`.
     """
     counted = count(images, card, arrived)
-    return lay_out(images, card, awaited=counted.awaited), counted.is_evidence
+    laid_out = lay_out(images, card, awaited=counted.awaited, is_counted=counted.is_counted)
+    return laid_out, counted.is_evidence
 
 
 def find_scan(

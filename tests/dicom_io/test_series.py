@@ -69,6 +69,22 @@ def test_missing_inner_slice_is_a_hole(announced: bool) -> None:
     assert len(assembly.missing) == 7
 
 
+@pytest.mark.parametrize(("step", "missing"), [(2, "slices 2, 4, 6, 8, 10"), (3, "slices 2, 3, 5, 6, 8, 9")])
+def test_every_other_slice_is_missing_where_the_header_tells_a_smaller_spacing(step: int, missing: str) -> None:
+    facts = [one for one in mapss_facts(announced=False) if (20 - one.position[0]) / 4 % step == 0]
+    assembly = assemble(facts)
+    assert assembly.state is AssemblyState.INCOMPLETE
+    assert f"missing all times at {missing}" in assembly.missing_text
+    counted = assemble([replace(one, images_in_acquisition=len(facts)) for one in facts])
+    assert counted.state is AssemblyState.COMPLETE  # the scanner says that these are all
+
+
+@pytest.mark.parametrize("spacing_mm", [0.4, 1.0, 3.0, 6.0, 8.0, -4.0, 0.0, 1e-300, 1e300, None])
+def test_a_spacing_in_the_header_that_means_something_else_is_not_believed(spacing_mm: float | None) -> None:
+    assembly = assemble(mapss_facts(announced=False, spacing_between_slices_mm=spacing_mm))
+    assert assembly.state is AssemblyState.COMPLETE_WITHOUT_EVIDENCE
+
+
 def test_missing_edge_slice_is_seen_by_the_count_alone() -> None:
     for edge in (20.0, 20.0 - 4 * 11):
         counted = assemble([one for one in mapss_facts() if one.position[0] != edge])
