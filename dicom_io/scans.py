@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from config.protocol_cards import ProtocolCard
 from config.settings import Repeats
@@ -14,6 +15,9 @@ from processing.refusal import ReasonCode, UnsuitableInput
 
 Images = tuple[ImageFacts, ...]
 _TIME = re.compile(r"(\d{8})?\d{6}(\.\d+)?")  # AcquisitionDate, if given, and AcquisitionTime
+
+#: How many series a text names that are not used.
+_NAMED = 3
 
 Leave = Callable[[Sequence[ImageFacts], str], None]
 
@@ -58,15 +62,18 @@ def find_scan(
     else:
         chosen = _join(card, candidates, arrived, repeats)
     left = [images for images in candidates if not any(images is one for one in chosen)]
-    for images in left:
-        leave(images, _why_left(images, whole, card, repeats))
+    why_left = [_why_left(images, whole, card, repeats) for images in left]
+    for images, why in zip(left, why_left, strict=True):
+        leave(images, why)
     laid_out, has_evidence = lay_out_counted([one for images in chosen for one in images], card, arrived)
-    if isinstance(laid_out, ImageSeries):
-        for images in left:  # a repeat of which the source has more is not a fragment: it is on its way
-            awaited = by_known_counts({one.series_uid for one in images}, arrived).awaited
-            if awaited.n_images:
-                text = f"{_names([images])} is still arriving: {awaited.said_by} {awaited.n_images} more of it"
-                return PartialSeries(card, len(laid_out.instances), (), text), False
+    if isinstance(laid_out, PartialSeries):
+        others = [f"{_names([images])} is not used: {why}" for images, why in zip(left, why_left, strict=True)]
+        return replace(laid_out, text="; ".join([laid_out.text, *others[:_NAMED]])), False
+    for images in left:  # a repeat of which the source has more is not a fragment: it is on its way
+        awaited = by_known_counts({one.series_uid for one in images}, arrived).awaited
+        if awaited.n_images:
+            text = f"{_names([images])} is still arriving: {awaited.said_by} {awaited.n_images} more of it"
+            return PartialSeries(card, len(laid_out.instances), (), text), False
     return laid_out, has_evidence
 
 
@@ -121,7 +128,7 @@ def _join(card: ProtocolCard, candidates: Sequence[Images], arrived: Arrived, re
     Raises:
         UnsuitableInput: PROTOCOL_DEVIATION, when there are several ways to make a whole scan.
     """
-    by_times = _by_times(card, candidates)
+    by_times = _by_times(card, [images for images in candidates if _has_times(images, card)])
     times = [time for key in by_times for time in key]
     if not times or len(set(times)) < len(times):
         return [max(candidates, key=len)]
@@ -133,6 +140,14 @@ def _join(card: ProtocolCard, candidates: Sequence[Images], arrived: Arrived, re
         _choose(parts, f"series of {card.name} at {', '.join(f'{time:g}' for time in sorted(key))} ms", repeats)
         for key, parts in fullest.items()
     ]
+
+
+def _has_times(images: Images, card: ProtocolCard) -> bool:
+    try:
+        image_times(images, card)
+    except UnsuitableInput:
+        return False
+    return True
 
 
 def _by_times(card: ProtocolCard, candidates: Sequence[Images]) -> dict[frozenset[float], list[Images]]:
@@ -194,7 +209,7 @@ def _why_left(images: Images, whole: Sequence[Images], card: ProtocolCard, repea
     try:
         laid_out = lay_out(images, card)
     except UnsuitableInput as refusal:
-        return f"another series of {card.name} holds more; in this one: {refusal.reason.detail}"
+        return refusal.reason.detail
     held = laid_out.text if isinstance(laid_out, PartialSeries) else f"{len(laid_out.grid[0])} slices"
     return f"a fragment ({held}); another series of {card.name} holds more"
 

@@ -365,6 +365,22 @@ def test_an_aborted_time_beside_a_whole_one_is_left_aside() -> None:
     assert {key for key, _ in assembly.set_aside} == {one.key for one in aborted}
 
 
+def test_a_spoilt_time_is_named_beside_what_is_missing() -> None:
+    facts = by_time(mapss_facts(images_in_acquisition=12))
+    spoilt = [replace(one, echo_time_ms=None) if one.echo_time_ms == 40 else one for one in facts]
+    text = assemble_exam(spoilt, CARDS).missing_text
+    assert "72/84 images: missing TSL 40 ms at all 12 slices; series 14 is not used: an image has no EchoTime" in text
+
+
+def test_another_series_of_that_name_does_not_keep_the_times_from_being_joined() -> None:
+    facts = by_time(mapss_facts(images_in_acquisition=12))
+    localiser = again([replace(one, echo_time_ms=5.0, series_uid="1.2.3.9") for one in facts[:3]], 1)
+    assembly = assemble_exam([*facts, *localiser], CARDS)
+    assert assembly.state is AssemblyState.COMPLETE
+    assert len(assembly.set_aside) == 3
+    assert all("EchoTime is 5 ms in all 3 images" in why for _, why in assembly.set_aside)
+
+
 def test_a_study_for_each_time_is_one_exam() -> None:
     facts = by_time(mapss_facts(), studies=True, study_date="20260112")
     random.Random(3).shuffle(facts)
