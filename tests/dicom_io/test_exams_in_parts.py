@@ -372,6 +372,13 @@ def test_a_spoilt_time_is_named_beside_what_is_missing() -> None:
     assert "72/84 images: missing TSL 40 ms at all 12 slices; series 14 is not used: an image has no EchoTime" in text
 
 
+def test_a_series_that_no_card_fits_is_named_where_it_may_hold_what_is_missing() -> None:
+    facts = by_time(mapss_facts(images_in_acquisition=12))
+    misnamed = [replace(one, series_description="MPSS 40") if one.echo_time_ms == 40 else one for one in facts]
+    text = assemble_exam([*misnamed, *fse_facts(series_description="SAG DIXON", rows=512)], CARDS).missing_text
+    assert text.endswith("no protocol card fits series 'MPSS 40', which lies as this one does")
+
+
 def test_another_series_of_that_name_does_not_keep_the_times_from_being_joined() -> None:
     facts = by_time(mapss_facts(images_in_acquisition=12))
     localiser = again([replace(one, echo_time_ms=5.0, series_uid="1.2.3.9") for one in facts[:3]], 1)
