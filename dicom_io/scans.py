@@ -180,7 +180,11 @@ def _choose(equals: Sequence[Images], what: str, repeats: Repeats) -> Images:
         wanted = pick(keys)
         if keys.count(wanted) == 1:
             return equals[keys.index(wanted)]
-    undecided = "" if repeats is Repeats.HOLD else "; neither acquisition times nor numbers tell their order"
+    undecided = (
+        " (setting completion.repeats)"
+        if repeats is Repeats.HOLD
+        else "; neither acquisition times nor numbers tell their order"
+    )
     raise UnsuitableInput(
         ReasonCode.PROTOCOL_DEVIATION,
         f"{len(equals)} {what} ({_names(equals)}): which one to measure is not known{undecided}",
