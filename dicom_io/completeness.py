@@ -63,7 +63,12 @@ def _by_announcement(all_series: Sequence[Sequence[ImageFacts]]) -> Count:
     in_all = {announced for _, announced in counts} == {n_arrived}
     if per_series or in_all:
         return Count(True, Awaited())
-    n_to_come = sum(max(0, announced - n) for n, announced in counts if announced is not None)
+    in_one = {announced for _, announced in counts}
+    of_all = next(iter(in_one)) if len(in_one) == 1 else None
+    if of_all is not None and of_all > n_arrived:  # of a scan that was split, or, fewer for sure, of each part
+        n_to_come = of_all - n_arrived
+    else:
+        n_to_come = sum(max(0, announced - n) for n, announced in counts if announced is not None)
     return Count(False, Awaited(n_to_come, "the scanner announced"))
 
 

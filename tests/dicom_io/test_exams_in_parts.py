@@ -1,6 +1,7 @@
 """Exams in parts: two scans, a study for each time, multi-frame objects, repeats; evidence that all is here."""
 
 import random
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -521,9 +522,24 @@ def test_whatever_comes_is_answered_and_never_complete_with_an_image_missing(nam
     assert assembly.is_complete or assembly.reasons
     for series in assembly.measured:
         assert np.shape(series.grid) == (len(series.times_ms), len(series.grid[0]))
-        for row, time in zip(series.grid, series.times_ms, strict=True):
-            assert all(series.card.role == "anatomy" or abs((one.echo_time_ms or 0) - time) <= 0.5 for one in row)
+        for row, time_ms in zip(series.grid, series.times_ms, strict=True):
+            assert all(series.card.role == "anatomy" or abs((one.echo_time_ms or 0) - time_ms) <= 0.5 for one in row)
     assert not {one.key for one in assembly.images} & {key for key, _ in assembly.set_aside}
     if assembly.state is AssemblyState.COMPLETE:
         n_needed = sum(not one.complex_component and one.series_description != "SAG T2 FSE" for one in whole)
         assert len(assembly.images) == n_needed
+
+
+@pytest.mark.parametrize("studies", [True, False])
+def test_two_thousand_images_in_parts_take_less_than_a_second(studies: bool) -> None:
+    whole = mapss_facts(286)
+    cards = [
+        card.model_copy(update={"expected": card.expected.model_copy(update={"max_slices": 300})}) for card in CARDS
+    ]
+    facts = by_time(whole, studies=studies)
+    random.Random(1).shuffle(facts)
+    begin = time.process_time()
+    assembly = assemble_exam(facts, cards)
+    assert time.process_time() - begin < 1.0
+    assert assembly.state is AssemblyState.COMPLETE
+    assert len(assembly.images) == 2002

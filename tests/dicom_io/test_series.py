@@ -386,6 +386,8 @@ def test_one_series_per_time_is_joined(announced: int | None, expected: Assembly
         assert len(assembly.series_uids) == 7
     without_one_time = assemble([one for one in facts if one.echo_time_ms != 40])
     assert without_one_time.state is AssemblyState.INCOMPLETE
+    total = max(84, announced or 0)
+    assert f"ge-mapss: 72/{total} images: missing TSL 40 ms at all 12 slices" in without_one_time.missing_text
 
 
 def test_joined_series_must_share_scaling_and_place() -> None:
