@@ -166,6 +166,7 @@ class Intake:
         if not isinstance(outcome, Reason):
             kept = facts_to_json(outcome, self._elements)
             move(connection, db.instance, instance_id, InstanceState.INDEXED, facts=kept)
+            note_subject(connection, outcome[0].study_uid, outcome[0].patient_key, outcome[0].study_date)
             return
         move(connection, db.instance, instance_id, InstanceState.HELD)
         hold_instance(connection, instance_id, outcome, _now_of(connection, instance_id))
@@ -218,8 +219,7 @@ class Intake:
         subject = _subject_of(exam.facts)
         if subject is None:
             return exam, assembly, silent
-        with self._database.write() as connection:
-            note_subject(connection, exam.id, *subject)
+        with self._database.read() as connection:
             beside = fragments_beside(connection, exam.id, *subject)
             if any(_has_unread(connection, one.study_uid) for one in beside):
                 raise _Arrived
