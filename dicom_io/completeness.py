@@ -1,6 +1,6 @@
 """What tells, beside the full grid, that nothing of a scan is on its way: counts, and objects that hold it all."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from config.protocol_cards import ProtocolCard
@@ -36,7 +36,7 @@ def count(images: Sequence[ImageFacts], card: ProtocolCard, arrived: Arrived) ->
     """
     uids = sorted({one.series_uid for one in images})
     announced = _by_announcement([arrived.series[uid] for uid in uids])
-    known = _by_known_counts(uids, arrived)
+    known = by_known_counts(uids, arrived)
     awaited = known.awaited if known.awaited.n_images else announced.awaited
     is_exact = card.expected.min_slices == card.expected.max_slices
     is_evidence = announced.is_evidence or known.is_evidence or is_exact or _is_one_object(images)
@@ -63,8 +63,8 @@ def _by_announcement(all_series: Sequence[Sequence[ImageFacts]]) -> Count:
     return Count(False, Awaited(n_to_come, "the scanner announced"))
 
 
-def _by_known_counts(uids: Sequence[str], arrived: Arrived) -> Count:
-    """A source that knows fewer objects than have come is still receiving itself, and no evidence of anything."""
+def by_known_counts(uids: Iterable[str], arrived: Arrived) -> Count:
+    """What the source says of series. One that knows fewer objects than have come is still receiving: no evidence."""
     is_multi_frame = False
     reached, n_to_come = [], 0
     for uid in uids:

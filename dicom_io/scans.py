@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from config.protocol_cards import ProtocolCard
 from config.settings import Repeats
-from dicom_io.completeness import Arrived, count
+from dicom_io.completeness import Arrived, by_known_counts, count
 from dicom_io.headers import ImageFacts
 from dicom_io.protocols import image_times
 from dicom_io.slice_grid import ImageSeries, PartialSeries, lay_out
@@ -61,8 +61,8 @@ def find_scan(
     laid_out, has_evidence = lay_out_counted([one for images in chosen for one in images], card, arrived)
     if isinstance(laid_out, ImageSeries):
         for images in left:  # a repeat of which the source has more is not a fragment: it is on its way
-            awaited = count(images, card, arrived).awaited
-            if awaited.n_images and {one.series_uid for one in images} & arrived.known_counts.keys():
+            awaited = by_known_counts({one.series_uid for one in images}, arrived).awaited
+            if awaited.n_images:
                 text = f"{_names([images])} is still arriving: {awaited.said_by} {awaited.n_images} more of it"
                 return PartialSeries(card, len(laid_out.instances), (), text), False
     return laid_out, has_evidence
@@ -173,6 +173,6 @@ def _why_left(images: Images, whole: Sequence[Images], card: ProtocolCard, repea
 
 def _names(several: Sequence[Images]) -> str:
     numbers = [images[0].series_number for images in several]
-    if len({images[0].series_uid for images in several}) == 1:
+    if len(several) > 1 and len({images[0].series_uid for images in several}) == 1:
         return f"acquisitions {' and '.join(str(images[0].acquisition_number) for images in several)} of one series"
     return f"series {' and '.join('without number' if number is None else str(number) for number in numbers)}"

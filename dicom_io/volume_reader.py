@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from pydicom.dataset import FileDataset
+from pydicom.dataset import Dataset
 
 from dicom_io.headers import ImageFacts
-from dicom_io.pixels import read_image
+from dicom_io.pixels import read_images
 from dicom_io.series import ExamAssembly
 from dicom_io.slice_grid import ImageSeries
 from dicom_io.sources import SourceExam
@@ -49,7 +49,7 @@ def read_exam(assembly: ExamAssembly) -> ExamImages:
         raise ValueError(f"an exam that is {assembly.state} has nothing to read")
     first = assembly.measured[0]
     stacks: list[EchoStack] = []
-    headers: list[FileDataset] = []
+    headers: list[Dataset] = []
     background: ImageVolume | None = None
     for series in assembly.measured:
         volumes, of_series = _read_series(series)
@@ -85,10 +85,7 @@ def _stack(
 
 def _pixels_digest(images: Iterable[ImageFacts]) -> str:
     """SHA-256 over which pixels each image has: two contents under the same UIDs are two exams."""
-    lines = sorted(
-        f"{one.sop_instance_uid} {'' if one.frame_number is None else f'{one.frame_number} '}{one.pixel_sha256}"
-        for one in images
-    )
+    lines = sorted(" ".join((*map(str, one.key), one.pixel_sha256)) for one in images)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
@@ -106,11 +103,10 @@ def find_dicom_files(paths: Iterable[Path]) -> list[Path]:
     return sorted(path for path in found if path.name.upper() != "DICOMDIR" and path.is_file())
 
 
-def _read_series(series: ImageSeries) -> tuple[FloatArray, tuple[FileDataset, ...]]:
+def _read_series(series: ImageSeries) -> tuple[FloatArray, tuple[Dataset, ...]]:
     """Signal (times, slices, rows, columns) and the headers, without pixels, in the same order."""
     images, headers = [], []
-    for facts in series.instances:
-        image, header = read_image(facts, series.card.scaling)
+    for image, header in read_images(series.instances, series.card.scaling):
         images.append(image)
         headers.append(header)
     shape = (len(series.times_ms), len(series.grid[0]), *images[0].shape)
