@@ -2,8 +2,8 @@
 
 A count above what has come is always counter-evidence: more is awaited. A count equal to what has come is evidence
 only when it can be trusted to be final. A scanner's commitment request is: it is sent when all is sent. A source may
-still be receiving the exam itself, perhaps we get it from there, so it must have said the same ``SETTLED_S`` apart.
-A count below what has come is no evidence of anything.
+still be receiving the exam itself, perhaps we get it from there, so it must have said the same ``SETTLED_S`` apart,
+the last time after our last image. A count below what has come is no evidence of anything.
 """
 
 from collections import Counter
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
 from processing.refusal import Reason, ReasonCode
 from service import database as db
@@ -78,9 +78,12 @@ class _SourceCount:
 
 def _source_counts(connection: Connection, study_uids: Sequence[str]) -> dict[str, list[_SourceCount]]:
     table = db.source_answer
+    arrivals = select(func.max(db.exam.c.last_arrival_at)).where(db.exam.c.study_uid.in_(study_uids))
+    last_arrival_at = connection.execute(arrivals).scalar()
     counts: dict[str, list[_SourceCount]] = {}
     for row in connection.execute(select(table).where(table.c.study_uid.in_(study_uids))):
-        settled = row.asked_at - row.unchanged_since >= timedelta(seconds=SETTLED_S)
+        is_stable = row.asked_at - row.unchanged_since >= timedelta(seconds=SETTLED_S)
+        settled = is_stable and last_arrival_at is not None and row.asked_at >= last_arrival_at
         counts.setdefault(row.series_uid, []).append(_SourceCount(row.n_objects, settled))
     return counts
 

@@ -183,19 +183,21 @@ class Intake:
             assembly = self._assembly_of(exam)
             if assembly.state is AssemblyState.INCOMPLETE:
                 exam, assembly, silent = self._with_fragments(exam, assembly, idle_since, silent)
-            awaited = exam.evidence.awaited_reason(len(exam.facts))
+            awaited = exam.evidence.awaited_reason(len({one.sop_instance_uid for one in exam.facts}))
             decision = decide(assembly, exam.held, silent=silent, awaited=awaited)
         except _Arrived:
             return
         except Exception as error:  # noqa: BLE001 - a bug met by one exam must not keep all others waiting
             _log.error("exam not judged", extra={"study_uid": study_uid, "error": type(error).__name__}, exc_info=True)
             text = f"judging the exam failed ({type(error).__name__}); see the log"
-            assembly = ExamAssembly(AssemblyState.REFUSED)
+            assembly, awaited = ExamAssembly(AssemblyState.REFUSED), None
             decision = Decision(Step.HOLD, (Reason(ReasonCode.INTERNAL, text),))
-        if decision.step is Step.WAIT:
-            return
         with self._database.write() as connection:
             if _has_changed(connection, exam):
+                return
+            awaiting = _awaiting(assembly, awaited) if decision.step is Step.WAIT else None
+            connection.execute(update(db.exam).where(db.exam.c.id.in_(exam.ids)).values(awaiting=awaiting))
+            if decision.step is Step.WAIT:
                 return
             if decision.step is Step.ENQUEUE:
                 self._enqueue(connection, exam, assembly, now)
@@ -340,6 +342,13 @@ def _collect(connection: Connection, exam_id: int) -> None:
     state = connection.execute(select(db.exam.c.state).where(db.exam.c.id == exam_id)).scalar_one()
     if state != ExamState.COLLECTING:
         move(connection, db.exam, exam_id, ExamState.COLLECTING)
+
+
+def _awaiting(assembly: ExamAssembly, awaited: Reason | None) -> str:
+    """What a waiting exam waits for, in words."""
+    if assembly.is_complete:
+        return awaited.detail if awaited is not None else "looks whole; nothing tells yet that no more will come"
+    return "; ".join(reason.detail for reason in assembly.reasons)
 
 
 def _has_changed(connection: Connection, exam: _Exam) -> bool:

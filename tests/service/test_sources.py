@@ -1,6 +1,7 @@
 """A source PACS is asked what an exam holds, and sends what has not come. The PACS is Orthanc."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -69,10 +70,10 @@ class Site:
         self.now = later(seconds)
         self.desk.intake.sweep(self.now)
         source.look(self.now)
-        table = db.exam  # what was fetched has come now, in the time of the test
+        table, soon = db.exam, self.now + timedelta(seconds=0.1)  # what was fetched has come in the time of the test
         with self.desk.database.write() as connection:
-            late = update(table).where(table.c.last_arrival_at > self.now)
-            connection.execute(late.values(last_arrival_at=self.now))
+            late = update(table).where(table.c.last_arrival_at > soon)
+            connection.execute(late.values(last_arrival_at=soon))
 
 
 @pytest.fixture
@@ -131,6 +132,22 @@ def test_a_source_that_is_still_receiving_is_no_evidence(site: Site) -> None:
     assert len(job.inputs) == 28
 
 
+def test_what_a_source_said_before_the_last_image_came_is_no_evidence(site: Site) -> None:
+    """It had three slices while we had two; now we have three, and it may have four."""
+    images, source = site.scan(), site.source()
+    site.archive(images[:21])
+    site.desk.arrive_all(images[:14])
+    for seconds in (1, 3.5):
+        site.look(source, seconds)
+    site.desk.arrive_all(images[14:21], 4)
+    site.desk.sweep(4.1)
+    assert site.desk.jobs == []
+    site.archive(images[21:])
+    site.look(source, 6)
+    site.look(source, 8.5)
+    assert site.desk.jobs == []
+
+
 def test_whole_slices_that_only_the_source_has_are_awaited_and_then_fetched(site: Site) -> None:
     images, source = site.scan(), site.source(retrieve=[])
     site.archive(images)
@@ -139,7 +156,9 @@ def test_whole_slices_that_only_the_source_has_are_awaited_and_then_fetched(site
         site.look(source, seconds)
     assert (site.desk.exam.state, site.desk.jobs) == (ExamState.INCOMPLETE, [])
     assert "21/28" in site.desk.exam.detail
-    site.look(site.source(name="fetching"), IDLE_S + 2)
+    fetching = site.source(name="fetching")
+    for seconds in (2, 4.5, 7):
+        site.look(fetching, IDLE_S + seconds)
     assert [len(job.inputs) for job in site.desk.jobs] == [28]
 
 
