@@ -18,6 +18,7 @@ class Fragment:
     exam_id: int
     study_uid: str
     last_arrival_at: datetime
+    is_refused: bool
 
 
 def note_subject(connection: Connection, study_uid: str, patient_key: str, study_date: str) -> None:
@@ -30,19 +31,24 @@ def note_subject(connection: Connection, study_uid: str, patient_key: str, study
 
 
 def fragments_beside(connection: Connection, exam_id: int, patient_key: str, study_date: str) -> list[Fragment]:
-    """Other exams of the subject on that day that are not whole, oldest first."""
+    """Other exams of the subject on that day that wait, or could not be measured alone; oldest first."""
     table = db.exam
+    waits = table.c.state.in_([str(ExamState.COLLECTING), str(ExamState.INCOMPLETE)])
+    never_analysed = (table.c.state == str(ExamState.REFUSED)) & (table.c.version == 0)
     query = (
-        select(table.c.id, table.c.study_uid, table.c.last_arrival_at)
+        select(table.c.id, table.c.study_uid, table.c.state, table.c.last_arrival_at)
         .where(
             table.c.patient_key == patient_key,
             table.c.study_date == study_date,
             table.c.id != exam_id,
-            table.c.state.in_([str(ExamState.COLLECTING), str(ExamState.INCOMPLETE)]),
+            waits | never_analysed,
         )
         .order_by(table.c.id)
     )
-    return [Fragment(row.id, row.study_uid, row.last_arrival_at) for row in connection.execute(query)]
+    return [
+        Fragment(row.id, row.study_uid, row.last_arrival_at, row.state == ExamState.REFUSED)
+        for row in connection.execute(query)
+    ]
 
 
 def join(connection: Connection, exam_id: int, owner_id: int) -> None:
