@@ -7,6 +7,7 @@ incomplete.
 
 import logging
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -166,15 +167,20 @@ class SourceDesk:
         return [sent.exists()]
 
     def _counted(self, exam: _Waiting, answers: Sequence[SeriesAnswer]) -> dict[str, tuple[SeriesAnswer, int]]:
-        """The answers with a count each; where the source does not count, what it lists is counted."""
-        here = self._objects_here(exam)
+        """The answers with the number of images each.
+
+        Where the source does not count, what it lists is counted; where it counts more than has come, what it lists as
+        no image (a presentation state, say) is taken off.
+        """
+        arrived = Counter(self._objects_here(exam).values())
         counted = {}
         for one in answers:
-            n_objects = one.n_objects
-            if n_objects is None:
-                is_asked = one.series_uid in here.values()
-                n_objects = len(list_objects(self._peer, exam.study_uid, one.series_uid)) if is_asked else 0
-            counted[one.series_uid] = (one, n_objects)
+            n_images = one.n_objects or 0
+            if arrived[one.series_uid] and (one.n_objects is None or one.n_objects > arrived[one.series_uid]):
+                listed = list_objects(self._peer, exam.study_uid, one.series_uid)
+                n_others = sum(not each.is_image for each in listed)
+                n_images = (len(listed) if one.n_objects is None else one.n_objects) - n_others
+            counted[one.series_uid] = (one, n_images)
         return counted
 
     def _objects_here(self, exam: _Waiting) -> dict[str, str]:
@@ -238,17 +244,18 @@ class SourceDesk:
     def _fetch(self, exam: _Waiting, answers: dict[str, tuple[SeriesAnswer, int]], now: datetime) -> bool:
         """Let the source send what it has and we have not; whether anything came."""
         here = self._objects_here(exam)
-        arrived = list(here.values())
+        arrived = Counter(here.values())
         n_missing = n_left = 0
         for series_uid, (one, n_objects) in answers.items():
-            n_here = arrived.count(series_uid)
+            n_here = arrived[series_uid]
             if n_here >= n_objects or (n_here == 0 and not (exam.is_incomplete and self._may_belong(one))):
                 continue
             try:
-                missing = set(list_objects(self._peer, exam.study_uid, series_uid)) - here.keys()
+                listed = list_objects(self._peer, exam.study_uid, series_uid)
             except PeerUnavailable as error:
                 _log.warning("source cannot be asked", extra={"source": self._source.name, "error": str(error)})
                 continue
+            missing = {each.sop_uid for each in listed if each.is_image} - here.keys()
             n_missing += len(missing)
             n_left += len(self._fetch_series(exam, series_uid, missing))
         if n_missing:

@@ -16,6 +16,7 @@ from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import (
     MRImageStorage,
+    SecondaryCaptureImageStorage,
     StudyRootQueryRetrieveInformationModelFind,
     StudyRootQueryRetrieveInformationModelGet,
 )
@@ -88,14 +89,20 @@ def test_a_peer_that_does_not_know_the_study_has_nothing_of_it() -> None:
 def test_objects_are_listed_once_each_without_a_class_and_only_of_the_series() -> None:
     answers = (
         answer(SOPInstanceUID="1.2.3.1.2"),
-        answer(SOPInstanceUID="1.2.3.1.1", SeriesInstanceUID="1.2.3.1"),
+        answer(SOPInstanceUID="1.2.3.1.1", SeriesInstanceUID="1.2.3.1", SOPClassUID=MRImageStorage),
+        answer(SOPInstanceUID="1.2.3.1.3", SOPClassUID=SecondaryCaptureImageStorage),
         answer(SOPInstanceUID="1.2.3.1.2"),
         answer(SOPInstanceUID="1.2.3.8.1", SeriesInstanceUID="1.2.3.8"),
         answer(SOPInstanceUID=""),
         answer(Modality="MR"),
     )
     with scp(finding(*answers)) as peer:
-        assert list_objects(peer, STUDY, "1.2.3.1") == ("1.2.3.1.1", "1.2.3.1.2")
+        found = list_objects(peer, STUDY, "1.2.3.1")
+    assert [(one.sop_uid, one.is_image) for one in found] == [
+        ("1.2.3.1.1", True),
+        ("1.2.3.1.2", True),
+        ("1.2.3.1.3", False),
+    ]
 
 
 @pytest.mark.parametrize("end", [0xA700, 0xFE00, 0xC001, None], ids=["resources", "cancel", "failure", "abort"])
