@@ -99,6 +99,9 @@ def _parser() -> argparse.ArgumentParser:
     simulate.add_argument("--truth", type=Path, help="also write labels, t1rho_ms, t2_ms and affine to this .npz")
     simulate.set_defaults(command=_simulate)
 
+    exams = commands.add_parser("exams", help="how far each exam is, and what it waits for").add_subparsers(
+        required=True, metavar="ACTION"
+    )
     jobs = commands.add_parser("jobs", help="analyses: queued, running, done, failed").add_subparsers(
         required=True, metavar="ACTION"
     )
@@ -106,6 +109,7 @@ def _parser() -> argparse.ArgumentParser:
         required=True, metavar="ACTION"
     )
     for group, actions in (
+        (exams, (("list", _exams_list),)),
         (jobs, (("list", _jobs_list), ("show", _jobs_show), ("retry", _jobs_retry))),
         (
             quarantine,
@@ -265,6 +269,14 @@ def _simulate(options: argparse.Namespace) -> int:
         write_truth(exam, options.truth)
     what = "objects" if options.enhanced else "images"
     print(f"{len(paths)} {what} in {options.out}")
+    return EXIT_OK
+
+
+def _exams_list(options: argparse.Namespace) -> int:
+    from service.exams import list_exams
+
+    for exam in list_exams(_database(options)):
+        print(f"{exam.id:6d}  {exam.state:10s}  {exam.n_objects:5d} objects  {exam.study_uid}  {exam.detail}")
     return EXIT_OK
 
 
