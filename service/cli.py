@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from config.protocol_cards import load_cards
 from config.settings import Settings, SettingsError, load_settings
-from service import atlas_command, evaluate_command, train_command, tune_command
+from service import atlas_command, evaluate_command, protocol_command, train_command, tune_command
 
 if TYPE_CHECKING:
     from models.registry import ModelRecord
@@ -76,6 +76,9 @@ def _parser() -> argparse.ArgumentParser:
 
     tune = commands.add_parser("tune", help="adapt a step of the analysis to your own exams")
     tune_command.add_arguments(tune, _load)
+
+    protocol = commands.add_parser("protocol", help="how the images of an exam are understood, and new protocol cards")
+    protocol_command.add_arguments(protocol, _load)
 
     simulate = commands.add_parser("simulate", help="writes a simulated exam with known truth")
     simulate.add_argument("--out", type=Path, required=True, help="folder for the DICOM files")
