@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
@@ -30,6 +31,79 @@ def add_arguments(parser: argparse.ArgumentParser, load: Callable[[Path | None],
     explain.add_argument("--json", action="store_true", help="everything, as JSON")
     explain.add_argument("--config", type=Path, help="settings file (YAML), for a site's own protocol cards")
     explain.set_defaults(command=lambda options: explain_exam_files(options, load(options.config)))
+
+    draft = actions.add_parser("draft", help="a first protocol card for the images, to be reviewed")
+    draft.add_argument("folder", type=Path, metavar="FOLDER", help="the images of one exam with the new protocol")
+    draft.add_argument("--name", type=_card_name, help="of the card; default: from the series description")
+    draft.add_argument(
+        "--out", type=Path, metavar="CARD.yaml", help="file to write; of several scans, files numbered after it"
+    )
+    draft.add_argument("--config", type=Path, help="settings file (YAML), for the cards that are already there")
+    draft.set_defaults(command=lambda options: draft_card_files(options, load(options.config)))
+
+    listing = actions.add_parser("list", help="the protocol cards in use: what they match and which times they expect")
+    listing.add_argument("--config", type=Path, help="settings file (YAML), for a site's own protocol cards")
+    listing.set_defaults(command=lambda options: list_cards(load(options.config)))
+
+
+def _card_name(text: str) -> str:
+    if not re.fullmatch(r"[a-z0-9-]{3,58}", text):
+        raise argparse.ArgumentTypeError(f"{text!r}: 3 to 58 small letters, digits and dashes")
+    return text
+
+
+def list_cards(settings: Settings) -> int:
+    """Print the cards in use; returns the exit status."""
+    for card in load_cards(settings.protocols_dir):
+        times = [f"{name} {', '.join(f'{time:g}' for time in times)} ms"
+                 for name, times in (("T1rho", card.times.t1rho_ms), ("T2", card.times.t2_ms)) if times]  # fmt: skip
+        lines = [
+            f"{card.name}: {card.description}",
+            f"    {card.role}; times by {card.times.rule}: {'; '.join(times)}" if times else f"    {card.role}",
+            *(f"    {name} ~ {pattern}" for name, pattern in card.match if pattern is not None),
+        ]
+        if card.together_with:
+            lines.append(f"    together with {', '.join(card.together_with)}")
+        sys.stdout.write("\n".join(lines) + "\n")
+    return _OK
+
+
+def draft_card_files(options: argparse.Namespace, settings: Settings) -> int:
+    """Write drafted cards to a file or to stdout, and say what is still to be filled in; returns the exit status."""
+    from dicom_io.header_excerpt import struck_out_texts
+    from dicom_io.protocol_draft import draft_cards
+    from processing.refusal import UnsuitableInput
+    from service.exam_files import read_exam_files
+
+    if not options.folder.exists():
+        sys.stderr.write(f"no such file or folder: {options.folder}\n")
+        return _USAGE
+    if options.out is not None and options.out.suffix not in (".yaml", ".yml"):
+        sys.stderr.write(f"{options.out}: the name of a protocol card ends in .yaml\n")
+        return _USAGE
+    cards = load_cards(settings.protocols_dir)
+    files = read_exam_files([options.folder], asked_elements(cards))
+    of_series = {one.series_uid: one.path for one in files.facts}
+    private = {text for path in of_series.values() for text in struck_out_texts(path)}
+    try:
+        drafts = draft_cards(files.facts, cards, name=options.name, private_texts=private)
+    except UnsuitableInput as refusal:
+        sys.stderr.write(f"{refusal}\n")
+        return _REFUSED
+    for number, draft in enumerate(drafts, start=1):
+        if options.out is None:
+            sys.stdout.write(draft.text if number == 1 else f"---\n{draft.text}")
+            place = draft.name
+        else:
+            out = options.out if number == 1 else options.out.with_stem(f"{options.out.stem}-{number}")
+            if out.exists():
+                sys.stderr.write(f"{out}: is there already, and is not overwritten\n")
+                return _USAGE
+            out.write_text(draft.text, encoding="utf-8")
+            place = str(out)
+        todo = f"to be filled in: {', '.join(draft.open_keys)}" if draft.open_keys else "nothing left open"
+        sys.stderr.write(f"{place}: a draft to be reviewed; {todo}\n")
+    return _OK
 
 
 def explain_exam_files(options: argparse.Namespace, settings: Settings) -> int:
