@@ -121,7 +121,8 @@ def _missing_words(missing: Sequence[MissingImage]) -> str:
         more = f" and {len(numbers) - _SLICES_NAMED} more" if len(numbers) > _SLICES_NAMED else ""
         named = ", ".join(map(str, numbers[:_SLICES_NAMED]))
         parts.append(f"{time_ms:g} ms at slice{'s' if len(numbers) > 1 else ''} {named}{more}")
-    return f"{len(missing)} missing image{'s' if len(missing) > 1 else ''}: {'; '.join(parts)}"
+    images = f"{len(missing)} missing images" if len(missing) > 1 else "missing image"
+    return f"{images}: {'; '.join(parts)}"
 
 
 def _name(series: SeriesExplanation) -> str:
