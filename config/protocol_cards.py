@@ -1,7 +1,7 @@
 """Protocol cards: how one scanner protocol writes its spin-lock and echo times, its scaling and its expected counts."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from functools import cache
 from itertools import pairwise
@@ -219,6 +219,11 @@ class ProtocolCard(Section):
             raise ValueError("relaxometry needs times, anatomy has none")
         if self.together_with and self.role is Role.ANATOMY:
             raise ValueError("together_with: only of relaxometry")
+        for key, names in (("together_with", self.together_with), ("replaces", self.replaces)):
+            if self.name in names:
+                raise ValueError(f"{key}: names the card itself")
+            if len(set(names)) < len(names):
+                raise ValueError(f"{key}: names a card twice")
         return self
 
 
@@ -248,18 +253,47 @@ def load_cards(folder: Path | None = None) -> tuple[ProtocolCard, ...]:
             if other is not None and other.parent == directory:
                 raise SettingsError(f"{path}: name: {card.name!r} is also the name of {other.name}")
             cards[card.name], origin[card.name] = card, path
-    replaced = {name: card.name for card in cards.values() for name in card.replaces}
-    used = tuple(card for card in cards.values() if card.name not in replaced)
-    names = {card.name for card in used}
-    for card in used:
-        for key, wanted, known in (
-            ("replaces", card.replaces, set(cards)),
-            ("together_with", card.together_with, names - {card.name}),
-        ):
-            unknown = sorted(set(wanted) - known)
-            if unknown:
-                raise SettingsError(f"{origin[card.name]}: {key}: no such card: {', '.join(unknown)}")
-    return used
+    return _settle_references(cards, origin)
+
+
+def _settle_references(cards: Mapping[str, ProtocolCard], origin: Mapping[str, Path]) -> tuple[ProtocolCard, ...]:
+    """The cards in use: without replaced ones, and what named a replaced card names the card in its place."""
+
+    def refuse(card: ProtocolCard, key: str, text: str) -> SettingsError:
+        return SettingsError(f"{origin[card.name]}: {key}: {text}")
+
+    replacements: dict[str, list[str]] = {}
+    for card in cards.values():
+        for name in card.replaces:
+            if name not in cards:
+                raise refuse(card, "replaces", f"no such card: {name}; there are: {', '.join(sorted(cards))}")
+            replacements.setdefault(name, []).append(card.name)
+    used = {name: card for name, card in cards.items() if name not in replacements}
+    for card in cards.values():
+        for name in card.replaces:
+            if card.name not in used:
+                by = " and ".join(replacements[card.name])
+                raise refuse(card, "replaces", f"{card.name} is itself replaced, by {by}")
+            if name in card.together_with:
+                raise refuse(card, "together_with", f"names {name}, which it replaces")
+    settled = {}
+    for card in used.values():
+        partners = []
+        for name in card.together_with:
+            in_place = replacements.get(name, [name])
+            if len(in_place) > 1 or in_place == [card.name]:
+                by = " and ".join(in_place)
+                raise refuse(card, "together_with", f"{name} is replaced by {by}; replace {card.name} as well")
+            if in_place[0] not in used:
+                raise refuse(card, "together_with", f"no such card: {name}; there are: {', '.join(sorted(used))}")
+            partners.append(in_place[0])
+        settled[card.name] = card.model_copy(update={"together_with": tuple(partners)})
+    for card in settled.values():
+        for name in card.together_with:
+            if card.name not in settled[name].together_with:
+                text = f"{name} is not together with {card.name}; each card of an exam must name the others"
+                raise refuse(card, "together_with", text)
+    return tuple(settled.values())
 
 
 def _load_card(path: Path) -> ProtocolCard:

@@ -33,11 +33,59 @@ class ObjectKind(StrEnum):
     OVERLAY = "overlay"
 
 
+class Repeats(StrEnum):
+    """What to do with an exam in which a scan was repeated and is there twice, whole."""
+
+    HOLD = "hold"
+    FIRST = "first"
+    LATEST = "latest"
+
+
 class Peer(Section):
     """A calling application that may send to the node."""
 
     ae_title: AETitle = Field(description="Calling AE title")
     host: str | None = Field(None, description="Its address; if given, calls from elsewhere are refused")
+    port: Port | None = Field(None, description="Where it takes the result of its storage commitment requests")
+
+    @model_validator(mode="after")
+    def _port_has_host(self) -> "Peer":
+        if self.port is not None and self.host is None:
+            raise ValueError("port: needs host")
+        return self
+
+
+class Retrieval(StrEnum):
+    """Ways to fetch an object."""
+
+    C_GET = "c-get"
+    C_MOVE = "c-move"
+    WADO_RS = "wado-rs"
+
+
+class Source(Section):
+    """A PACS that is asked what an exam holds (C-FIND), and for what has not come."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] = Field(description="Name used in logs")
+    ae_title: AETitle = Field(description="Called AE title")
+    host: str = Field(description="Address or host name")
+    port: Port = Field(description="TCP port")
+    calling_ae_titles: tuple[AETitle, ...] = Field(
+        (), description="It knows the exams that these AE titles send; empty = all exams"
+    )
+    retrieve: tuple[Retrieval, ...] = Field(
+        tuple(Retrieval), description="Ways to fetch what is missing, tried in this order; empty = it is only asked"
+    )
+    dicomweb_url: Annotated[str, StringConstraints(pattern=r"^https?://[^\s?#]+$")] | None = Field(
+        None, description="Root of its DICOMweb service, for wado-rs"
+    )
+    timeout_s: float = Field(30.0, gt=0, le=600, description="Network and response timeout")
+
+    @model_validator(mode="after")
+    def _wado_has_url(self) -> "Source":
+        if "retrieve" in self.model_fields_set and Retrieval.WADO_RS in self.retrieve and self.dicomweb_url is None:
+            raise ValueError("retrieve: wado-rs needs dicomweb_url")
+        return self
 
 
 class Destination(Section):
@@ -75,6 +123,9 @@ class Completion(Section):
         120.0, gt=0, le=86_400, description="Without evidence: seconds of silence before an exam is judged as it is"
     )
     sweep_s: float = Field(2.0, ge=0.2, le=60, description="Seconds between two looks at what has arrived")
+    repeats: Repeats = Field(
+        Repeats.HOLD, description="A scan that is there twice: hold for a person, measure the first, or the latest"
+    )
 
 
 class Jobs(Section):
@@ -178,6 +229,7 @@ class Settings(Section):
     executor: Literal["processes"] = Field("processes", description="Where jobs run")
     max_associations: int = Field(32, ge=1, le=1000, description="Associations served at once")
     peers: tuple[Peer, ...] = Field((), description="Who may send; empty = anyone who calls our AE title")
+    sources: tuple[Source, ...] = Field((), description="PACS that are asked what exams hold, and for what is missing")
     destinations: tuple[Destination, ...] = Field((), description="Where results go; nothing is sent anywhere else")
     routes: tuple[Route, ...] = Field((), description="Which results go where; empty = all to all destinations")
     protocols_dir: Path | None = Field(
@@ -197,6 +249,8 @@ class Settings(Section):
         names = [destination.name for destination in self.destinations]
         if len(set(names)) < len(names):
             raise ValueError("two destinations have the same name")
+        if len({source.name for source in self.sources}) < len(self.sources):
+            raise ValueError("two sources have the same name")
         for route in self.routes:
             for name in route.send_to:
                 if name not in names:

@@ -11,13 +11,21 @@ from pydicom.dataelem import RawDataElement
 from pydicom.uid import UID
 
 from config.protocol_cards import ElementAddress
-from dicom_io.raw_header import RawHeader, decode_text, parse
+from dicom_io.frame_header import FrameHeader, frame_headers
+from dicom_io.modality_lut import read_modality_lut
+from dicom_io.pixel_frames import split_frames
+from dicom_io.raw_header import RawHeader, parse, quiet_pydicom
 from processing.refusal import ReasonCode, UnsuitableInput
 
 MR_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.4"
 ENHANCED_MR_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.4.1"
+_LEGACY_CONVERTED_ENHANCED_MR_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.4.4"
+_ENHANCED = (ENHANCED_MR_IMAGE_STORAGE, _LEGACY_CONVERTED_ENHANCED_MR_IMAGE_STORAGE)
 
-_GE_CREATOR_TAG, _GE_CREATOR, _GE_COMPLEX_TAG = 0x00430010, "GEMS_PARM_01", 0x0043102F
+# JPEG baseline and extended, JPEG-LS near-lossless
+_LOSSY_SYNTAXES = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.81")
+# JPEG 2000, JPEG XL, HTJ2K
+_PERHAPS_LOSSY_SYNTAXES = ("1.2.840.10008.1.2.4.91", "1.2.840.10008.1.2.4.112", "1.2.840.10008.1.2.4.203")
 
 
 #: Changes when :class:`ImageFacts` reads more or otherwise: facts that were kept by an earlier version are read anew.
@@ -146,56 +154,152 @@ def facts_from_bytes(content: bytes, path: Path, elements: Sequence[ElementAddre
     """As :func:`read_facts`, for a file's bytes that are at hand; ``path`` only says where they are kept."""
     header = RawHeader(parse(content))
     _check_whole(header, len(content))
-    sop_class_uid = header.uid("SOPClassUID")
-    _check_kind(header, sop_class_uid)
-    facts = ImageFacts(
-        path=path,
-        sop_class_uid=sop_class_uid,
-        sop_instance_uid=header.uid("SOPInstanceUID"),
-        study_uid=header.uid("StudyInstanceUID"),
-        series_uid=header.uid("SeriesInstanceUID"),
-        transfer_syntax_uid=header.transfer_syntax,
-        patient_key=_patient_key(header),
-        pixel_sha256=hashlib.sha256(header.raw("PixelData") or b"").hexdigest(),
-        rows=header.positive("Rows"),
-        columns=header.positive("Columns"),
-        bits_allocated=header.positive("BitsAllocated"),
-        pixel_representation=header.unsigned("PixelRepresentation") or 0,
-        modality=header.text("Modality"),
-        manufacturer=header.text("Manufacturer"),
-        manufacturer_model_name=header.text("ManufacturerModelName"),
-        device_serial_number=header.text("DeviceSerialNumber"),
-        software_versions=header.text("SoftwareVersions"),
-        study_date=header.text("StudyDate"),
-        series_description=header.text("SeriesDescription"),
-        protocol_name=header.text("ProtocolName"),
-        scanning_sequence=header.text("ScanningSequence"),
-        sequence_name=header.text("SequenceName"),
-        image_type=tuple(part.upper() for part in header.texts("ImageType")),
-        photometric_interpretation=header.text("PhotometricInterpretation"),
-        frame_of_reference_uid=header.text("FrameOfReferenceUID"),
-        acquisition_time=header.text("AcquisitionDate") + header.text("AcquisitionTime"),
-        ge_complex_part=_ge_complex_part(header),
-        echo_time_ms=header.decimal("EchoTime"),
-        trigger_time_ms=header.decimal("TriggerTime"),
-        inversion_time_ms=header.decimal("InversionTime"),
-        echo_numbers=header.integers("EchoNumbers"),
-        series_number=header.integer("SeriesNumber"),
-        instance_number=header.integer("InstanceNumber"),
-        acquisition_number=header.integer("AcquisitionNumber"),
-        temporal_position=header.integer("TemporalPositionIdentifier"),
-        images_in_acquisition=header.integer("ImagesInAcquisition"),
-        orientation=header.decimals("ImageOrientationPatient", count=6),
-        position=header.decimals("ImagePositionPatient", count=3),
-        pixel_spacing_mm=header.decimals("PixelSpacing", count=2),
-        slice_thickness_mm=header.decimal("SliceThickness"),
-        spacing_between_slices_mm=header.decimal("SpacingBetweenSlices"),
-        rescale_slope=header.decimal("RescaleSlope"),
-        rescale_intercept=header.decimal("RescaleIntercept"),
-        lossy_compressed=header.text("LossyImageCompression") == "01",
+    _check_kind(header)
+    with quiet_pydicom():
+        if header.uid("SOPClassUID") == MR_IMAGE_STORAGE:
+            split_frames(header, 1)
+            pixels = hashlib.sha256(header.raw("PixelData") or b"").hexdigest()
+            image = _image_facts(FrameHeader(header), elements)
+            return (ImageFacts(path=path, pixel_sha256=pixels, **_object_facts(header), **image),)
+        return _facts_of_frames(header, path, elements)
+
+
+def _facts_of_frames(header: RawHeader, path: Path, elements: Sequence[ElementAddress]) -> tuple[ImageFacts, ...]:
+    n_frames = header.integer("NumberOfFrames") or 0
+    if n_frames < 1:
+        raise UnsuitableInput(ReasonCode.UNREADABLE, "NumberOfFrames is missing or not above zero")
+    described = frame_headers(header)
+    if described and len(described) != n_frames:
+        text = f"{n_frames} frames, but {len(described)} items in PerFrameFunctionalGroupsSequence"
+        raise UnsuitableInput(ReasonCode.UNREADABLE, text)
+    if not described and n_frames > 1:
+        raise UnsuitableInput(ReasonCode.UNREADABLE, f"{n_frames} frames, which no functional group tells apart")
+    pixels = split_frames(header, n_frames)
+    common = _object_facts(header)
+    return tuple(
+        ImageFacts(
+            path=path,
+            pixel_sha256=hashlib.sha256(stored).hexdigest(),
+            frame_number=number,
+            number_of_frames=n_frames,
+            **common,
+            **_image_facts(frame, elements),
+        )
+        for number, (frame, stored) in enumerate(zip(described or (FrameHeader(header),), pixels, strict=True), 1)
     )
-    _check_pixel_length(header, facts)
-    return (facts,)
+
+
+def _object_facts(header: RawHeader) -> dict[str, Any]:
+    """What all images of an object share."""
+    lut = read_modality_lut(header)
+    return {
+        "sop_class_uid": header.uid("SOPClassUID"),
+        "sop_instance_uid": header.uid("SOPInstanceUID"),
+        "study_uid": header.uid("StudyInstanceUID"),
+        "series_uid": header.uid("SeriesInstanceUID"),
+        "transfer_syntax_uid": header.transfer_syntax,
+        "patient_key": _patient_key(header),
+        "rows": header.positive("Rows"),
+        "columns": header.positive("Columns"),
+        "bits_allocated": header.positive("BitsAllocated"),
+        "pixel_representation": header.unsigned("PixelRepresentation") or 0,
+        "concatenation": _concatenation(header),
+        "modality": header.text("Modality"),
+        "manufacturer": header.text("Manufacturer"),
+        "manufacturer_model_name": header.text("ManufacturerModelName"),
+        "device_serial_number": header.text("DeviceSerialNumber"),
+        "software_versions": header.text("SoftwareVersions"),
+        "study_date": header.text("StudyDate"),
+        "series_description": header.text("SeriesDescription"),
+        "protocol_name": header.text("ProtocolName"),
+        "photometric_interpretation": header.text("PhotometricInterpretation"),
+        "frame_of_reference_uid": header.text("FrameOfReferenceUID"),
+        "series_number": header.integer("SeriesNumber"),
+        "instance_number": header.integer("InstanceNumber"),
+        "images_in_acquisition": header.integer("ImagesInAcquisition"),
+        "modality_lut_sha256": lut.sha256 if lut else "",
+        "lossy_compressed": _is_lossy(header),
+    }
+
+
+def _image_facts(header: FrameHeader, elements: Sequence[ElementAddress]) -> dict[str, Any]:
+    """What one image says; PS3.3 C.7.6.16 and C.8.13 tell where Enhanced MR says it."""
+    asked = ((address.name, header.element_text(address)) for address in elements)
+    complex_part = header.private_number(0x0043, "GEMS_PARM_01", 0x2F)
+    return {
+        "scanning_sequence": header.text("ScanningSequence"),
+        "sequence_name": header.text("/PulseSequenceName", "SequenceName"),
+        "image_type": _upper(header.texts("MRImageFrameTypeSequence/FrameType", "ImageType")),
+        "complex_component": header.text(
+            "MRImageFrameTypeSequence/ComplexImageComponent", "/ComplexImageComponent"
+        ).upper(),
+        "acquisition_time": header.text("FrameContentSequence/FrameAcquisitionDateTime", "/AcquisitionDateTime")
+        or header.root.text("AcquisitionDate") + header.root.text("AcquisitionTime"),
+        "ge_complex_part": None if complex_part is None else int(complex_part),
+        "echo_time_ms": header.decimal("MREchoSequence/EffectiveEchoTime", "EchoTime", "/EffectiveEchoTime"),
+        "trigger_time_ms": header.decimal(
+            "CardiacSynchronizationSequence/NominalCardiacTriggerDelayTime", "TriggerTime"
+        ),
+        "inversion_time_ms": _only(
+            header.decimals("MRModifierSequence/InversionTimes", "MRModifierSequence/InversionTime", "InversionTime")
+        ),
+        "echo_numbers": header.integers("EchoNumbers"),
+        "acquisition_number": header.integer("FrameContentSequence/FrameAcquisitionNumber", "AcquisitionNumber"),
+        "temporal_position": header.integer("FrameContentSequence/TemporalPositionIndex", "TemporalPositionIdentifier"),
+        "slice_thickness_mm": header.decimal("PixelMeasuresSequence/SliceThickness", "SliceThickness"),
+        "spacing_between_slices_mm": header.decimal(
+            "PixelMeasuresSequence/SpacingBetweenSlices", "SpacingBetweenSlices"
+        ),
+        "rescale_slope": header.decimal("PixelValueTransformationSequence/RescaleSlope", "RescaleSlope"),
+        "rescale_intercept": header.decimal("PixelValueTransformationSequence/RescaleIntercept", "RescaleIntercept"),
+        "scale_slope": header.private_number(0x2005, "Philips MR Imaging DD 001", 0x0E),
+        "elements": tuple((name, value) for name, value in asked if value),
+        **_geometry(header),
+    }
+
+
+def _geometry(header: FrameHeader) -> dict[str, Any]:
+    """Never from what Philips keeps in private items: its positions there are half a pixel off.
+
+    A position at the root is that of a classic image; in an object of many frames it would be that of one of them.
+    """
+    positions = ["PlanePositionSequence/ImagePositionPatient"]
+    if not header.is_one_of_many:
+        positions.append("/ImagePositionPatient")
+    return {
+        "position": header.decimals(*positions, count=3),
+        "orientation": header.decimals(
+            "PlaneOrientationSequence/ImageOrientationPatient", "/ImageOrientationPatient", count=6
+        ),
+        "pixel_spacing_mm": header.decimals("PixelMeasuresSequence/PixelSpacing", "/PixelSpacing", count=2),
+    }
+
+
+def _only(numbers: tuple[float, ...]) -> float | None:
+    """The number where there is just one; several inversion times (VM 1-n) tell no single one."""
+    return numbers[0] if len(numbers) == 1 else None
+
+
+def _upper(texts: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(text.upper() for text in texts)
+
+
+def _concatenation(header: RawHeader) -> tuple[int, ...]:
+    """Number and total (if told) of the parts of an object that was split; () when it was not."""
+    number, total = header.unsigned("InConcatenationNumber"), header.unsigned("InConcatenationTotalNumber")
+    return tuple(part for part in (number, total) if part) if number else ()
+
+
+def _is_lossy(header: RawHeader) -> bool:
+    """What the header says; in a syntax that may hold either, lossless must be said."""
+    told = header.text("LossyImageCompression")
+    if header.transfer_syntax in _LOSSY_SYNTAXES or told == "01":
+        return True
+    return header.transfer_syntax in _PERHAPS_LOSSY_SYNTAXES and told != "00"
+
+
+#: The key of images that name no patient: equal keys then say nothing.
+NO_PATIENT_KEY = hashlib.sha256(b"\x1f\x1f").hexdigest()
 
 
 def _patient_key(header: RawHeader) -> str:
@@ -203,28 +307,12 @@ def _patient_key(header: RawHeader) -> str:
     return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()
 
 
-def _ge_complex_part(header: RawHeader) -> int | None:
-    dataset = header.dataset
-    if _GE_CREATOR_TAG not in dataset or _GE_COMPLEX_TAG not in dataset:
-        return None
-    creator, element = (
-        dataset.get_item(_GE_CREATOR_TAG, keep_deferred=True).value,
-        dataset.get_item(_GE_COMPLEX_TAG, keep_deferred=True),
-    )
-    if not isinstance(creator, bytes) or decode_text(creator, "latin-1") != _GE_CREATOR:
-        return None
-    if not isinstance(element, RawDataElement) or not isinstance(element.value, bytes) or len(element.value) < 2:
-        return None
-    return int.from_bytes(element.value[:2], "little" if element.is_little_endian else "big", signed=True)
-
-
-def _check_kind(header: RawHeader, sop_class_uid: str) -> None:
-    if sop_class_uid == ENHANCED_MR_IMAGE_STORAGE:
-        raise UnsuitableInput(ReasonCode.UNSUPPORTED_OBJECT, "Enhanced MR is not read yet")
-    if sop_class_uid != MR_IMAGE_STORAGE:
-        raise UnsuitableInput(
-            ReasonCode.UNSUPPORTED_OBJECT, f"{UID(sop_class_uid).name} is not read, only MR Image Storage"
-        )
+def _check_kind(header: RawHeader) -> None:
+    sop_class_uid = header.uid("SOPClassUID")
+    if sop_class_uid not in (MR_IMAGE_STORAGE, *_ENHANCED):
+        name = UID(sop_class_uid).name
+        text = f"{name} is not read, only MR Image Storage and Enhanced MR Image Storage"
+        raise UnsuitableInput(ReasonCode.UNSUPPORTED_OBJECT, text)
     if not header.raw("PixelData"):
         raise UnsuitableInput(ReasonCode.UNSUPPORTED_OBJECT, "MR image without pixel data")
     samples, photometric = header.unsigned("SamplesPerPixel"), header.text("PhotometricInterpretation")
@@ -232,8 +320,11 @@ def _check_kind(header: RawHeader, sop_class_uid: str) -> None:
         raise UnsuitableInput(
             ReasonCode.UNSUPPORTED_OBJECT, f"not a greyscale image ({samples} samples per pixel, {photometric})"
         )
+    bits = header.positive("BitsAllocated")
+    if bits not in (8, 16, 32):
+        raise UnsuitableInput(ReasonCode.UNSUPPORTED_OBJECT, f"{bits} bits per pixel")
     frames = header.integer("NumberOfFrames")
-    if frames not in (None, 1):
+    if sop_class_uid == MR_IMAGE_STORAGE and frames not in (None, 1):
         raise UnsuitableInput(ReasonCode.UNSUPPORTED_OBJECT, f"{frames} frames in a single-frame MR image object")
 
 
@@ -254,17 +345,3 @@ def _check_whole(header: RawHeader, n_bytes: int) -> None:
     deflated = header.transfer_syntax == "1.2.840.10008.1.2.1.99"  # positions are then those in the inflated bytes
     if "PixelData" not in header.dataset and not deflated and 0 < end < n_bytes:
         raise UnsuitableInput(ReasonCode.UNREADABLE, f"cut short or broken after byte {end} of {n_bytes}")
-
-
-def _check_pixel_length(header: RawHeader, facts: ImageFacts) -> None:
-    if facts.bits_allocated not in (8, 16, 32):
-        raise UnsuitableInput(ReasonCode.UNSUPPORTED_OBJECT, f"{facts.bits_allocated} bits per pixel")
-    if UID(facts.transfer_syntax_uid).is_private or UID(facts.transfer_syntax_uid).is_encapsulated:
-        return  # the length says nothing; decoding will tell
-    expected = facts.rows * facts.columns * facts.bits_allocated // 8
-    length = len(header.raw("PixelData") or b"")
-    if length < expected:
-        raise UnsuitableInput(
-            ReasonCode.UNREADABLE,
-            f"cut short: {facts.rows} x {facts.columns} pixels need {expected} bytes, {length} are there",
-        )

@@ -12,6 +12,7 @@ from pydicom.sr.coding import Code
 from dicom_io.codes import LUMBAR_SPINE, MILLISECOND, QUANTITY_CODES, private_scheme
 from dicom_io.functional_groups import pixel_measures, plane_orientation, plane_positions
 from dicom_io.source_attributes import complete, equipment, geometry_header, identity, mark_lumbar_spine
+from dicom_io.source_references import other_studies
 from dicom_io.sources import SourceExam
 from processing.display import DISPLAY_RANGES_MS, RESEARCH_USE_ONLY
 from processing.results import ExamResult, Quantity
@@ -44,10 +45,16 @@ def map_object(result: ExamResult, source: SourceExam, quantity: Quantity) -> Pa
         intercept=0.0,
         quantity_definition=QUANTITY_CODES[quantity],
     )
-    headers = {str(instance.SOPInstanceUID): geometry_header(instance, source) for instance in source.all_instances}
-    grid_uids = [str(instance.SOPInstanceUID) for instance in source.grid_instances]
+    on_grid = [geometry_header(instance, source) for instance in source.grid_instances]
+    grid_uids = {header.SOPInstanceUID for header in on_grid}
+    headers = {one.SOPInstanceUID: one for one in (geometry_header(each, source) for each in source.all_instances)}
+    further = [
+        header
+        for uid, header in headers.items()
+        if uid not in grid_uids and header.StudyInstanceUID == on_grid[0].StudyInstanceUID
+    ]
     dataset = ParametricMap(
-        source_images=[geometry_header(instance, source) for instance in source.grid_instances],
+        source_images=on_grid,
         pixel_array=values_ms,
         contains_recognizable_visual_features=False,
         real_world_value_mappings=[mapping],
@@ -57,13 +64,15 @@ def map_object(result: ExamResult, source: SourceExam, quantity: Quantity) -> Pa
         pixel_measures=pixel_measures(source),
         plane_orientation=plane_orientation(source),
         plane_positions=plane_positions(source),
-        further_source_images=[header for uid, header in headers.items() if uid not in grid_uids],
+        further_source_images=further,
         content_label=f"{quantity.value.upper()}_MAP",
         content_description=f"{quantity.value} map in ms, 0 = no value. {RESEARCH_USE_ONLY}",
         coding_schemes=[private_scheme()],
         **identity(result, source, map_role(quantity), SERIES_NUMBERS[quantity]),
         **equipment(result),
     )
+    if others := other_studies(source):
+        dataset.StudiesContainingOtherReferencedInstancesSequence = others
     dataset.Modality = "MR"  # what was measured; highdicom writes OT
     complete(dataset, result, source, role=map_role(quantity), description=f"{quantity.value} map (ms)")
     mark_lumbar_spine(dataset)

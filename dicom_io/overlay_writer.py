@@ -3,11 +3,10 @@
 import numpy as np
 import numpy.typing as npt
 from highdicom.sc import SCImage
-from pydicom.dataset import Dataset
-from pydicom.sequence import Sequence
 from pydicom.valuerep import DA, TM
 
 from dicom_io.source_attributes import complete, equipment, identity, local_time, mark_lumbar_spine
+from dicom_io.source_references import image_references
 from dicom_io.sources import SourceExam
 from processing.display import RESEARCH_USE_ONLY
 from processing.results import ExamResult
@@ -39,7 +38,7 @@ def overlay_object(result: ExamResult, source: SourceExam, picture: npt.NDArray[
     dataset.BurnedInAnnotation = "NO"
     dataset.ImageComments = RESEARCH_USE_ONLY
     dataset.DerivationDescription = "Disc outlines, maps and mean values drawn over the source images"
-    dataset.SourceImageSequence = Sequence(_reference(instance) for instance in source.grid_instances)
+    dataset.SourceImageSequence = image_references(source.grid_instances)
     return dataset
 
 
@@ -51,10 +50,3 @@ def _patient_orientation(source: SourceExam) -> tuple[str, str]:
         axis = int(np.argmax(np.abs(direction)))
         letters.append(("LPH", "RAF")[int(direction[axis] < 0)][axis])
     return letters[0], letters[1]
-
-
-def _reference(instance: Dataset) -> Dataset:
-    item = Dataset()
-    item.ReferencedSOPClassUID = instance.SOPClassUID
-    item.ReferencedSOPInstanceUID = instance.SOPInstanceUID
-    return item

@@ -1,59 +1,163 @@
-"""The pixels of one image: decoded from whatever transfer syntax it came in, and scaled to signal."""
+"""The pixels of images: decoded from whatever transfer syntax they came in, and scaled to signal."""
 
 import hashlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-from pydicom.dataset import FileDataset
+import numpy.typing as npt
+from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate
 from pydicom.pixels.decoders.base import get_decoder
-from pydicom.pixels.utils import pixel_array
 from pydicom.uid import UID
 
 from config.protocol_cards import ScalingRule
+from dicom_io.frame_view import frame_view
 from dicom_io.headers import ImageFacts
-from dicom_io.raw_header import PARSE_FAULTS, parse, quiet_pydicom
+from dicom_io.modality_lut import ModalityLut, read_modality_lut
+from dicom_io.pixel_frames import is_encapsulated, split_frames
+from dicom_io.raw_header import PARSE_FAULTS, RawHeader, parse, quiet_pydicom
 from dicom_io.scaling import scaling_of
 from processing.refusal import ReasonCode, UnsuitableInput
 from processing.results import FloatArray
 
+#: Which of pydicom's decoders decodes a transfer syntax: one each, so that every machine gives the same values.
+_DECODERS = {
+    "1.2.840.10008.1.2.5": "pydicom",  # RLE
+    "1.2.840.10008.1.2.4.50": "pillow",  # JPEG baseline
+    "1.2.840.10008.1.2.4.51": "pillow",  # JPEG extended; 8 bits only
+    "1.2.840.10008.1.2.4.57": "gdcm",  # JPEG lossless
+    "1.2.840.10008.1.2.4.70": "gdcm",  # JPEG lossless, first-order prediction
+    "1.2.840.10008.1.2.4.80": "pyjpegls",  # JPEG-LS lossless
+    "1.2.840.10008.1.2.4.81": "pyjpegls",  # JPEG-LS near-lossless
+    "1.2.840.10008.1.2.4.90": "pylibjpeg",  # JPEG 2000 lossless
+    "1.2.840.10008.1.2.4.91": "pylibjpeg",  # JPEG 2000
+    "1.2.840.10008.1.2.4.201": "pylibjpeg",  # HTJ2K lossless
+    "1.2.840.10008.1.2.4.202": "pylibjpeg",  # HTJ2K lossless, RPCL
+    "1.2.840.10008.1.2.4.203": "pylibjpeg",  # HTJ2K
+}
 
-def read_image(facts: ImageFacts, scaling: ScalingRule) -> tuple[FloatArray, FileDataset]:
-    """The signal of one image, (rows, columns) float32, scaled as its header says, and its header without pixels.
+_StoredValues = npt.NDArray[np.integer]
+
+
+def read_images(images: Sequence[ImageFacts], scaling: ScalingRule) -> Iterator[tuple[FloatArray, Dataset]]:
+    """The signal of each image, (rows, columns) float32, scaled as its header says, and its header without pixels.
+
+    They come in the order asked for. A file is read once and held as long as images of it are to come. The header of a
+    frame is as :func:`dicom_io.frame_view.frame_view` makes it.
 
     Raises:
         UnsuitableInput: UNSUPPORTED_OBJECT, naming a transfer syntax that cannot be decoded; UNREADABLE, when pixels
-            cannot be decoded or the file is no longer the one whose header was read.
-        OSError: the file cannot be read.
+            cannot be decoded or a file is no longer the one whose header was read.
+        OSError: a file cannot be read.
     """
-    dataset = parse(facts.path.read_bytes())
-    _check_unchanged(dataset, facts)
-    slope, intercept = scaling_of(facts, scaling)
-    signal = _decode(dataset, facts).astype(np.float64) * slope + intercept
-    del dataset.PixelData
-    return signal.astype(np.float32), dataset
+    to_come = Counter(facts.path for facts in images)
+    held: dict[Path, _OpenObject] = {}
+    for facts in images:
+        if facts.path not in held:
+            held[facts.path] = _OpenObject(facts)
+        opened = held[facts.path]
+        to_come[facts.path] -= 1
+        if not to_come[facts.path]:
+            del held[facts.path]
+        yield opened.signal(facts, scaling), frame_view(opened.header, facts)
 
 
-def _check_unchanged(dataset: FileDataset, facts: ImageFacts) -> None:
-    pixels = dataset.get_item("PixelData").value if "PixelData" in dataset else None
-    if not isinstance(pixels, bytes) or hashlib.sha256(pixels).hexdigest() != facts.pixel_sha256:
+def read_image(facts: ImageFacts, scaling: ScalingRule) -> tuple[FloatArray, Dataset]:
+    """As :func:`read_images`, for one image."""
+    return next(read_images([facts], scaling))
+
+
+class _OpenObject:
+    """A file in memory: its header, and the bytes of each frame."""
+
+    def __init__(self, facts: ImageFacts) -> None:
+        self.header = RawHeader(parse(facts.path.read_bytes()))
+        _check_unchanged(self.header.text("SOPInstanceUID") == facts.sop_instance_uid, facts)
+        _check_unchanged(self.header.transfer_syntax == facts.transfer_syntax_uid, facts)
+        self._decoding = _Decoding(self.header, facts)
+        with quiet_pydicom():
+            self._lut: ModalityLut | None = read_modality_lut(self.header)
+            self._frames = split_frames(self.header, facts.number_of_frames)
+        self._whole = self.header.raw("PixelData") or b""
+
+    def signal(self, facts: ImageFacts, scaling: ScalingRule) -> FloatArray:
+        """One image's values in the unit that may be compared between images."""
+        stored_bytes = self._frames[(facts.frame_number or 1) - 1]
+        hashed = self._whole if facts.frame_number is None else stored_bytes
+        _check_unchanged(hashlib.sha256(hashed).hexdigest() == facts.pixel_sha256, facts)
+        slope, intercept = scaling_of(facts, scaling)
+        stored = self._decoding.stored_values(stored_bytes)
+        values = stored if self._lut is None else self._lut.apply(stored)
+        signal: FloatArray = (values.astype(np.float64) * slope + intercept).astype(np.float32)
+        return signal
+
+
+def _check_unchanged(is_unchanged: bool, facts: ImageFacts) -> None:
+    if not is_unchanged:
         text = f"the file of image {facts.sop_instance_uid} has changed since its header was read"
         raise UnsuitableInput(ReasonCode.UNREADABLE, text)
 
 
-def _decode(dataset: FileDataset, facts: ImageFacts) -> np.ndarray:
-    """Stored values (rows, columns), signed or unsigned as the header says."""
-    syntax = UID(facts.transfer_syntax_uid)
-    try:
-        decodable = get_decoder(syntax).is_available
-    except NotImplementedError:
-        decodable = False
-    if not decodable:
-        raise UnsuitableInput(ReasonCode.UNSUPPORTED_OBJECT, f"transfer syntax {syntax.name} cannot be decoded here")
-    try:
-        with quiet_pydicom():
-            stored = pixel_array(dataset, raw=True)
-    except (RuntimeError, *PARSE_FAULTS) as error:
-        text = f"pixels ({syntax.name}) cannot be decoded ({type(error).__name__})"
-        raise UnsuitableInput(ReasonCode.UNREADABLE, text) from error
-    if stored.shape != (facts.rows, facts.columns):
-        raise UnsuitableInput(ReasonCode.UNREADABLE, f"decoded pixels have shape {stored.shape}")
-    return stored
+class _Decoding:
+    """How the bytes of one frame become stored values (rows, columns), signed or unsigned as the header says."""
+
+    def __init__(self, header: RawHeader, facts: ImageFacts) -> None:
+        self._syntax = UID(facts.transfer_syntax_uid)
+        self._shape = facts.rows, facts.columns
+        self._bits_allocated = facts.bits_allocated
+        self._bits_stored = header.unsigned("BitsStored") or facts.bits_allocated
+        high_bit = header.unsigned("HighBit")
+        self._high_bit = self._bits_stored - 1 if high_bit is None else high_bit
+        self._signed = facts.pixel_representation == 1
+        if not self._bits_stored <= self._high_bit + 1 <= self._bits_allocated:
+            text = f"{self._bits_stored} bits up to bit {self._high_bit} cannot lie in {self._bits_allocated} bits"
+            raise UnsuitableInput(ReasonCode.UNREADABLE, text)
+
+    def stored_values(self, content: memoryview) -> _StoredValues:
+        """Decode one frame and keep the bits that are stored: what lies above them is no signal (PS3.5 8.1.1)."""
+        if is_encapsulated(str(self._syntax)):
+            return self._significant(self._decompress(bytes(content)), self._bits_stored - 1)
+        order = "<" if self._syntax.is_little_endian else ">"
+        kind = f"{order}u{self._bits_allocated // 8}"
+        return self._significant(np.frombuffer(content, kind).reshape(self._shape), self._high_bit)
+
+    def _significant(self, values: _StoredValues, high_bit: int) -> _StoredValues:
+        """Sign-extended where the header says signed."""
+        wide = values.astype(np.int64)
+        wide >>= high_bit + 1 - self._bits_stored
+        wide &= (1 << self._bits_stored) - 1
+        if self._signed:
+            sign = 1 << (self._bits_stored - 1)
+            wide = (wide ^ sign) - sign
+        return wide
+
+    def _decompress(self, content: bytes) -> _StoredValues:
+        plugin = _DECODERS.get(str(self._syntax))
+        decoder = get_decoder(self._syntax) if plugin else None
+        if decoder is None or plugin not in decoder.available_plugins:
+            text = f"transfer syntax {self._syntax.name} cannot be decoded here"
+            raise UnsuitableInput(ReasonCode.UNSUPPORTED_OBJECT, text)
+        options: dict[str, Any] = {
+            "rows": self._shape[0],
+            "columns": self._shape[1],
+            "samples_per_pixel": 1,
+            "photometric_interpretation": "MONOCHROME2",
+            "pixel_representation": int(self._signed),
+            "bits_allocated": self._bits_allocated,
+            "bits_stored": self._bits_stored,
+            "number_of_frames": 1,
+            "pixel_keyword": "PixelData",
+        }
+        try:
+            with quiet_pydicom():
+                source = encapsulate([content])
+                values, _ = decoder.as_array(source, index=0, raw=True, decoding_plugin=str(plugin), **options)
+        except (RuntimeError, *PARSE_FAULTS) as error:
+            text = f"pixels ({self._syntax.name}) cannot be decoded ({type(error).__name__})"
+            raise UnsuitableInput(ReasonCode.UNREADABLE, text) from error
+        if values.shape != self._shape:
+            raise UnsuitableInput(ReasonCode.UNREADABLE, f"decoded pixels have shape {values.shape}")
+        return np.asarray(values)

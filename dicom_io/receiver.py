@@ -1,4 +1,4 @@
-"""The storage SCP: C-ECHO, and C-STORE answered with Success only once the object is durable and recorded."""
+"""The storage SCP: C-ECHO, C-STORE answered with Success only once the object is durable and recorded, commitment."""
 
 import logging
 import socket
@@ -14,6 +14,7 @@ from pynetdicom import AE, _config, evt
 from pynetdicom.dsutils import encode_file_meta
 
 from config.settings import Peer, Settings
+from dicom_io.commitment import CommitmentDesk, answer_commitment_request, commitment_context
 from dicom_io.element_walk import BrokenDataSet, ObjectIdentity, identify, is_uid
 from dicom_io.inbox import Inbox, StoredFile
 from dicom_io.presentation import StoreStatus, accepted_contexts
@@ -102,31 +103,40 @@ class Receiver:
         self._ae.shutdown()
 
 
-def open_receiver(settings: Settings, inbox: Inbox, ledger: Ledger) -> Receiver:
+def open_receiver(
+    settings: Settings, inbox: Inbox, ledger: Ledger, commitments: CommitmentDesk | None = None
+) -> Receiver:
     """Listen on the settings' address; associations are served in threads until :meth:`Receiver.close`.
 
-    Calls to another AE title than ours, from AE titles that are not among the peers, and beyond ``max_associations``
-    are rejected.
+    Calls to another AE title than ours, from AE titles that are not among the peers and sources, and beyond
+    ``max_associations`` are rejected.
 
     Raises:
         OSError: the address cannot be bound.
     """
+    peers = settings.peers and (
+        *settings.peers,
+        *(Peer(ae_title=one.ae_title, host=one.host) for one in settings.sources),
+    )
     ae = AE(ae_title=settings.ae_title)
     ae.supported_contexts = list(accepted_contexts())
     ae.require_called_aet = True
-    ae.require_calling_aet = sorted({peer.ae_title for peer in settings.peers})
+    ae.require_calling_aet = sorted({peer.ae_title for peer in peers})
     ae.maximum_associations = settings.max_associations
     ae.maximum_pdu_size = MAX_PDU_BYTES
     ae.network_timeout = NETWORK_TIMEOUT_S
     ae.acse_timeout = ACSE_TIMEOUT_S
     ae.dimse_timeout = DIMSE_TIMEOUT_S
-    handlers = [
+    handlers: list[Any] = [
         (evt.EVT_CONN_OPEN, _tune_socket),
-        (evt.EVT_REQUESTED, _check_address, [settings.peers]),
+        (evt.EVT_REQUESTED, _check_address, [peers]),
         (evt.EVT_REJECTED, _note_rejection, [settings]),
         (evt.EVT_C_ECHO, lambda event: 0x0000),
-        (evt.EVT_C_STORE, _handle_store, [inbox, ledger]),
+        (evt.EVT_C_STORE, answer_store, [inbox, ledger]),
     ]
+    if commitments is not None:
+        ae.supported_contexts = [*ae.supported_contexts, commitment_context()]
+        handlers.append((evt.EVT_N_ACTION, answer_commitment_request, [commitments]))
     server = ae.start_server((settings.bind, settings.port), block=False, evt_handlers=handlers)
     return Receiver(ae, server)
 
@@ -167,11 +177,29 @@ def _note_rejection(event: evt.Event, settings: Settings) -> None:
     _log.warning("association rejected", extra={"calling_ae": calling, "address": address})
 
 
-def _handle_store(event: evt.Event, inbox: Inbox, ledger: Ledger) -> int | Dataset:
-    """Answer one C-STORE request. Whatever happens here, the association lives on."""
-    calling = event.assoc.requestor.ae_title.strip()
+def answer_store(event: evt.Event, inbox: Inbox, ledger: Ledger, sender: str | None = None) -> int | Dataset:
+    """Answer one C-STORE request. Whatever happens here, the association lives on.
+
+    Args:
+        event: the request.
+        inbox: where the object goes.
+        ledger: where it is written down.
+        sender: whose object it is; None: the AE title that opened the association.
+    """
+    calling = sender or event.assoc.requestor.ae_title.strip()
     try:
-        return _store(event, inbox, ledger, calling)
+        return take_object(
+            event.encoded_dataset(include_meta=False),
+            encode_file_meta(event.file_meta),
+            ObjectName(
+                str(event.request.AffectedSOPClassUID),
+                str(event.request.AffectedSOPInstanceUID),
+                str(event.context.transfer_syntax),
+            ),
+            calling,
+            inbox,
+            ledger,
+        )
     except OSError as error:
         _log.error("not stored", extra={"calling_ae": calling, "error": type(error).__name__, "errno": error.errno})
         return _answer(StoreStatus.OUT_OF_RESOURCES, "cannot store now")
@@ -182,18 +210,42 @@ def _handle_store(event: evt.Event, inbox: Inbox, ledger: Ledger) -> int | Datas
         return _answer(StoreStatus.PROCESSING_FAILURE, "internal error, not stored")
 
 
-def _store(event: evt.Event, inbox: Inbox, ledger: Ledger, calling: str) -> int | Dataset:
-    data = event.encoded_dataset(include_meta=False)
-    syntax = str(event.context.transfer_syntax)
-    sop_class, sop_instance = str(event.request.AffectedSOPClassUID), str(event.request.AffectedSOPInstanceUID)
-    stored = inbox.store((b"\x00" * 128 + b"DICM", encode_file_meta(event.file_meta), data))
+@dataclass(frozen=True, slots=True)
+class ObjectName:
+    """What an object is said to be by whoever hands it over."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax: str
+
+
+def take_object(
+    data: bytes, meta: bytes, name: ObjectName, calling: str, inbox: Inbox, ledger: Ledger
+) -> int | Dataset:
+    """The one way into the node: store an object durably, check that it is whole and what it is said to be, record it.
+
+    Args:
+        data: the encoded data set.
+        meta: the encoded file meta information.
+        name: what it is said to be.
+        calling: AE title of who hands it over.
+        inbox: where the object goes.
+        ledger: where it is written down.
+
+    Returns:
+        The status of a C-STORE response: a number, or with an Error Comment.
+
+    Raises:
+        OSError: it cannot be stored or recorded now.
+    """
+    stored = inbox.store((b"\x00" * 128 + b"DICM", meta, data))
     try:
-        identity = identify(data, syntax)
-        _check_identity(identity, sop_class, sop_instance)
+        identity = identify(data, name.transfer_syntax)
+        _check_identity(identity, name.sop_class_uid, name.sop_instance_uid)
     except (BrokenDataSet, UnsuitableInput) as fault:
         mismatch = isinstance(fault, UnsuitableInput)
         detail = fault.reason.detail if isinstance(fault, UnsuitableInput) else str(fault)
-        uid = sop_instance if is_uid(sop_instance) else ""
+        uid = name.sop_instance_uid if is_uid(name.sop_instance_uid) else ""
         ledger.record_broken(
             BrokenObject(uid, stored.name, stored.sha256, ReasonCode.UNREADABLE, detail, calling, datetime.now(UTC))
         )
@@ -202,10 +254,15 @@ def _store(event: evt.Event, inbox: Inbox, ledger: Ledger, calling: str) -> int 
             extra={"code": ReasonCode.UNREADABLE, "detail": detail, "sop_uid": uid, "calling_ae": calling},
         )
         return _answer(StoreStatus.DATA_SET_DOES_NOT_MATCH if mismatch else StoreStatus.CANNOT_UNDERSTAND, detail)
-    outcome = ledger.record(_received(identity, stored, syntax, calling))
+    outcome = ledger.record(_received(identity, stored, name.transfer_syntax, calling))
     _log.info(
         "stored",
-        extra={"sop_uid": sop_instance, "study_uid": identity.study_uid, "calling_ae": calling, "outcome": outcome},
+        extra={
+            "sop_uid": name.sop_instance_uid,
+            "study_uid": identity.study_uid,
+            "calling_ae": calling,
+            "outcome": outcome,
+        },
     )
     if outcome is Recorded.CONFLICT:
         return _answer(StoreStatus.KEPT_WITH_WARNING, "UID known with other content")

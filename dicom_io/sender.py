@@ -65,7 +65,7 @@ def send_each(paths: Sequence[Path], peer: Peer) -> Generator[SendOutcome, None,
         OSError: a file cannot be read.
     """
     kinds = {path: _kind_of(path) for path in paths}
-    with _associate(proposed_contexts(kinds.values()), peer) as association:
+    with associate(proposed_contexts(kinds.values()), peer) as association:
         accepted = {(str(one.abstract_syntax), str(one.transfer_syntax[0])) for one in association.accepted_contexts}
         for number, path in enumerate(paths):
             if not association.is_established:
@@ -91,14 +91,21 @@ def echo(peer: Peer) -> None:
         AssociationRejected: it answers, but does not accept our call.
         PeerUnavailable: it cannot be reached or does not answer Success.
     """
-    with _associate((build_context(Verification),), peer) as association:
+    with associate((build_context(Verification),), peer) as association:
         answer = association.send_c_echo()
         if "Status" not in answer or answer.Status != 0:
             raise PeerUnavailable("no answer to C-ECHO")
 
 
 @contextmanager
-def _associate(contexts: Sequence[Any], peer: Peer) -> Iterator[Any]:
+def associate(
+    contexts: Sequence[Any], peer: Peer, *, handlers: Sequence[Any] = (), roles: Sequence[Any] = ()
+) -> Iterator[Any]:
+    """An open association, released when the block ends. ``roles``: SCP/SCU role selections (PS3.7 D.3.3.4).
+
+    Raises:
+        PeerUnavailable: it cannot be opened; :class:`AssociationRejected` where the peer says so.
+    """
     ae = AE(ae_title=peer.calling_ae_title)
     ae.maximum_pdu_size = MAX_PDU_BYTES
     ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = peer.timeout_s
@@ -112,7 +119,8 @@ def _associate(contexts: Sequence[Any], peer: Peer) -> Iterator[Any]:
         contexts=list(contexts),
         ae_title=peer.called_ae_title,
         max_pdu=MAX_PDU_BYTES,
-        evt_handlers=[(evt.EVT_CONN_OPEN, _tune_socket)],
+        ext_neg=list(roles),
+        evt_handlers=[(evt.EVT_CONN_OPEN, _tune_socket), *handlers],
     )
     if association.is_rejected:
         raise AssociationRejected("the peer rejects the association")

@@ -1,23 +1,26 @@
 """What has arrived of one exam -> what can be measured, what is set aside, what is missing. No file is touched here."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from itertools import groupby
 
 from config.protocol_cards import ProtocolCard, Role
+from config.settings import Repeats
+from dicom_io.completeness import Arrived
 from dicom_io.headers import ImageFacts
+from dicom_io.missing_images import MissingImage
 from dicom_io.protocols import match_card, unusable_kind
-from dicom_io.slice_grid import ImageSeries, MissingImage, PartialSeries, lay_out
+from dicom_io.scans import Images, find_scan, lay_out_counted
+from dicom_io.shared_grid import on_one_grid
+from dicom_io.slice_grid import ImageSeries, PartialSeries
 from processing.refusal import Reason, ReasonCode, UnsuitableInput
-
-SeriesImages = tuple[ImageFacts, ...]
 
 
 class AssemblyState(StrEnum):
     """How far an exam is."""
 
-    COMPLETE = "complete"  # the card's grid is full and the scanner's announced count is reached: nothing is awaited
+    COMPLETE = "complete"  # the card's grid is full, and there is evidence that nothing more is on its way
     COMPLETE_WITHOUT_EVIDENCE = "complete_without_evidence"  # full, but more may follow: only silence can tell
     INCOMPLETE = "incomplete"
     UNKNOWN = "unknown"  # nothing here is of a known protocol
@@ -28,14 +31,15 @@ class AssemblyState(StrEnum):
 class ExamAssembly:
     """The state of one exam. In the complete states at least one of ``relaxometry`` and ``anatomy`` is there.
 
-    ``reasons`` says why not, in the other states. ``set_aside``: (SOP instance UID, why) of images that are not used.
+    ``reasons`` says why not, in the other states. ``set_aside``: ((SOP instance UID, frame), why) of
+    images that are not used, under their :attr:`ImageFacts.key <dicom_io.headers.ImageFacts.key>`.
     """
 
     state: AssemblyState
     reasons: tuple[Reason, ...] = ()
     relaxometry: tuple[ImageSeries, ...] = ()
     anatomy: ImageSeries | None = None
-    set_aside: tuple[tuple[str, str], ...] = ()
+    set_aside: tuple[tuple[tuple[str, int], str], ...] = ()
     missing: tuple[MissingImage, ...] = ()
 
     @property
@@ -66,96 +70,158 @@ class ExamAssembly:
     @property
     def missing_text(self) -> str:
         """What is missing, in words, such as "83/84 images: missing 40 ms at slice 7"; empty when nothing is."""
-        texts = (reason.detail for reason in self.reasons if reason.code is ReasonCode.SERIES_INCOMPLETE)
-        return next(texts, "")
+        texts = [reason.detail for reason in self.reasons if reason.code is ReasonCode.SERIES_INCOMPLETE]
+        return "; ".join(texts)
 
 
 @dataclass(slots=True)
 class _Findings:
     """What one look at the images collects on its way."""
 
-    set_aside: dict[str, str] = field(default_factory=dict)
+    set_aside: dict[tuple[str, int], str] = field(default_factory=dict)
     problems: list[Reason] = field(default_factory=list)
 
     def leave(self, images: Sequence[ImageFacts], why: str) -> None:
-        self.set_aside.update({one.sop_instance_uid: why for one in images})
+        self.set_aside.update({one.key: why for one in images})
+
+    def left(self) -> tuple[tuple[tuple[str, int], str], ...]:
+        return tuple(sorted(self.set_aside.items()))
 
 
-def assemble_exam(facts: Sequence[ImageFacts], cards: Sequence[ProtocolCard]) -> ExamAssembly:
-    """Find the relaxometry series and the anatomy among the images of one study.
+_ByCard = dict[str, tuple[ProtocolCard, list[Images]]]
+
+
+def assemble_exam(
+    facts: Sequence[ImageFacts],
+    cards: Sequence[ProtocolCard],
+    *,
+    repeats: Repeats = Repeats.HOLD,
+    known_counts: Mapping[str, int] | None = None,
+) -> ExamAssembly:
+    """Find the relaxometry and the anatomy among the images of one exam.
 
     The answer depends only on which images there are, not on their order. Nothing is raised for images that cannot be
     measured: they are REFUSED, UNKNOWN or INCOMPLETE, with reasons.
 
+    Images of several studies are one exam only if none of the studies is whole by itself, all are of one patient and
+    day, and together they make one scan of a card (anonymised exams may have a study for each spin-lock time).
+
     Args:
-        facts: all images of one study that were received so far, in any order.
+        facts: all images that were received so far, in any order.
         cards: the protocol cards of the node.
+        repeats: what to do when a scan is there twice.
+        known_counts: how many objects a series has, by SeriesInstanceUID, as a source PACS or the sender says. As many
+            as have arrived is evidence that a full grid is all; more are awaited.
     """
-    findings = _Findings()
     try:
-        images = _of_one_exam(facts)
-        arrived = [tuple(group) for _, group in groupby(images, key=lambda one: one.series_uid)]
-        by_card = _sort_by_card(arrived, cards, findings)
-        relaxometry, has_evidence = _find_relaxometry(by_card, arrived, findings)
+        images = _of_one_patient(facts)
     except UnsuitableInput as refusal:
-        return _ended(AssemblyState.REFUSED, [refusal.reason], findings)
-    anatomy = _find_anatomy(by_card, arrived, findings)
-    if isinstance(relaxometry, PartialSeries):
-        return _waiting(relaxometry, findings)
-    found_anatomy = anatomy if isinstance(anatomy, ImageSeries) else None
-    if relaxometry is None and isinstance(anatomy, PartialSeries):
-        return _waiting(anatomy, findings)
-    if relaxometry is None and found_anatomy is None:
-        refusals = [reason for reason in findings.problems if reason.code is not ReasonCode.PROTOCOL_UNKNOWN]
-        state = AssemblyState.REFUSED if refusals else AssemblyState.UNKNOWN
-        return _ended(state, refusals or findings.problems, findings)
-    return ExamAssembly(
-        # anatomy alone is never evidence: the relaxometry of the same study may still be on its way
-        AssemblyState.COMPLETE if relaxometry and has_evidence else AssemblyState.COMPLETE_WITHOUT_EVIDENCE,
-        relaxometry=(relaxometry,) if relaxometry else (),
-        anatomy=found_anatomy,
-        set_aside=tuple(sorted(findings.set_aside.items())),
-    )
+        return _ended(AssemblyState.REFUSED, [refusal.reason], _Findings())
+    counts = dict(known_counts or {})
+    studies = {uid: tuple(group) for uid, group in groupby(images, key=lambda one: one.study_uid)}
+    if len(studies) > 1:
+        return _assemble_studies(studies, cards, repeats, counts)
+    return _assemble(images, cards, repeats, counts)
 
 
-def _ended(state: AssemblyState, reasons: Sequence[Reason], findings: _Findings) -> ExamAssembly:
-    return ExamAssembly(state, tuple(dict.fromkeys(reasons)), set_aside=tuple(sorted(findings.set_aside.items())))
-
-
-def _waiting(series: PartialSeries, findings: _Findings) -> ExamAssembly:
-    reason = Reason(ReasonCode.SERIES_INCOMPLETE, f"{series.card.name}: {series.text}")
-    ended = _ended(AssemblyState.INCOMPLETE, [reason], findings)
-    return replace(ended, missing=series.missing)
-
-
-def _of_one_exam(facts: Sequence[ImageFacts]) -> list[ImageFacts]:
-    """The images, each once, series by series.
+def _of_one_patient(facts: Sequence[ImageFacts]) -> Images:
+    """The images, each once, study by study and series by series.
 
     Raises:
         UnsuitableInput: IDENTITY_CONFLICT, INSTANCE_CONFLICT.
     """
     if not facts:
         raise UnsuitableInput(ReasonCode.SERIES_INCOMPLETE, "no image")
-    n_patients, n_studies = len({one.patient_key for one in facts}), len({one.study_uid for one in facts})
+    n_patients = len({one.patient_key for one in facts})
     if n_patients > 1:
         raise UnsuitableInput(ReasonCode.IDENTITY_CONFLICT, f"images of {n_patients} patients in one exam")
-    if n_studies > 1:
-        text = f"images of {n_studies} studies; one exam is measured at a time"
-        raise UnsuitableInput(ReasonCode.IDENTITY_CONFLICT, text)
+    n_studies = len({one.study_uid for one in facts})
+    if len({(one.study_uid, one.series_uid) for one in facts}) > len({one.series_uid for one in facts}):
+        raise UnsuitableInput(ReasonCode.IDENTITY_CONFLICT, f"images of {n_studies} studies in one series")
     by_uid: dict[tuple[str, int], ImageFacts] = {}
-    for one in sorted(facts, key=lambda one: (one.series_uid, *one.key, str(one.path))):
+    for one in sorted(facts, key=lambda one: (one.study_uid, one.series_uid, *one.key, str(one.path))):
         other = by_uid.setdefault(one.key, one)
-        if replace(one, path=other.path) != other:
+        if other is not one and replace(one, path=other.path) != other:
             raise UnsuitableInput(ReasonCode.INSTANCE_CONFLICT, f"two different images have UID {one.sop_instance_uid}")
-    return list(by_uid.values())
+    return tuple(by_uid.values())
 
 
-def _sort_by_card(
-    arrived: Sequence[SeriesImages], cards: Sequence[ProtocolCard], findings: _Findings
-) -> dict[str, tuple[ProtocolCard, list[SeriesImages]]]:
+def _assemble_studies(
+    studies: Mapping[str, Images], cards: Sequence[ProtocolCard], repeats: Repeats, counts: Mapping[str, int]
+) -> ExamAssembly:
+    """One study that is whole by itself, or all of them joined."""
+    images = tuple(one for of_study in studies.values() for one in of_study)
+    if len({one.study_date for one in images}) > 1:
+        text = f"images of {len(studies)} studies of different days; one exam is measured at a time"
+        return _ended(AssemblyState.REFUSED, [Reason(ReasonCode.IDENTITY_CONFLICT, text)], _Findings())
+    alone = {uid: _assemble(of_study, cards, repeats, counts) for uid, of_study in studies.items()}
+    whole = {uid: exam for uid, exam in alone.items() if exam.relaxometry}
+    if not whole:
+        joined = _assemble(images, cards, Repeats.HOLD, counts)
+        if joined.relaxometry or not joined.is_complete:
+            return joined
+        whole = {uid: exam for uid, exam in alone.items() if exam.is_complete}  # anatomy alone
+    if len(whole) > 1:
+        text = f"{len(whole)} studies hold a whole exam each: {' and '.join(sorted(whole))}; one is measured at a time"
+        return _ended(AssemblyState.REFUSED, [Reason(ReasonCode.PROTOCOL_DEVIATION, text)], _Findings())
+    ((chosen, exam),) = whole.items()
+    others = {
+        one.key: "of another study, beside one that holds a whole exam"
+        for uid, of_study in studies.items()
+        if uid != chosen
+        for one in of_study
+    }
+    return replace(exam, set_aside=tuple(sorted({**dict(exam.set_aside), **others}.items())))
+
+
+def _assemble(
+    images: Images, cards: Sequence[ProtocolCard], repeats: Repeats, counts: Mapping[str, int]
+) -> ExamAssembly:
+    """The exam that images, each there once and sorted by series, make up."""
+    findings = _Findings()
+    arrived = Arrived({uid: tuple(group) for uid, group in groupby(images, key=lambda one: one.series_uid)}, counts)
+    by_card = _sort_by_card(arrived, cards, findings)
+    try:
+        relaxometry, has_evidence = _find_relaxometry(by_card, arrived, repeats, findings)
+    except UnsuitableInput as refusal:
+        return _ended(AssemblyState.REFUSED, [refusal.reason], findings)
+    anatomy = _find_anatomy(by_card, arrived, findings)
+    partial = [one for one in relaxometry if isinstance(one, PartialSeries)]
+    if partial:
+        return _waiting(partial, findings)
+    whole = tuple(one for one in relaxometry if isinstance(one, ImageSeries))
+    found_anatomy = anatomy if isinstance(anatomy, ImageSeries) else None
+    if not whole and isinstance(anatomy, PartialSeries):
+        return _waiting([anatomy], findings)
+    if not whole and found_anatomy is None:
+        refusals = [reason for reason in findings.problems if reason.code is not ReasonCode.PROTOCOL_UNKNOWN]
+        state = AssemblyState.REFUSED if refusals else AssemblyState.UNKNOWN
+        return _ended(state, refusals or findings.problems, findings)
+    return ExamAssembly(
+        # anatomy alone is never evidence: the relaxometry of the same study may still be on its way
+        AssemblyState.COMPLETE if whole and has_evidence else AssemblyState.COMPLETE_WITHOUT_EVIDENCE,
+        relaxometry=whole,
+        anatomy=found_anatomy,
+        set_aside=findings.left(),
+    )
+
+
+def _ended(state: AssemblyState, reasons: Sequence[Reason], findings: _Findings) -> ExamAssembly:
+    return ExamAssembly(state, tuple(dict.fromkeys(reasons)), set_aside=findings.left())
+
+
+def _waiting(series: Sequence[PartialSeries], findings: _Findings) -> ExamAssembly:
+    reasons = [Reason(ReasonCode.SERIES_INCOMPLETE, f"{one.card.name}: {one.text}") for one in series]
+    missing = tuple(image for one in series for image in one.missing)
+    return replace(_ended(AssemblyState.INCOMPLETE, reasons, findings), missing=missing)
+
+
+def _sort_by_card(arrived: Arrived, cards: Sequence[ProtocolCard], findings: _Findings) -> _ByCard:
     """The usable images of each known series, under the name of their card, in the order of series numbers."""
-    by_card: dict[str, tuple[ProtocolCard, list[SeriesImages]]] = {}
-    for series in sorted(arrived, key=lambda images: (images[0].series_number or 0, images[0].series_uid)):
+    by_card: _ByCard = {}
+    for series in sorted(
+        arrived.series.values(), key=lambda images: (images[0].series_number or 0, images[0].series_uid)
+    ):
         usable = []
         for one in series:
             kind = unusable_kind(one)
@@ -178,46 +244,36 @@ def _sort_by_card(
 
 
 def _find_relaxometry(
-    by_card: dict[str, tuple[ProtocolCard, list[SeriesImages]]], arrived: Sequence[SeriesImages], findings: _Findings
-) -> tuple[ImageSeries | PartialSeries | None, bool]:
-    """The relaxometry of the exam, and whether the scanner's announced count says that nothing more will come.
-
-    One whole series is used and fragments beside it (an aborted scan) are set aside. Several fragments are joined if
-    that makes one whole: anonymised GE exams have one series per spin-lock time.
+    by_card: _ByCard, arrived: Arrived, repeats: Repeats, findings: _Findings
+) -> tuple[tuple[ImageSeries | PartialSeries, ...], bool]:
+    """The scans of the exam, that of T1rho first, and whether there is evidence that nothing more will come.
 
     Raises:
-        UnsuitableInput: as :func:`dicom_io.slice_grid.lay_out`; PROTOCOL_DEVIATION, when two could be measured.
+        UnsuitableInput: as :func:`dicom_io.scans.find_scan`; PROTOCOL_DEVIATION, when there are scans of protocols that
+            are not measured together; GEOMETRY_INCONSISTENT, when those that are do not lie on one grid.
     """
-    found = [(card, series) for card, series in by_card.values() if card.role is Role.RELAXOMETRY]
+    found = {name: card for name, (card, _) in by_card.items() if card.role is Role.RELAXOMETRY}
     if not found:
-        return None, False
-    if len(found) > 1:
-        names = " and ".join(card.name for card, _ in found)
+        return (), False
+    if any(not found.keys() <= {name, *card.together_with} for name, card in found.items()):
+        names = " and ".join(sorted(found))
         raise UnsuitableInput(
             ReasonCode.PROTOCOL_DEVIATION, f"one exam holds {names}; one protocol is measured at a time"
         )
-    card, candidates = found[0]
-    if len(candidates) == 1:
-        return _lay_out_counted(card, candidates, arrived)
-    whole = [(one, outcome) for one in candidates if (outcome := _if_whole(card, one, arrived)) is not None]
-    if len(whole) > 1:
-        numbers = " and ".join(str(one[0].series_number) for one, _ in whole)
-        text = f"{len(whole)} whole series of {card.name} (series {numbers}): which one to measure is not known"
-        raise UnsuitableInput(ReasonCode.PROTOCOL_DEVIATION, text)
-    if not whole and _times_are_disjoint(candidates):
-        return _lay_out_counted(card, candidates, arrived)
-    chosen = whole[0][0] if whole else max(candidates, key=len)
-    laid_out: tuple[ImageSeries | PartialSeries, bool]
-    laid_out = whole[0][1] if whole else _lay_out_counted(card, [chosen], arrived)
-    for one in candidates:
-        if one is not chosen:
-            findings.leave(one, f"a fragment; another series of {card.name} holds more")
-    return laid_out
+    scans: list[ImageSeries | PartialSeries] = []
+    has_evidence = True
+    for name, card in sorted(found.items(), key=lambda one: (not one[1].times.t1rho_ms, one[0])):
+        scan, is_evident = find_scan(card, by_card[name][1], arrived, repeats, findings.leave)
+        scans.append(scan)
+        has_evidence = has_evidence and is_evident
+    absent = {other: card for card in found.values() for other in card.together_with if other not in found}
+    for other, card in sorted(absent.items()):
+        text = f"the scan of {other}, which belongs to it, has not come"
+        scans.append(PartialSeries(card, 0, (), text))
+    return on_one_grid(scans, is_evident=has_evidence), has_evidence
 
 
-def _find_anatomy(
-    by_card: dict[str, tuple[ProtocolCard, list[SeriesImages]]], arrived: Sequence[SeriesImages], findings: _Findings
-) -> ImageSeries | PartialSeries | None:
+def _find_anatomy(by_card: _ByCard, arrived: Arrived, findings: _Findings) -> ImageSeries | PartialSeries | None:
     """The sagittal anatomy: of several whole series the last one, since a scan is repeated to better the one before."""
     chosen: ImageSeries | None = None
     partial: PartialSeries | None = None
@@ -226,7 +282,7 @@ def _find_anatomy(
             continue
         for images in candidates:
             try:
-                laid_out, _ = _lay_out_counted(card, [images], arrived)
+                laid_out, _ = lay_out_counted(images, card, arrived)
             except UnsuitableInput as refusal:
                 findings.problems.append(refusal.reason)
                 findings.leave(images, f"{card.name}: {refusal.reason.detail}")
@@ -239,43 +295,3 @@ def _find_anatomy(
                 findings.leave(chosen.instances, f"a later series of {card.name} is used")
             chosen = laid_out
     return chosen or partial
-
-
-def _if_whole(
-    card: ProtocolCard, images: SeriesImages, arrived: Sequence[SeriesImages]
-) -> tuple[ImageSeries, bool] | None:
-    try:
-        laid_out, has_evidence = _lay_out_counted(card, [images], arrived)
-    except UnsuitableInput:
-        return None  # of several series one may be spoilt; if none is whole, the refusal is raised from the fullest
-    return (laid_out, has_evidence) if isinstance(laid_out, ImageSeries) else None
-
-
-def _times_are_disjoint(candidates: Sequence[SeriesImages]) -> bool:
-    """Whether no echo time occurs in two series, as in exams with one series per spin-lock time."""
-    times = [{one.echo_time_ms for one in images} for images in candidates]
-    return sum(len(one) for one in times) == len(set().union(*times))
-
-
-def _lay_out_counted(
-    card: ProtocolCard, candidates: Sequence[SeriesImages], arrived: Sequence[SeriesImages]
-) -> tuple[ImageSeries | PartialSeries, bool]:
-    """Lay out the images of one or more series, and say whether the announced count is exactly what has arrived.
-
-    ImagesInAcquisition (0020,1002) counts every image of a series, also phase images that are not used, or, where an
-    anonymiser split a series, the images of all its parts. A count below what is there is no evidence of anything.
-    """
-    chosen_uids = {images[0].series_uid for images in candidates}
-    counts = []
-    for images in arrived:
-        if images[0].series_uid in chosen_uids:
-            announced = {one.images_in_acquisition for one in images}
-            value = announced.pop() if len(announced) == 1 else None
-            counts.append((len(images), value if value and value > 0 else None))
-    n_arrived = sum(n for n, _ in counts)
-    per_series = all(announced is not None and n == announced for n, announced in counts)
-    in_all = {announced for _, announced in counts} == {n_arrived}
-    has_evidence = per_series or in_all
-    n_to_come = 0 if has_evidence else sum(max(0, announced - n) for n, announced in counts if announced is not None)
-    joined = [one for candidate in candidates for one in candidate]
-    return lay_out(joined, card, n_to_come=n_to_come), has_evidence

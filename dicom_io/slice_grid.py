@@ -2,38 +2,35 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 import numpy as np
 import numpy.typing as npt
 
-from config.protocol_cards import ProtocolCard, Role, ScalingRule, TimeRule
+from config.protocol_cards import ProtocolCard, TimeRule
 from dicom_io.headers import ImageFacts
-from dicom_io.protocols import times_of
-from dicom_io.scaling import scaling_of
+from dicom_io.missing_images import Awaited, MissingImage, awaited_text, missing_text
+from dicom_io.protocols import ImageTime, image_times
+from dicom_io.scaling import check_scaling
+from dicom_io.slice_places import check_placed, group_by_slice
 from processing.refusal import ReasonCode, UnsuitableInput
 from processing.results import Affine
 from processing.volume import SPACING_TOLERANCE, affine_from_orientation, check_regular, is_sagittal, normal_of
 
-#: Images nearer than this belong to one slice; scanners repeat the position of a slice exactly.
-_SAME_PLACE_MM = 0.1
-
 #: Direction cosines and pixel spacings that differ by less are the same, written with other rounding.
 _SAME_NUMBER = 1e-3
-
-#: How many slices a text about missing images names before it only counts.
-_SLICES_NAMED = 6
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageSeries:
-    """A whole series: ``grid[time][slice]``, times ascending as in ``times_ms``, slices ascending along the normal.
+    """A whole scan: ``grid[time][slice]``, times ascending as in ``times_ms``, slices ascending along the normal.
 
-    An anatomical series has the one time 0. ``affine`` (4, 4): (slice, row, column) -> LPS mm.
+    An anatomical scan has the one time 0. ``image_times`` has the form of ``grid`` and says what each header tells.
+    ``affine`` (4, 4): (slice, row, column) -> LPS mm.
     """
 
     card: ProtocolCard
     grid: tuple[tuple[ImageFacts, ...], ...]
+    image_times: tuple[tuple[ImageTime, ...], ...]
     times_ms: tuple[float, ...]
     affine: Affine
 
@@ -49,16 +46,8 @@ class ImageSeries:
 
 
 @dataclass(frozen=True, slots=True)
-class MissingImage:
-    """A hole in the grid: the slice, counted from 1 along the normal from the first one there, and the card's time."""
-
-    slice_number: int
-    time_ms: float
-
-
-@dataclass(frozen=True, slots=True)
 class PartialSeries:
-    """A series that is not whole yet, and what is known to be missing (nothing, when whole slices at an edge are)."""
+    """A scan that is not whole yet, and what is known to be missing (nothing, when whole slices at an edge are)."""
 
     card: ProtocolCard
     n_images: int
@@ -66,33 +55,65 @@ class PartialSeries:
     text: str
 
 
-def lay_out(facts: Sequence[ImageFacts], card: ProtocolCard, *, n_to_come: int = 0) -> ImageSeries | PartialSeries:
-    """Place each image of a series at its slice and time.
+_Cells = dict[tuple[int | None, float], tuple[ImageFacts, ImageTime]]
+
+
+def lay_out(
+    facts: Sequence[ImageFacts], card: ProtocolCard, *, awaited: Awaited | None = None
+) -> ImageSeries | PartialSeries:
+    """Place each image of a scan at its slice and time.
 
     Args:
         facts: at least one image; all acquired magnitude images of the card.
         card: the protocol.
-        n_to_come: images that the scanner announced and that are not among ``facts``.
+        awaited: images that are known to exist and are not among ``facts``.
 
     Raises:
         UnsuitableInput: GEOMETRY_INCONSISTENT (mixed matrix, spacing, orientation or frame of reference, irregular
             or non-sagittal slices), ECHO_UNRESOLVED, SCALING_UNKNOWN, INSTANCE_CONFLICT (one image under two UIDs),
             PROTOCOL_DEVIATION (two images for one slice and time, more slices than the card allows, lossy echoes).
     """
+    awaited = awaited or Awaited()
     _check_uniform(facts)
-    _check_scaling(facts, card)
-    image_times = times_of(facts, card)
-    times = (0.0,) if card.times.rule is TimeRule.NONE else card.times.distinct_ms
-    normal = normal_of(facts[0].orientation)
-    image_slices, places = _group_by_slice(np.array([one.position for one in facts]), normal)
-    cells = _fill_cells(facts, image_slices, image_times, card)
+    check_scaling(facts, card)
+    found_times = image_times(facts, card)
+    image_slices, places = group_by_slice(facts)
+    cells = _fill_cells(facts, image_slices, found_times, card)
 
+    normal = normal_of(facts[0].orientation)
     numbers = _slice_numbers(places @ normal, _announced_spacing_mm(facts))
     if numbers is None:
-        if n_to_come:
-            return PartialSeries(card, len(facts), (), _announced_text(len(facts), n_to_come))
+        if awaited.n_images:
+            return PartialSeries(card, len(facts), (), awaited_text(len(facts), awaited))
         check_regular(places, normal)  # names the slice that is out of place
         raise UnsuitableInput(ReasonCode.GEOMETRY_INCONSISTENT, "the slices are not regularly spaced")
+    partial = _if_partial(len(facts), cells, numbers, card, awaited)
+    if partial is not None:
+        return partial
+    affine = affine_from_orientation(
+        facts[0].orientation, places, facts[0].pixel_spacing_mm, single_slice_mm=facts[0].slice_thickness_mm
+    )
+    if not is_sagittal(affine):
+        raise UnsuitableInput(ReasonCode.GEOMETRY_INCONSISTENT, "the slices are not sagittal")
+    times = _times_of(card)
+    filled = [[cells[index, time] for index in range(len(places))] for time in times]
+    return ImageSeries(
+        card,
+        grid=tuple(tuple(image for image, _ in row) for row in filled),
+        image_times=tuple(tuple(time for _, time in row) for row in filled),
+        times_ms=times,
+        affine=affine,
+    )
+
+
+def _times_of(card: ProtocolCard) -> tuple[float, ...]:
+    return (0.0,) if card.times.rule is TimeRule.NONE else card.times.distinct_ms
+
+
+def _if_partial(
+    n_images: int, cells: _Cells, numbers: Sequence[int], card: ProtocolCard, awaited: Awaited
+) -> PartialSeries | None:
+    """What the grid lacks; None when it lacks nothing and nothing is awaited."""
     n_slices = numbers[-1] + 1
     if n_slices > card.expected.max_slices:
         text = f"{n_slices} slices; {card.name} expects at most {card.expected.max_slices}"
@@ -101,26 +122,18 @@ def lay_out(facts: Sequence[ImageFacts], card: ProtocolCard, *, n_to_come: int =
     missing = tuple(
         MissingImage(number + 1, time)
         for number in range(n_slices)
-        for time in times
+        for time in _times_of(card)
         if (index_of.get(number), time) not in cells
     )
     if missing:
-        text = _missing_text(missing, n_slices * len(times), len(times))
-        return PartialSeries(card, len(facts), missing, text)
+        text = missing_text(card, missing, n_images, n_slices, awaited)
+        return PartialSeries(card, n_images, missing, text)
+    if awaited.n_images:
+        return PartialSeries(card, n_images, (), awaited_text(n_images, awaited))
     if n_slices < card.expected.min_slices:
-        text = (
-            f"{len(facts)} images at {n_slices} slices; {card.name} expects at least {card.expected.min_slices} slices"
-        )
-        return PartialSeries(card, len(facts), (), text)
-    if n_to_come:
-        return PartialSeries(card, len(facts), (), _announced_text(len(facts), n_to_come))
-    affine = affine_from_orientation(
-        facts[0].orientation, places, facts[0].pixel_spacing_mm, single_slice_mm=facts[0].slice_thickness_mm
-    )
-    if not is_sagittal(affine):
-        raise UnsuitableInput(ReasonCode.GEOMETRY_INCONSISTENT, "the slices are not sagittal")
-    grid = tuple(tuple(cells[index, time] for index in range(n_slices)) for time in times)
-    return ImageSeries(card, grid, times, affine)
+        text = f"{n_images} images at {n_slices} slices; {card.name} expects at least {card.expected.min_slices} slices"
+        return PartialSeries(card, n_images, (), text)
+    return None
 
 
 def same_geometry(one: ImageFacts, other: ImageFacts) -> str | None:
@@ -137,15 +150,9 @@ def same_geometry(one: ImageFacts, other: ImageFacts) -> str | None:
 
 
 def _check_uniform(facts: Sequence[ImageFacts]) -> None:
-    for one in facts:
-        for name, value in (
-            ("ImageOrientationPatient", one.orientation),
-            ("ImagePositionPatient", one.position),
-            ("PixelSpacing", one.pixel_spacing_mm),
-            ("FrameOfReferenceUID", one.frame_of_reference_uid),  # the results could not say where they lie
-        ):
-            if not value:
-                raise UnsuitableInput(ReasonCode.GEOMETRY_INCONSISTENT, f"an image has no {name}")
+    check_placed(facts)
+    if not all(one.frame_of_reference_uid for one in facts):  # the results could not say where they lie
+        raise UnsuitableInput(ReasonCode.GEOMETRY_INCONSISTENT, "an image has no FrameOfReferenceUID")
     first = facts[0]
     compared: set[tuple[object, ...]] = set()  # most images repeat the same few headers
     for one in facts:
@@ -158,53 +165,20 @@ def _check_uniform(facts: Sequence[ImageFacts]) -> None:
             raise UnsuitableInput(ReasonCode.GEOMETRY_INCONSISTENT, f"images of one series differ in {differs}")
 
 
-def _check_scaling(facts: Sequence[ImageFacts], card: ProtocolCard) -> None:
-    if card.role is Role.RELAXOMETRY and any(one.lossy_compressed for one in facts):
-        text = "the images were lossy compressed: their signal is no longer what was measured"
-        raise UnsuitableInput(ReasonCode.PROTOCOL_DEVIATION, text)
-    found = sorted({scaling_of(one, card.scaling) for one in facts})
-    if card.scaling is ScalingRule.RAW and found != [(1.0, 0.0)]:
-        text = f"{card.name} expects stored values without rescaling; found slope and intercept {found[:3]}"
-        raise UnsuitableInput(ReasonCode.SCALING_UNKNOWN, text)
-    if len(found) > 1:
-        text = f"rescale slope and intercept differ between images: {found[:3]}; their signals cannot be compared"
-        raise UnsuitableInput(ReasonCode.SCALING_UNKNOWN, text)
-    if found[0][0] <= 0:
-        raise UnsuitableInput(ReasonCode.SCALING_UNKNOWN, f"rescale slope {found[0][0]:g}")
-
-
-def _group_by_slice(
-    positions: npt.NDArray[np.float64], normal: npt.NDArray[np.float64]
-) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
-    """The slice index of each image (images,) and the position of each slice (slices, 3), along the normal."""
-    depths = positions @ normal
-    order = np.argsort(depths, kind="stable")
-    begins = np.concatenate([[True], np.diff(depths[order]) > _SAME_PLACE_MM])
-    slice_of_image = np.empty(len(positions), dtype=np.intp)
-    slice_of_image[order] = np.cumsum(begins) - 1
-    places = positions[order][begins]
-    apart = np.linalg.norm(positions - places[slice_of_image], axis=1)
-    worst = int(np.argmax(apart))
-    if apart[worst] > _SAME_PLACE_MM:
-        raise UnsuitableInput(
-            ReasonCode.GEOMETRY_INCONSISTENT,
-            f"images of slice {slice_of_image[worst] + 1} lie {apart[worst]:.2f} mm apart",
-        )
-    return slice_of_image, places
-
-
 def _fill_cells(
     facts: Sequence[ImageFacts],
     image_slices: npt.NDArray[np.intp],
-    image_times: Sequence[float],
+    found_times: Sequence[ImageTime],
     card: ProtocolCard,
-) -> dict[tuple[int | None, float], ImageFacts]:
-    cells: dict[tuple[int | None, float], ImageFacts] = {}
-    for one, index, time in zip(facts, image_slices.tolist(), image_times, strict=True):
-        other = cells.setdefault((index, time), one)
+) -> _Cells:
+    cells: _Cells = {}
+    for one, index, time in zip(facts, image_slices.tolist(), found_times, strict=True):
+        other, _ = cells.setdefault((index, time.nominal_ms), (one, time))
         if other is one:
             continue
-        where = f"slice {index + 1}" if card.times.rule is TimeRule.NONE else f"slice {index + 1} and {time:g} ms"
+        where = f"slice {index + 1}"
+        if card.times.rule is not TimeRule.NONE:
+            where += f" and {time.nominal_ms:g} ms"
         if other.pixel_sha256 == one.pixel_sha256:
             raise UnsuitableInput(ReasonCode.INSTANCE_CONFLICT, f"one image came under two UIDs: {where}")
         raise UnsuitableInput(ReasonCode.PROTOCOL_DEVIATION, f"two different images for {where}; {card.name} has one")
@@ -232,17 +206,3 @@ def _slice_numbers(depths: npt.NDArray[np.float64], announced_spacing_mm: float 
         if (steps >= 1).all() and (np.abs(gaps - steps * unit) <= SPACING_TOLERANCE * unit * steps).all():
             return [0, *np.cumsum(steps).astype(int).tolist()]
     return None
-
-
-def _announced_text(n_images: int, n_to_come: int) -> str:
-    return f"{n_images}/{n_images + n_to_come} images: the scanner announced {n_to_come} more"
-
-
-def _missing_text(missing: Sequence[MissingImage], n_expected: int, n_times: int) -> str:
-    parts = []
-    for number, images in groupby(missing, key=lambda one: one.slice_number):
-        times = [f"{one.time_ms:g}" for one in images]
-        whole_slice = f"slice {number}" if n_times == 1 else f"all times at slice {number}"
-        parts.append(whole_slice if len(times) == n_times else f"{', '.join(times)} ms at slice {number}")
-    more = f"; and at {len(parts) - _SLICES_NAMED} more slices" if len(parts) > _SLICES_NAMED else ""
-    return f"{n_expected - len(missing)}/{n_expected} images: missing {'; '.join(parts[:_SLICES_NAMED])}{more}"

@@ -13,6 +13,7 @@ from pydicom.filewriter import correct_ambiguous_vr
 from pydicom.uid import UID
 from pydicom.valuerep import DA, DT, TM, DSfloat
 
+from dicom_io.source_references import name_frames, single_image_uids
 from dicom_io.sources import SourceExam
 from dicom_io.uids import result_uid
 from processing.display import RESEARCH_USE_ONLY
@@ -76,12 +77,14 @@ def geometry_header(instance: Dataset, source: SourceExam) -> Dataset:
 
     They check and copy patient attributes in their own way; real headers hold values they refuse. Patient and study
     are copied afterwards by :func:`complete`, unchanged. They also ask for a slice thickness, which a scanner may leave
-    empty (Type 2), and for the very same orientation in all images, which some writers round differently.
+    empty (Type 2), and for the very same orientation in all images, which some writers round differently. A frame of a
+    multi-frame object is shown to them as an image of its own; :func:`complete` names the object.
     """
     header = Dataset()
     for keyword in _GEOMETRY_KEYWORDS:
         if keyword in instance:
-            header[keyword] = instance[keyword]
+            header[keyword] = copy.copy(instance[keyword])  # setting a value would change the instance too
+    header.SOPClassUID, header.SOPInstanceUID = single_image_uids(instance)
     header.ImageOrientationPatient = source.grid_instances[0].ImageOrientationPatient
     if not header.get("SliceThickness"):
         header.SliceThickness = DSfloat(spacing_mm(source.affine)[0], auto_format=True)
@@ -133,6 +136,7 @@ def complete(dataset: Dataset, result: ExamResult, source: SourceExam, *, role: 
         dataset.ContentCreatorName = ""  # Type 2 of the Content Identification macro (PS3.3 10.9)
     dataset.SeriesDescription = f"{description} - {RESEARCH_USE_ONLY}"
     _date(dataset, local_time(result.produced_at, header))
+    name_frames(dataset, source)
     _name_dimensions(dataset, result_uid(result, source, f"{role}/dimensions"))
 
 

@@ -7,12 +7,19 @@ from pydicom.dataset import Dataset
 from processing.results import Affine
 
 
+def frame_number_of(instance: Dataset) -> int | None:
+    """Which frame of its SOP instance a header is of, from 1; None when the instance is one image."""
+    number = instance.get("ReferencedFrameNumber")
+    return None if number is None else int(number)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class SourceExam:
     """Headers of one exam's images; PixelData may be absent.
 
     ``grid_instances``: one header per slice of the native grid, in its order (time 0 or first echo of a relaxometry
     series, or the images of the FSE series). ``all_instances``: every image that was used, the grid's among them.
+    A frame of a multi-frame object has a header of its own, as :mod:`dicom_io.frame_view` makes it.
     ``affine`` (4, 4) maps (slice, row, column) indices to LPS mm, as in :mod:`processing.results`.
     ``pixels_sha256`` tells two contents under the same UIDs apart.
     """

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from pydicom.dataset import FileDataset
+from pydicom.dataset import Dataset
 
-from dicom_io.pixels import read_image
+from dicom_io.headers import ImageFacts
+from dicom_io.pixels import read_images
 from dicom_io.series import ExamAssembly
 from dicom_io.slice_grid import ImageSeries
 from dicom_io.sources import SourceExam
-from processing.results import EchoStack, FloatArray, ImageVolume, Quantity
+from processing.results import Affine, EchoStack, FloatArray, ImageVolume, Quantity
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,7 +37,7 @@ class ExamImages:
 
 
 def read_exam(assembly: ExamAssembly) -> ExamImages:
-    """Read the pixels of a complete exam: its relaxometry series, else its anatomy.
+    """Read the pixels of a complete exam: its relaxometry (one scan, or T1rho and T2 on one grid), else its anatomy.
 
     Raises:
         UnsuitableInput: UNSUPPORTED_OBJECT, naming a transfer syntax that cannot be decoded; UNREADABLE, when pixels
@@ -44,37 +45,47 @@ def read_exam(assembly: ExamAssembly) -> ExamImages:
         ValueError: the assembly is not complete.
         OSError: a file cannot be read.
     """
-    series = next(iter(assembly.measured), None)
-    if series is None:
+    if not assembly.measured:
         raise ValueError(f"an exam that is {assembly.state} has nothing to read")
-    volumes, headers = _read_series(series)
-    times = series.card.times
-    stacks = tuple(
-        _stack(role, times_ms, series, volumes)
-        for role, times_ms in ((Quantity.T1RHO, times.t1rho_ms), (Quantity.T2, times.t2_ms))
-        if times_ms
-    )
-    n_slices = len(series.grid[0])
+    first = assembly.measured[0]
+    stacks: list[EchoStack] = []
+    headers: list[Dataset] = []
+    background: ImageVolume | None = None
+    for series in assembly.measured:
+        volumes, of_series = _read_series(series)
+        background = background or ImageVolume(volumes[0], first.affine)
+        stacks.extend(
+            _stack(role, times_ms, series, volumes, first.affine)
+            for role, times_ms in ((Quantity.T1RHO, series.card.times.t1rho_ms), (Quantity.T2, series.card.times.t2_ms))
+            if times_ms
+        )
+        headers.extend(of_series)
+    assert background is not None  # something was measured
+    n_slices = len(first.grid[0])
     return ExamImages(
-        background=ImageVolume(volumes[0], series.affine),
-        stacks=stacks,
-        protocols=(series.card.name,),
-        source=SourceExam(headers[:n_slices], headers, series.affine, _pixels_digest(series)),
+        background=background,
+        stacks=tuple(stacks),
+        protocols=assembly.protocols,
+        source=SourceExam(tuple(headers[:n_slices]), tuple(headers), first.affine, _pixels_digest(assembly.images)),
     )
 
 
-def _stack(role: Quantity, card_times_ms: tuple[float, ...], series: ImageSeries, volumes: FloatArray) -> EchoStack:
-    """The images of one decay, at the times that the scanner wrote: the card's are nominal, 12.8 ms for 12.847 ms."""
+def _stack(
+    role: Quantity, card_times_ms: tuple[float, ...], series: ImageSeries, volumes: FloatArray, affine: Affine
+) -> EchoStack:
+    """The images of one decay, at the times that the scanner wrote: the card's are nominal, 12.8 ms for 12.847 ms.
+
+    ``affine``: of the exam; another scan's positions may be rounded otherwise.
+    """
     rows = [series.times_ms.index(time) for time in card_times_ms]
-    # no image got here without a time: ECHO_UNRESOLVED
-    written = [[facts.echo_time_ms for facts in series.grid[row] if facts.echo_time_ms is not None] for row in rows]
+    written = [[time.written_ms for time in series.image_times[row]] for row in rows]
     times_ms = tuple(round(float(np.mean(of_slices)), 4) for of_slices in written)
-    return EchoStack(role, volumes[rows], times_ms, series.affine)
+    return EchoStack(role, volumes[rows], times_ms, affine)
 
 
-def _pixels_digest(series: ImageSeries) -> str:
+def _pixels_digest(images: Iterable[ImageFacts]) -> str:
     """SHA-256 over which pixels each image has: two contents under the same UIDs are two exams."""
-    lines = sorted(f"{facts.sop_instance_uid} {facts.pixel_sha256}" for facts in series.instances)
+    lines = sorted(" ".join((*map(str, one.key), one.pixel_sha256)) for one in images)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
@@ -92,11 +103,10 @@ def find_dicom_files(paths: Iterable[Path]) -> list[Path]:
     return sorted(path for path in found if path.name.upper() != "DICOMDIR" and path.is_file())
 
 
-def _read_series(series: ImageSeries) -> tuple[FloatArray, tuple[FileDataset, ...]]:
+def _read_series(series: ImageSeries) -> tuple[FloatArray, tuple[Dataset, ...]]:
     """Signal (times, slices, rows, columns) and the headers, without pixels, in the same order."""
     images, headers = [], []
-    for facts in series.instances:
-        image, header = read_image(facts, series.card.scaling)
+    for image, header in read_images(series.instances, series.card.scaling):
         images.append(image)
         headers.append(header)
     shape = (len(series.times_ms), len(series.grid[0]), *images[0].shape)

@@ -1,9 +1,10 @@
 """Did the patient move between the images of a decay? Rigid motion in the plane of the slices: estimated, corrected.
 
-Each image is compared with the first. Its contrast differs, but where tissues meet both change: in a small tile the
-later image is, up to noise, a linear function of the first. What such functions cannot explain is minimised over shift
-and rotation by Gauss-Newton steps (Lucas and Kanade 1981; local linear intensity relation as in local normalised
-cross-correlation). All slices share one motion: in a 3-D acquisition every slice is measured at the same time.
+Each image is compared with the first of the exam. Its contrast differs, but where tissues meet both change: in a small
+tile the later image is, up to noise, a linear function of the first. What such functions cannot explain is minimised
+over shift and rotation by Gauss-Newton steps (Lucas and Kanade 1981; local linear intensity relation as in local
+normalised cross-correlation). All slices share one motion: in a 3-D acquisition every slice is measured at the same
+time.
 
 On simulated exams (``tests/benchmarks/echoes.py``) the largest error at any disc voxel was 0.14 mm at SNR 15 and
 0.08 mm at SNR 40. Motion across the slices is not estimated: the checks of the decay see it as a pattern.
@@ -57,15 +58,17 @@ class _Tiles:
 
 
 def estimate_motion(stacks: Sequence[EchoStack], discs: _Bool) -> tuple[EchoMotion, ...]:
-    """How far each image after the first lies from the first one of its decay, seen at the discs.
+    """How far each image lies from the first one of the exam, in which the discs were found, seen at the discs.
+
+    Decays of one scan share their first image; those of two scans do not, and the patient may move between scans.
 
     Args:
         stacks: the decays of an exam, on one grid.
-        discs: (slices, rows, columns), the discs in the first image.
+        discs: (slices, rows, columns), the discs in the first image of the first decay.
 
     Returns:
-        One record for each later image, in the order of the stacks. Its numbers are NaN where an image shows no edges
-        that could be compared (an empty image, or one that has nothing to do with the first).
+        One record for each image but that one, in the order of the stacks. Its numbers are NaN where an image shows no
+        edges that could be compared (an empty image, or one that has nothing to do with the first).
 
     Raises:
         ValueError: the mask is empty or on another grid.
@@ -74,13 +77,14 @@ def estimate_motion(stacks: Sequence[EchoStack], discs: _Bool) -> tuple[EchoMoti
         raise ValueError("the mask is empty or on another grid than the echoes")
     found = []
     for stack in stacks:
+        begin = 1 if np.array_equal(stack.signal[0], stacks[0].signal[0], equal_nan=True) else 0
         step_mm = np.array(spacing_mm(stack.affine)[1:])
         pixels = np.argwhere(discs.any(axis=0))
         tiles, window = _tiles(discs, pixels.mean(axis=0), step_mm)
         reach_mm = (pixels - pixels.mean(axis=0)) * step_mm
-        first = _finite(stack.signal[0][window])
+        first = _finite(stacks[0].signal[0][window])
         motion = np.full(3, np.nan)
-        for image, time_ms in zip(stack.signal[1:], stack.times_ms[1:], strict=True):
+        for image, time_ms in zip(stack.signal[begin:], stack.times_ms[begin:], strict=True):
             motion = _register(first, _finite(image[window]), tiles, motion)
             found.append(_record(stack.role, time_ms, motion, pixels.mean(axis=0), reach_mm))
     return tuple(found)

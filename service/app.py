@@ -20,6 +20,7 @@ from config.settings import Settings
 from dicom_io.sender import AssociationRejected, Peer, PeerUnavailable, echo
 from service import jobs
 from service.children import EXIT_CANNOT_START
+from service.commitments import report_due
 from service.database import Database, open_database
 from service.delivery import deliver_due
 from service.executors import KeptProcesses
@@ -27,6 +28,7 @@ from service.health import Health
 from service.intake import Intake
 from service.logs import log_to_stderr
 from service.schedule import ECHO_S, build_schedule
+from service.sources import SourceDesk
 
 if TYPE_CHECKING:
     from service.web import WebServer
@@ -95,6 +97,10 @@ class _Node:
         self._receiver = KeptProcesses("service.reception", "receiver", 1, settings)
         self._workers = KeptProcesses("service.worker", "worker", settings.jobs.workers, settings, analysis)
         self._destinations = {one.name: one for one in settings.destinations}
+        self._sources = {
+            one.name: SourceDesk(self._database, settings, one, judge=self._sweep_intake, stopping=stop.is_set)
+            for one in settings.sources
+        }
         self._receiver_answered_at = datetime.now(UTC)
         self._has_answered = False
         self._receiver_died_before = False
@@ -109,10 +115,14 @@ class _Node:
             _log.warning("job was interrupted", extra={"job": job.id, "state": job.state})
         schedule = build_schedule(
             self._settings,
-            sweep_intake=lambda: self._intake.sweep(datetime.now(UTC)),
+            sweep_intake=self._sweep_intake,
             sweep_leases=self._sweep_leases,
             echo_receiver=self._echo_receiver,
             deliver=self._deliver,
+            report_commitments=lambda: report_due(
+                self._database, self._settings, datetime.now(UTC), stopping=self._stop.is_set
+            ),
+            ask_source=lambda name: self._sources[name].look(datetime.now(UTC)),
         )
         web = self._open_web()
         schedule.start()
@@ -156,6 +166,9 @@ class _Node:
     def _on_worker_death(self, name: str, status: int) -> None:
         for job in jobs.release_lost(self._database, datetime.now(UTC), self._settings.jobs.attempts, worker=name):
             _log.error("job lost its worker", extra={"job": job.id, "state": job.state, "attempt": job.attempts})
+
+    def _sweep_intake(self) -> None:
+        self._intake.sweep(datetime.now(UTC))
 
     def _sweep_leases(self) -> None:
         for name in jobs.silent_workers(self._database, datetime.now(UTC)):

@@ -90,7 +90,15 @@ def _parser() -> argparse.ArgumentParser:
     simulate = commands.add_parser("simulate", help="writes a simulated exam with known truth")
     simulate.add_argument("--out", type=Path, required=True, help="folder for the DICOM files")
     simulate.add_argument("--protocol", choices=("mapss", "t1rho-fse"), default="mapss")
-    simulate.add_argument("--vendor", choices=("ge",), default="ge")
+    simulate.add_argument(
+        "--vendor", choices=("ge", "philips", "siemens"), default="ge", help="whose headers to imitate (default: ge)"
+    )
+    simulate.add_argument("--enhanced", action="store_true", help="Enhanced MR, one object for many images")
+    simulate.add_argument(
+        "--one-echo-time", action="store_true", help="as GE sequences that write one EchoTime into all images"
+    )
+    simulate.add_argument("--one-scan", action="store_true", help="philips: T1rho and T2 in one scan, not in two")
+    simulate.add_argument("--phase-images", action="store_true", help="philips: phase images beside the magnitude")
     simulate.add_argument("--subject", default="PHANTOM-001", help="PatientID; the same subject keeps its anatomy")
     simulate.add_argument("--visit", type=int, default=1)
     simulate.add_argument("--seed", type=int, default=0)
@@ -230,11 +238,13 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _simulate(options: argparse.Namespace) -> int:
-    from dicom_io.simulated_scanner import write_exam, write_truth
+    from dicom_io.simulated_scanner import check_flavour, write_exam, write_truth
     from processing.phantom import simulate_exam
 
     usual_slices = 12 if options.protocol == "mapss" else 1
+    flavour = {name: getattr(options, name) for name in ("enhanced", "one_echo_time", "one_scan", "phase_images")}
     try:
+        check_flavour(options.protocol, options.vendor, **flavour)
         exam = simulate_exam(
             options.seed,
             n_slices=usual_slices if options.slices is None else options.slices,
@@ -246,10 +256,11 @@ def _simulate(options: argparse.Namespace) -> int:
     except ValueError as error:
         print(error, file=sys.stderr)
         return EXIT_USAGE
-    paths = write_exam(exam, options.out, vendor=options.vendor)
+    paths = write_exam(exam, options.out, vendor=options.vendor, **flavour)
     if options.truth is not None:
         write_truth(exam, options.truth)
-    print(f"{len(paths)} images in {options.out}")
+    what = "objects" if options.enhanced else "images"
+    print(f"{len(paths)} {what} in {options.out}")
     return EXIT_OK
 
 

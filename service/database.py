@@ -93,6 +93,10 @@ exam = Table(
     Column("version", Integer, nullable=False, default=0),
     Column("first_arrival_at", UtcDateTime, nullable=False),
     Column("last_arrival_at", UtcDateTime, nullable=False),
+    Column("patient_key", String(64)),  # a digest, not the identity; of the images last judged
+    Column("study_date", String(8)),
+    Column("joined_to", Integer),  # the exam that this study's images are measured with
+    Index("exam_by_patient", "patient_key", "study_date"),
 )
 
 #: One analysis. ``created_at`` stands as the production time in its results, the same for every attempt.
@@ -115,6 +119,7 @@ job = Table(
     Column("finished_at", UtcDateTime),
     Column("verdict", String(16)),
     Column("error", Text),
+    Column("predecessor", Integer),  # the version whose result this one supersedes
     Column("lowest_disc", String(8)),  # a person's word on the lowest disc in view, e.g. L4L5
     UniqueConstraint("exam_id", "version"),
 )
@@ -137,6 +142,60 @@ delivery = Table(
     Column("sent_at", UtcDateTime),
     UniqueConstraint("sop_uid", "destination"),
     Index("delivery_due", "destination", "state", "not_before"),
+)
+
+#: What a source last said of one series. ``unchanged_since``: when it said so first.
+source_answer = Table(
+    "source_answer",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("source", String(64), nullable=False),
+    Column("study_uid", String(64), nullable=False, index=True),
+    Column("series_uid", String(64), nullable=False),
+    Column("n_objects", Integer, nullable=False),
+    Column("unchanged_since", UtcDateTime, nullable=False),
+    Column("asked_at", UtcDateTime, nullable=False),
+    UniqueConstraint("source", "study_uid", "series_uid"),
+)
+
+#: When a source was asked about an exam and is to be asked next, and how often it was asked to send what is missing.
+enquiry = Table(
+    "enquiry",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("source", String(64), nullable=False),
+    Column("exam_id", ForeignKey("exam.id"), nullable=False),
+    Column("asked_at", UtcDateTime, nullable=False),
+    Column("not_before", UtcDateTime, nullable=False),
+    Column("n_unchanged", Integer, nullable=False),  # answers in a row that told nothing new
+    Column("n_fetches", Integer, nullable=False),
+    Column("fetch_not_before", UtcDateTime, nullable=False),
+    UniqueConstraint("source", "exam_id"),
+)
+
+#: A storage commitment request (PS3.4 J): a list of what the sender says it has sent.
+commitment = Table(
+    "commitment",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("transaction_uid", String(64), nullable=False),
+    Column("calling_ae", String(16), nullable=False),
+    Column("received_at", UtcDateTime, nullable=False),
+    Column("state", String(16), nullable=False, index=True),
+    Column("attempts", Integer, nullable=False),
+    Column("not_before", UtcDateTime, nullable=False),
+    Column("last_error", String(255)),
+    UniqueConstraint("transaction_uid", "calling_ae"),
+)
+
+#: One object of a commitment request.
+commitment_item = Table(
+    "commitment_item",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("commitment_id", ForeignKey("commitment.id"), nullable=False, index=True),
+    Column("sop_class_uid", String(64), nullable=False),
+    Column("sop_uid", String(64), nullable=False, index=True),
 )
 
 #: Something held, with a reason. An object (``instance_id``, or only ``path`` if it is not readable), or an exam.
@@ -219,6 +278,8 @@ def _add_new_columns(connection: Connection) -> None:
             if column.name not in known:
                 kind = column.type.compile(connection.dialect)
                 connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {column.name} {kind}")
+        for index in table.indexes:
+            index.create(connection, checkfirst=True)
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

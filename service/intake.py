@@ -1,27 +1,25 @@
-"""Notes what arrives and decides when an exam can be analysed: evidence first, silence last."""
+"""Decides when an exam can be analysed: evidence first, silence last."""
 
 import logging
+import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import Enum, auto
-from functools import partial
-from pathlib import Path
 
-from sqlalchemy import Connection, insert, or_, select, update
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import Connection, or_, select, update
 
-from config.protocol_cards import ProtocolCard, asked_elements, load_cards
+from config.protocol_cards import asked_elements, load_cards
 from config.settings import Settings
-from dicom_io.headers import ImageFacts, facts_from_json, facts_to_json, read_facts
-from dicom_io.raw_header import is_same_data_set
-from dicom_io.receiver import BrokenObject, Ledger, ReceivedInstance, Recorded
+from dicom_io.headers import NO_PATIENT_KEY, ImageFacts, facts_from_json, facts_to_json, read_facts
 from dicom_io.series import AssemblyState, ExamAssembly, assemble_exam
 from processing.refusal import Reason, ReasonCode, UnsuitableInput
 from service import database as db
 from service import jobs
 from service.database import Database, move
-from service.quarantine import has_open_case, hold_bytes, hold_exam, hold_instance, resolve_exam
+from service.evidence import Evidence, evidence_of
+from service.exam_studies import fragments_beside, join, note_subject
+from service.quarantine import has_open_case, hold_exam, hold_instance, resolve_exam
 from service.refusal_file import write_exam_refusal
 from service.states import ExamState, InstanceState, JobState, QuarantineState
 
@@ -29,108 +27,6 @@ _log = logging.getLogger(__name__)
 
 _INDEX_BATCH = 200
 _CONFLICTS = (ReasonCode.IDENTITY_CONFLICT, ReasonCode.INSTANCE_CONFLICT)
-
-
-# --- what arrives -----------------------------------------------------------------------------------------------------
-
-
-def open_ledger(database: Database) -> Ledger:
-    """The receiver's record, kept in the database."""
-    return Ledger(partial(_record, database), partial(_record_broken, database))
-
-
-def _record(database: Database, received: ReceivedInstance) -> Recorded:
-    """Write an object down; durable on return. An exam that gets a new image is collecting again.
-
-    Raises:
-        OSError: the database cannot be written now.
-    """
-    table = db.instance
-    try:
-        with database.write() as connection:
-            query = select(table.c.sha256, table.c.state, table.c.path).where(
-                table.c.sop_uid == received.sop_instance_uid
-            )
-            known = connection.execute(query).all()
-            if any(row.sha256 == received.sha256 for row in known):
-                return Recorded.KNOWN
-            used = [database.inbox_dir / row.path for row in known if row.state != InstanceState.SET_ASIDE]
-            is_again = _is_again(database.inbox_dir / received.name, used)
-            conflict = bool(used) and not is_again
-            state = InstanceState.SET_ASIDE if is_again else InstanceState.RECEIVED
-            result = connection.execute(
-                insert(table).values(
-                    sop_uid=received.sop_instance_uid,
-                    sop_class_uid=received.sop_class_uid,
-                    study_uid=received.study_uid,
-                    series_uid=received.series_uid,
-                    transfer_syntax=received.transfer_syntax,
-                    path=received.name,
-                    sha256=received.sha256,
-                    size_bytes=received.size_bytes,
-                    calling_ae=received.calling_ae,
-                    received_at=received.received_at,
-                    state=str(InstanceState.HELD if conflict else state),
-                )
-            )
-            if is_again:
-                return Recorded.KNOWN
-            if conflict:
-                assert result.inserted_primary_key is not None
-                reason = Reason(
-                    ReasonCode.INSTANCE_CONFLICT, f"{received.sop_instance_uid} came before with other content"
-                )
-                hold_instance(connection, result.inserted_primary_key[0], reason, received.received_at)
-            _note_arrival(connection, received)
-            return Recorded.CONFLICT if conflict else Recorded.NEW
-    except OperationalError as error:
-        raise OSError("the database cannot be written") from error
-
-
-def _is_again(path: Path, known: Sequence[Path]) -> bool:
-    """Whether a file holds a data set that is known in another encoding: peers choose the transfer syntax anew."""
-    return any(other.is_file() and is_same_data_set(path.read_bytes(), other.read_bytes()) for other in known)
-
-
-def _note_arrival(connection: Connection, received: ReceivedInstance) -> None:
-    table = db.exam
-    row = connection.execute(
-        select(table.c.id, table.c.state).where(table.c.study_uid == received.study_uid)
-    ).one_or_none()
-    if row is None:
-        connection.execute(
-            insert(table).values(
-                study_uid=received.study_uid,
-                state=str(ExamState.COLLECTING),
-                has_news=True,
-                detail="",
-                version=0,
-                first_arrival_at=received.received_at,
-                last_arrival_at=received.received_at,
-            )
-        )
-        return
-    if row.state != ExamState.COLLECTING:
-        move(connection, table, row.id, ExamState.COLLECTING)
-    connection.execute(
-        update(table).where(table.c.id == row.id).values(has_news=True, last_arrival_at=received.received_at)
-    )
-
-
-def _record_broken(database: Database, broken: BrokenObject) -> None:
-    try:
-        with database.write() as connection:
-            hold_bytes(
-                connection,
-                Reason(broken.code, broken.detail),
-                broken.received_at,
-                sop_uid=broken.sop_instance_uid,
-                path=broken.name,
-                sha256=broken.sha256,
-                calling_ae=broken.calling_ae,
-            )
-    except OperationalError as error:
-        raise OSError("the database cannot be written") from error
 
 
 # --- when an exam is complete -----------------------------------------------------------------------------------------
@@ -154,56 +50,73 @@ class Decision:
     reasons: tuple[Reason, ...] = ()
 
 
-def decide(assembly: ExamAssembly, held: Sequence[Reason], *, silent: bool) -> Decision:
+def decide(assembly: ExamAssembly, held: Sequence[Reason], *, silent: bool, awaited: Reason | None = None) -> Decision:
     """What to do with an exam.
 
     Args:
         assembly: what its readable images make up.
         held: reasons of its objects that are in quarantine.
         silent: nothing has arrived for ``completion.idle_s``.
+        awaited: its sender has listed objects that have not come; of which series is not known.
     """
     conflicts = tuple(reason for reason in (*assembly.reasons, *held) if reason.code in _CONFLICTS)
     if conflicts:
         return Decision(Step.HOLD, conflicts)
-    if assembly.state is AssemblyState.COMPLETE or (assembly.is_complete and silent):
+    if assembly.state is AssemblyState.COMPLETE or (assembly.is_complete and silent and awaited is None):
         return Decision(Step.ENQUEUE)
     if not silent:
         return Decision(Step.WAIT)
+    if assembly.is_complete and awaited is not None:
+        return Decision(Step.MARK_INCOMPLETE, (awaited, *held))
     reasons = (*assembly.reasons, *held)
     return Decision(Step.MARK_INCOMPLETE if assembly.state is AssemblyState.INCOMPLETE else Step.REFUSE, reasons)
 
 
 @dataclass(frozen=True, slots=True)
 class _Exam:
-    """An exam as one look finds it."""
+    """One exam, or several that are judged together, as one look finds them. The first one is to have the job."""
 
-    id: int
-    study_uid: str
+    ids: tuple[int, ...]
+    study_uids: tuple[str, ...]
     facts: tuple[ImageFacts, ...]
     held: tuple[Reason, ...]
+    evidence: Evidence
+
+    @property
+    def id(self) -> int:
+        return self.ids[0]
+
+
+class _Arrived(Exception):
+    """Something arrived while the exam was judged; the next sweep sees it."""
 
 
 class Intake:
-    """The sweep over what has arrived. ``assemble`` and ``read`` are replaceable for tests of time and faults."""
+    """The sweep over what has arrived. ``assemble`` is replaceable for tests of time and faults."""
 
     def __init__(
         self,
         database: Database,
         settings: Settings,
         *,
-        assemble: Callable[[Sequence[ImageFacts], Sequence[ProtocolCard]], ExamAssembly] = assemble_exam,
+        assemble: Callable[..., ExamAssembly] = assemble_exam,
     ) -> None:
         self._database = database
         self._settings = settings
         self._assemble = assemble
         self._cards = load_cards(settings.protocols_dir)
         self._elements = asked_elements(self._cards)
+        self._sweeping = threading.Lock()  # a source's answer is judged at once, in its own thread
         with database.write() as connection:  # a look that a crash interrupted is taken again
             table = db.exam
             connection.execute(update(table).where(table.c.state == str(ExamState.COLLECTING)).values(has_news=True))
 
     def sweep(self, now: datetime) -> None:
         """Read new headers, then judge every exam with news and every exam that has been silent long enough."""
+        with self._sweeping:
+            self._sweep(now)
+
+    def _sweep(self, now: datetime) -> None:
         self._index()
         idle_since = now - timedelta(seconds=self._settings.completion.idle_s)
         table = db.exam
@@ -217,7 +130,7 @@ class Intake:
         with self._database.read() as connection:
             rows = connection.execute(query).all()
         for row in rows:
-            self._judge(row.id, row.study_uid, now, silent=row.last_arrival_at <= idle_since)
+            self._judge(row.id, row.study_uid, now, idle_since, silent=row.last_arrival_at <= idle_since)
 
     def _index(self) -> None:
         """Read the headers of new objects; what is no readable MR image goes to quarantine."""
@@ -258,19 +171,21 @@ class Intake:
         hold_instance(connection, instance_id, outcome, _now_of(connection, instance_id))
         _log.warning("quarantined", extra={"instance": instance_id, "code": outcome.code, "detail": outcome.detail})
 
-    def _judge(self, exam_id: int, study_uid: str, now: datetime, *, silent: bool) -> None:
+    def _judge(self, exam_id: int, study_uid: str, now: datetime, idle_since: datetime, *, silent: bool) -> None:
         with self._database.write() as connection:
             if _has_unread(connection, study_uid):
                 return  # it came after the headers were read; the news stay for the next sweep
             # News that come from here on are seen by the next sweep.
             connection.execute(update(db.exam).where(db.exam.c.id == exam_id).values(has_news=False))
-        exam = self._look(exam_id, study_uid)
+        exam = self._look((exam_id,), (study_uid,))
         try:
-            if exam.held and not exam.facts:
-                assembly = ExamAssembly(AssemblyState.REFUSED)  # why is told by what is held
-            else:
-                assembly = self._assemble(exam.facts, self._cards)
-            decision = decide(assembly, exam.held, silent=silent)
+            assembly = self._assembly_of(exam)
+            if assembly.state is AssemblyState.INCOMPLETE:
+                exam, assembly, silent = self._with_fragments(exam, assembly, idle_since, silent)
+            awaited = exam.evidence.awaited_reason(len(exam.facts))
+            decision = decide(assembly, exam.held, silent=silent, awaited=awaited)
+        except _Arrived:
+            return
         except Exception as error:  # noqa: BLE001 - a bug met by one exam must not keep all others waiting
             _log.error("exam not judged", extra={"study_uid": study_uid, "error": type(error).__name__}, exc_info=True)
             text = f"judging the exam failed ({type(error).__name__}); see the log"
@@ -279,31 +194,67 @@ class Intake:
         if decision.step is Step.WAIT:
             return
         with self._database.write() as connection:
-            row = connection.execute(select(db.exam.c.state, db.exam.c.has_news).where(db.exam.c.id == exam_id)).one()
-            if row.has_news or row.state != ExamState.COLLECTING:
-                return  # something arrived meanwhile
+            if _has_changed(connection, exam):
+                return
             if decision.step is Step.ENQUEUE:
                 self._enqueue(connection, exam, assembly, now)
             else:
                 self._hold(connection, exam, decision, now)
 
-    def _look(self, exam_id: int, study_uid: str) -> _Exam:
-        """The exam's readable images, and the open reasons of the others."""
+    def _assembly_of(self, exam: _Exam) -> ExamAssembly:
+        if exam.held and not exam.facts:
+            return ExamAssembly(AssemblyState.REFUSED)  # why is told by what is held
+        return self._assemble(
+            exam.facts,
+            self._cards,
+            repeats=self._settings.completion.repeats,
+            known_counts=exam.evidence.known_counts,
+        )
+
+    def _with_fragments(
+        self, exam: _Exam, assembly: ExamAssembly, idle_since: datetime, silent: bool
+    ) -> tuple[_Exam, ExamAssembly, bool]:
+        """The exam together with other fragments of the subject's day, where they are whole together; else itself."""
+        subject = _subject_of(exam.facts)
+        if subject is None:
+            return exam, assembly, silent
+        with self._database.write() as connection:
+            note_subject(connection, exam.id, *subject)
+            beside = fragments_beside(connection, exam.id, *subject)
+            if any(_has_unread(connection, one.study_uid) for one in beside):
+                raise _Arrived
+        looks = [self._look((one.exam_id,), (one.study_uid,)) for one in beside]
+        fragments = [exam, *(one for one in looks if one.facts and not self._assembly_of(one).is_complete)]
+        if len(fragments) == 1:
+            return exam, assembly, silent
+        ids, study_uids = zip(*sorted((one.id, one.study_uids[0]) for one in fragments), strict=True)
+        union = self._look(ids, study_uids)
+        joined = self._assembly_of(union)
+        measured = {one.study_uid for one in joined.images}
+        if not joined.is_complete or exam.study_uids[0] not in measured or len(measured) == 1:
+            return exam, assembly, silent
+        of_measured = [pair for pair in zip(ids, study_uids, strict=True) if pair[1] in measured]
+        is_over = silent and all(one.last_arrival_at <= idle_since for one in beside if one.exam_id in ids)
+        return replace(union, ids=tuple(one for one, _ in of_measured)), joined, is_over
+
+    def _look(self, ids: tuple[int, ...], study_uids: tuple[str, ...]) -> _Exam:
+        """The readable images of exams, the open reasons of the others, and what others say of them."""
         table = db.instance
         indexed = select(table.c.facts, table.c.path).where(
-            table.c.study_uid == study_uid, table.c.state == str(InstanceState.INDEXED)
+            table.c.study_uid.in_(study_uids), table.c.state == str(InstanceState.INDEXED)
         )
         held = (
             select(db.quarantine.c.code, db.quarantine.c.detail)
             .join(table, table.c.id == db.quarantine.c.instance_id)
-            .where(table.c.study_uid == study_uid, db.quarantine.c.state == str(QuarantineState.HELD))
+            .where(table.c.study_uid.in_(study_uids), db.quarantine.c.state == str(QuarantineState.HELD))
             .order_by(db.quarantine.c.id)
         )
         with self._database.read() as connection:
             rows = connection.execute(indexed).all()
             reasons = tuple(dict.fromkeys(Reason(ReasonCode(row.code), row.detail) for row in connection.execute(held)))
+            evidence = evidence_of(connection, study_uids)
         facts = tuple(one for row in rows for one in self._kept_facts(row.facts, row.path))
-        return _Exam(exam_id, study_uid, facts, reasons)
+        return _Exam(ids, study_uids, facts, reasons, evidence)
 
     def _kept_facts(self, kept: str, path: str) -> tuple[ImageFacts, ...]:
         """The facts in the record; read anew where an earlier version, or one with other cards, has written them."""
@@ -316,13 +267,19 @@ class Intake:
         protocol = " + ".join(assembly.protocols)
         table = db.instance
         # With what is set aside of the same series: the scanner's announced count holds for all of it together.
-        query = select(table.c.sop_uid, table.c.path, table.c.sha256, table.c.calling_ae).where(
-            table.c.study_uid == exam.study_uid,
+        query = select(table.c.sop_uid, table.c.path, table.c.sha256, table.c.calling_ae, table.c.id).where(
+            table.c.study_uid.in_(exam.study_uids),
             table.c.state == str(InstanceState.INDEXED),
             table.c.series_uid.in_(assembly.series_uids),
         )
         rows = connection.execute(query.order_by(table.c.sop_uid)).all()
         digest = jobs.digest_of(row.sha256 for row in rows if row.sop_uid in used)
+        sender = min(rows, key=lambda row: row.id).calling_ae  # not the source that the last images were fetched from
+        for other in exam.ids[1:]:
+            resolve_exam(connection, other, f"measured with exam {exam.id}", now)
+            join(connection, other, exam.id)
+        if exam.ids[1:]:
+            _collect(connection, exam.id)
         latest = jobs.latest_job(connection, exam.id)
         is_known = latest is not None and latest.inputs_digest == digest and latest.state is not JobState.SUPERSEDED
         its_own = latest.finished_at if is_known and latest is not None else None
@@ -335,12 +292,12 @@ class Intake:
                 move(connection, db.exam, exam.id, ExamState.REFUSED)
                 return
             # A person has released it: it is tried again.
-        request = jobs.JobRequest(exam.id, tuple(row.path for row in rows), digest, rows[0].calling_ae, protocol)
+        request = jobs.JobRequest(exam.id, tuple(row.path for row in rows), digest, sender, protocol)
         job_id = jobs.enqueue(connection, request, now)
         move(connection, db.exam, exam.id, ExamState.QUEUED, detail="")
         _log.info(
             "exam complete",
-            extra={"study_uid": exam.study_uid, "job": job_id, "protocol": protocol, "images": len(used)},
+            extra={"study_uid": exam.study_uids[0], "job": job_id, "protocol": protocol, "images": len(used)},
         )
 
     def _hold(self, connection: Connection, exam: _Exam, decision: Decision, now: datetime) -> None:
@@ -353,7 +310,8 @@ class Intake:
             if reason not in exam.held:  # those have a case of their own
                 hold_exam(connection, exam.id, reason, now)
             _log.warning(
-                "exam not analysed", extra={"study_uid": exam.study_uid, "code": reason.code, "detail": reason.detail}
+                "exam not analysed",
+                extra={"study_uid": exam.study_uids[0], "code": reason.code, "detail": reason.detail},
             )
         detail = "; ".join(f"{reason.code}: {reason.detail}" for reason in decision.reasons)
         move(connection, db.exam, exam.id, states[decision.step], detail=detail)
@@ -375,6 +333,29 @@ def _has_unread(connection: Connection, study_uid: str) -> bool:
     table = db.instance
     unread = select(table.c.id).where(table.c.study_uid == study_uid, table.c.state == str(InstanceState.RECEIVED))
     return connection.execute(unread.limit(1)).first() is not None
+
+
+def _collect(connection: Connection, exam_id: int) -> None:
+    """An incomplete exam that other studies make whole goes on from where it stopped."""
+    state = connection.execute(select(db.exam.c.state).where(db.exam.c.id == exam_id)).scalar_one()
+    if state != ExamState.COLLECTING:
+        move(connection, db.exam, exam_id, ExamState.COLLECTING)
+
+
+def _has_changed(connection: Connection, exam: _Exam) -> bool:
+    """Whether something arrived meanwhile, or the exam is no longer to be judged."""
+    table = db.exam
+    rows = connection.execute(select(table.c.id, table.c.state, table.c.has_news).where(table.c.id.in_(exam.ids))).all()
+    waiting = (ExamState.COLLECTING, ExamState.INCOMPLETE) if len(exam.ids) > 1 else (ExamState.COLLECTING,)
+    has_unread = any(_has_unread(connection, uid) for uid in exam.study_uids)
+    return has_unread or any(row.state not in waiting for row in rows) or (len(rows) == 1 and rows[0].has_news)
+
+
+def _subject_of(facts: Sequence[ImageFacts]) -> tuple[str, str] | None:
+    """Whose images they are, and of which day; None where they do not say, or not with one voice."""
+    found = {(one.patient_key, one.study_date) for one in facts}
+    patient_key, study_date = found.pop() if len(found) == 1 else ("", "")
+    return (patient_key, study_date) if study_date and patient_key not in ("", NO_PATIENT_KEY) else None
 
 
 def _now_of(connection: Connection, instance_id: int) -> datetime:

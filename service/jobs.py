@@ -43,6 +43,7 @@ class Job:
     verdict: str | None
     error: str | None
     lowest_disc: Level | None = None  # a person's word on the lowest disc in view
+    predecessor: int | None = None  # the version whose result this one supersedes
 
     @property
     def error_summary(self) -> str:
@@ -173,10 +174,15 @@ def enqueue(connection: Connection, request: JobRequest, now: datetime) -> int:
 
 
 def claim(database: Database, worker: str, now: datetime, lease_s: float) -> Job | None:
-    """Take the oldest queued job for a worker, or None."""
+    """Take the oldest queued job for a worker, or None. One exam is analysed once at a time.
+
+    So it is known whether there is an earlier result, which this one then supersedes.
+    """
+    other = db.job.alias()
+    is_busy = select(other.c.id).where(other.c.exam_id == db.job.c.exam_id, other.c.state == str(JobState.RUNNING))
     oldest = (
         select(db.job.c.id)
-        .where(db.job.c.state == str(JobState.QUEUED))
+        .where(db.job.c.state == str(JobState.QUEUED), ~is_busy.exists())
         .order_by(db.job.c.id)
         .limit(1)
         .with_for_update(skip_locked=True)
@@ -189,6 +195,12 @@ def claim(database: Database, worker: str, now: datetime, lease_s: float) -> Job
         if job_id is None:
             return None
         lease = now + timedelta(seconds=lease_s)
+        mine = select(db.job.c.exam_id, db.job.c.version).where(db.job.c.id == job_id).subquery()
+        earlier = select(func.max(other.c.version)).where(
+            other.c.exam_id == mine.c.exam_id,
+            other.c.version < mine.c.version,
+            other.c.state == str(JobState.DONE),
+        )
         move(
             connection,
             db.job,
@@ -199,6 +211,7 @@ def claim(database: Database, worker: str, now: datetime, lease_s: float) -> Job
             started_at=now,
             attempts=db.job.c.attempts + 1,
             error=None,
+            predecessor=connection.execute(earlier).scalar(),
         )
         return _read(connection, job_id)
 

@@ -135,7 +135,7 @@ def assemble(files: ExamFiles, settings: Settings) -> ExamAssembly:
         raise UnsuitableInput(files.refusals[0].code, files.refusals[0].detail)
     if not files.facts:
         raise UnsuitableInput(ReasonCode.UNREADABLE, "there is no file")
-    assembly = assemble_exam(files.facts, load_cards(settings.protocols_dir))
+    assembly = assemble_exam(files.facts, load_cards(settings.protocols_dir), repeats=settings.completion.repeats)
     if assembly.state not in (AssemblyState.COMPLETE, AssemblyState.COMPLETE_WITHOUT_EVIDENCE):
         reason = assembly.reasons[0]
         raise UnsuitableInput(reason.code, reason.detail)

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, or_, select, update
+from sqlalchemy import Connection, Row, insert, or_, select
 
 from processing.refusal import Reason, ReasonCode
 from service import database as db
 from service.database import Database, move
-from service.states import ExamState, InstanceState, JobState, QuarantineState
+from service.exam_studies import reopen
+from service.states import InstanceState, JobState, QuarantineState
 
 
 class CannotRelease(Exception):
@@ -233,11 +234,7 @@ def _is_used(connection: Connection, item: QuarantineItem) -> bool:
 def reopen_exam(connection: Connection, item: QuarantineItem) -> None:
     """Let the intake judge the exam of a case again, inside the caller's transaction."""
     table = db.exam
-    row = connection.execute(
-        select(table.c.id, table.c.state).where(or_(table.c.id == item.exam_id, table.c.study_uid == item.study_uid))
-    ).one_or_none()
-    if row is None:
-        return
-    if row.state != ExamState.COLLECTING:
-        move(connection, table, row.id, ExamState.COLLECTING)
-    connection.execute(update(table).where(table.c.id == row.id).values(has_news=True))
+    query = select(table.c.id).where(or_(table.c.id == item.exam_id, table.c.study_uid == item.study_uid))
+    exam_id = connection.execute(query).scalar_one_or_none()
+    if exam_id is not None:
+        reopen(connection, exam_id)

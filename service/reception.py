@@ -7,9 +7,10 @@ import threading
 
 from dicom_io.inbox import Inbox
 from dicom_io.receiver import open_receiver
+from service.arrivals import open_ledger
 from service.children import EXIT_CANNOT_START, receive_message
+from service.commitments import open_commitment_desk
 from service.database import open_database
-from service.intake import open_ledger
 from service.logs import log_to_stderr
 
 _log = logging.getLogger(__name__)
@@ -26,7 +27,7 @@ def main() -> None:
     inbox = Inbox(database.inbox_dir)
     n_leftovers = inbox.sweep_incoming()
     try:
-        receiver = open_receiver(settings, inbox, open_ledger(database))
+        receiver = open_receiver(settings, inbox, open_ledger(database), open_commitment_desk(database, settings))
     except OSError as error:
         _log.error("cannot listen", extra={"bind": settings.bind, "port": settings.port, "error": error.strerror})
         sys.exit(EXIT_CANNOT_START)

@@ -142,12 +142,28 @@ class ObjectEntry(_Part):
     sop_instance_uid: Uid
 
 
+class SupersededObject(_Part):
+    """An object of an earlier result."""
+
+    kind: ObjectKind
+    sop_instance_uid: Uid
+
+
+class PredecessorEntry(_Part):
+    """The result that this one supersedes: more images came, or a person has named the lowest disc."""
+
+    version: int = Field(ge=1)
+    objects: tuple[SupersededObject, ...] = Field(description="What it made")
+
+
 class ResultDocument(_Part):
     """The result of one exam. For research use only."""
 
     format: Literal["discnode.result/1"] = Field("discnode.result/1", alias="schema")
     use: Literal["Research use only"] = "Research use only"
     status: Verdict
+    version: int | None = Field(None, ge=1, description="Which analysis of the exam it is; absent without a node")
+    predecessor: PredecessorEntry | None = Field(None, description="Absent in the first result of an exam")
     reasons: tuple[ReasonEntry, ...]
     produced_at: datetime | None = Field(None, description="Time that stands in the DICOM objects; absent when refused")
     inputs: tuple[InputEntry, ...]

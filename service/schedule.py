@@ -10,6 +10,8 @@ from config.settings import Settings
 
 DELIVERY_S = 1.0
 ECHO_S = 5.0
+SOURCE_S = 0.5
+COMMITMENT_S = 1.0
 
 
 def build_schedule(
@@ -19,13 +21,17 @@ def build_schedule(
     sweep_leases: Callable[[], None],
     echo_receiver: Callable[[], None],
     deliver: Callable[[str], None],
+    ask_source: Callable[[str], None],
+    report_commitments: Callable[[], None],
 ) -> BackgroundScheduler:
-    """A schedule, not yet started. One task never runs twice at once; a slow destination holds up only itself."""
+    """A schedule, not yet started. One task never runs twice at once; a slow peer holds up only itself."""
     tasks: list[tuple[str, Callable[..., None], float, tuple[str, ...]]] = [
         ("intake", sweep_intake, settings.completion.sweep_s, ()),
         ("leases", sweep_leases, settings.jobs.lease_s / 4, ()),
+        ("commitments", report_commitments, COMMITMENT_S, ()),
         ("echo", echo_receiver, ECHO_S, ()),
         *((f"deliver {one.name}", deliver, DELIVERY_S, (one.name,)) for one in settings.destinations),
+        *((f"source {one.name}", ask_source, SOURCE_S, (one.name,)) for one in settings.sources),
     ]
     scheduler = BackgroundScheduler(
         timezone=UTC,

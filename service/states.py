@@ -27,6 +27,7 @@ class ExamState(StrEnum):
     ANALYSED = "analysed"
     REFUSED = "refused"  # cannot be measured as it is
     FAILED = "failed"  # its job is parked
+    JOINED = "joined"  # its images are measured with those of another study of the subject
 
 
 class JobState(StrEnum):
@@ -44,6 +45,14 @@ class DeliveryState(StrEnum):
 
     WAITING = "waiting"
     SENT = "sent"  # the peer answered Success or a warning
+
+
+class CommitmentState(StrEnum):
+    """The answer to a storage commitment request."""
+
+    WAITING = "waiting"
+    REPORTED = "reported"  # the sender has taken the result
+    UNREPORTABLE = "unreportable"  # its association has ended and no address of it is known
 
 
 class QuarantineState(StrEnum):
@@ -66,7 +75,7 @@ INSTANCE_MOVES: Moves = {
     _I.SET_ASIDE: frozenset(),
 }
 
-_JUDGED = frozenset({_E.INCOMPLETE, _E.HELD, _E.QUEUED, _E.ANALYSED, _E.REFUSED, _E.FAILED})
+_JUDGED = frozenset({_E.INCOMPLETE, _E.HELD, _E.QUEUED, _E.ANALYSED, _E.REFUSED, _E.FAILED, _E.JOINED})
 EXAM_MOVES: Moves = {
     _E.COLLECTING: _JUDGED,
     _E.INCOMPLETE: frozenset({_E.COLLECTING}),
@@ -75,6 +84,7 @@ EXAM_MOVES: Moves = {
     _E.ANALYSED: frozenset({_E.COLLECTING, _E.QUEUED}),  # queued: a person has named the lowest disc
     _E.REFUSED: frozenset({_E.COLLECTING, _E.QUEUED}),
     _E.FAILED: frozenset({_E.COLLECTING, _E.QUEUED}),
+    _E.JOINED: frozenset({_E.COLLECTING}),
 }
 
 JOB_MOVES: Moves = {
@@ -90,6 +100,12 @@ DELIVERY_MOVES: Moves = {
     _D.SENT: frozenset(),
 }
 
+COMMITMENT_MOVES: Moves = {
+    CommitmentState.WAITING: frozenset({CommitmentState.REPORTED, CommitmentState.UNREPORTABLE}),
+    CommitmentState.REPORTED: frozenset({CommitmentState.WAITING}),  # the sender asks again
+    CommitmentState.UNREPORTABLE: frozenset({CommitmentState.WAITING}),
+}
+
 QUARANTINE_MOVES: Moves = {
     _Q.HELD: frozenset({_Q.RELEASED, _Q.DISCARDED, _Q.RESOLVED}),
     _Q.RELEASED: frozenset(),
@@ -102,6 +118,7 @@ _TABLES: Mapping[type[StrEnum], Moves] = {
     ExamState: EXAM_MOVES,
     JobState: JOB_MOVES,
     DeliveryState: DELIVERY_MOVES,
+    CommitmentState: COMMITMENT_MOVES,
     QuarantineState: QUARANTINE_MOVES,
 }
 

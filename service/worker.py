@@ -23,6 +23,7 @@ from service.database import Database, open_database
 from service.jobs import Job, LeaseLost
 from service.logs import log_to_stderr
 from service.outbox import Parcel, destinations_for
+from service.result_versions import mark_version
 
 _log = logging.getLogger(__name__)
 
@@ -155,6 +156,8 @@ def _analyse(
     except UnsuitableInput as refusal:
         verdict, reasons, objects = Verdict.REFUSED, (refusal.reason,), ()
         _write_refusal(reasons, out)
+    earlier = None if job.predecessor is None else exam_folder / f"v{job.predecessor}"
+    mark_version(out, objects, job.version, job.predecessor, earlier)
     parcels = [
         Parcel(one.sop_instance_uid, str(one.kind), str(job.result_folder / _relative(one.path, out)), destination.name)
         for destination in destinations_for(settings, calling_ae=job.calling_ae, protocol=job.protocol)

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import time
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -144,9 +144,9 @@ class Storescp:
 
 
 class Orthanc:
-    """Orthanc with its DICOM and HTTP servers, empty, in a folder of its own."""
+    """Orthanc with its DICOM and HTTP servers, empty, in a folder of its own. ``modalities``: AE title -> port."""
 
-    def __init__(self, folder: Path, ae_title: str = "ORTHANC") -> None:
+    def __init__(self, folder: Path, ae_title: str = "ORTHANC", modalities: Mapping[str, int] | None = None) -> None:
         self.port, self.http_port = free_port(), free_port()
         self.ae_title = ae_title
         folder.mkdir(parents=True, exist_ok=True)
@@ -164,6 +164,9 @@ class Orthanc:
                     "AuthenticationEnabled": False,
                     "DicomAlwaysAllowStore": True,
                     "DicomAlwaysAllowEcho": True,
+                    "DicomAlwaysAllowFind": True,
+                    "DicomAlwaysAllowGet": True,
+                    "DicomModalities": {title: [title, "127.0.0.1", at] for title, at in (modalities or {}).items()},
                     "Plugins": [str(DICOMWEB_PLUGIN)] if DICOMWEB_PLUGIN.exists() else [],
                 }
             )

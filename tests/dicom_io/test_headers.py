@@ -15,7 +15,7 @@ from pydicom.dataset import FileDataset
 from pydicom.uid import (
     CTImageStorage,
     DeflatedExplicitVRLittleEndian,
-    EnhancedMRImageStorage,
+    EnhancedMRColorImageStorage,
     ExplicitVRBigEndian,
     ImplicitVRLittleEndian,
 )
@@ -187,7 +187,7 @@ def test_whole_number_written_as_decimal_is_accepted() -> None:
     ("changes", "text"),
     [
         ({"SOPClassUID": CTImageStorage}, "CT Image Storage is not read"),
-        ({"SOPClassUID": EnhancedMRImageStorage}, "Enhanced MR is not read yet"),
+        ({"SOPClassUID": EnhancedMRColorImageStorage}, "Enhanced MR Color Image Storage is not read"),
         ({"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"}, "not a greyscale image"),
         ({"NumberOfFrames": 3}, "3 frames"),
         ({"BitsAllocated": 1}, "1 bits"),

@@ -1,6 +1,8 @@
 """DICOM outputs: what they hold, that they keep the source's identity, and that writing twice gives the same bytes."""
 
+import copy
 import dataclasses
+from collections.abc import Iterator
 from datetime import timedelta
 from io import BytesIO
 
@@ -8,11 +10,12 @@ import example_exam
 import highdicom
 import numpy as np
 import pytest
+from enhanced_object import enhanced_source
 from pydicom import Dataset, dcmread
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import EnhancedMRImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from scipy.ndimage import center_of_mass
 
 from config.settings import ObjectKind
@@ -418,3 +421,90 @@ def test_other_weights_or_settings_make_other_objects(result, source, objects):
     for key in ("model_sha256", "settings_digest", "discnode", "protocol", "inference_provider"):
         other = dataclasses.replace(result, versions={**result.versions, key: "other"})
         assert overlay_object(other, source, PICTURE).SOPInstanceUID != objects["overlay"].SOPInstanceUID
+
+
+# ---- sources of many frames
+
+
+def every_item(dataset: Dataset) -> Iterator[tuple[str, Dataset]]:
+    """(keyword of its sequence, item) of all sequence items, however deep."""
+    for element in dataset:
+        if element.VR == "SQ":
+            for item in element.value:
+                yield element.keyword, item
+                yield from every_item(item)
+
+
+@pytest.fixture(scope="module")
+def enhanced(tmp_path_factory):
+    """(source, objects) of the exam as it comes in two Enhanced MR objects."""
+    folder = tmp_path_factory.mktemp("enhanced")
+    source = enhanced_source(example_exam.source_exam(), [folder / "one", folder / "other"])
+    write_objects(example_exam.exam_result(), source, PICTURE, folder)
+    return source, {path.stem: dcmread(path) for path in (folder / "dicom").iterdir()}
+
+
+@pytest.mark.parametrize("name", ["seg", "t1rho", "t2", "sr", "overlay"])
+def test_references_to_frames_name_their_object_and_instances_are_named_once(enhanced, name):
+    source, objects = enhanced
+    uids = set(source.sop_instance_uids)
+    assert len(uids) == 2
+    frames_named, lists = [], 0
+    for keyword, item in every_item(objects[name]):
+        if keyword in ("SourceImageSequence", "ReferencedImageSequence"):
+            assert item.ReferencedSOPInstanceUID in uids
+            assert item.ReferencedSOPClassUID == EnhancedMRImageStorage
+            frames_named.append((item.ReferencedSOPInstanceUID, item.ReferencedFrameNumber))
+        for once in ("ReferencedInstanceSequence", "ReferencedSOPSequence"):
+            named = [str(one.ReferencedSOPInstanceUID) for one in item.get(once, ())]
+            assert len(named) == len(set(named))
+            for one in item.get(once, ()):
+                lists += one.ReferencedSOPClassUID == EnhancedMRImageStorage
+                assert "ReferencedFrameNumber" not in one
+    assert bool(frames_named) == (name != "sr")
+    assert lists == {"seg": 2, "t1rho": 2, "t2": 2, "sr": 2, "overlay": 0}[name]
+
+
+def test_each_frame_of_a_map_was_made_from_the_frame_that_lies_where_it_lies(enhanced):
+    source, objects = enhanced
+    places = {
+        (one.SOPInstanceUID, one.ReferencedFrameNumber): [float(mm) for mm in one.ImagePositionPatient]
+        for one in source.all_instances
+    }
+    assert len(places) == len(source.all_instances)
+    for group in objects["t2"].PerFrameFunctionalGroupsSequence:
+        image = group.DerivationImageSequence[0].SourceImageSequence[0]
+        found = places[image.ReferencedSOPInstanceUID, image.ReferencedFrameNumber]
+        np.testing.assert_allclose(found, group.PlanePositionSequence[0].ImagePositionPatient, atol=1e-6)
+
+
+def test_writing_changes_nothing_in_the_source(result):
+    source = example_exam.source_exam(example_exam.OBLIQUE)
+    for index, image in enumerate(source.all_instances):
+        image.ImageOrientationPatient = [f"{cosine:.{6 + index % 3}f}" for cosine in image.ImageOrientationPatient]
+        image.SliceThickness = None
+    before = copy.deepcopy(source.all_instances)
+    map_object(result, source, Quantity.T2)
+    assert source.all_instances == before
+
+
+def test_an_exam_with_a_study_for_each_time_is_referred_to_as_a_whole(result, tmp_path):
+    """As an anonymiser leaves it that gives each series a study of its own."""
+    source = example_exam.source_exam()
+    own = source.grid_instances[0].StudyInstanceUID
+    for image in source.all_instances:
+        if image.EchoTime:
+            image.StudyInstanceUID += f".{int(image.EchoTime)}"
+            image.SeriesInstanceUID += f".{int(image.EchoTime)}"
+    write_objects(result, source, PICTURE, tmp_path)
+    for name, others in (
+        ("t2", "StudiesContainingOtherReferencedInstancesSequence"),
+        ("sr", "PertinentOtherEvidenceSequence"),
+    ):
+        made = dcmread(tmp_path / "dicom" / f"{name}.dcm")
+        assert made.StudyInstanceUID == own
+        assert {study.StudyInstanceUID for study in made[others].value} == {
+            image.StudyInstanceUID for image in source.all_instances
+        } - {own}
+        referenced = {str(item.get("ReferencedSOPInstanceUID")) for _, item in every_item(made)}
+        assert referenced >= set(source.sop_instance_uids)

@@ -11,6 +11,7 @@ import example_exam
 import nibabel
 import numpy as np
 import pytest
+from enhanced_object import enhanced_source
 
 from dicom_io.result_objects import write_objects
 from processing.results import Level, Quantity
@@ -36,7 +37,7 @@ def run(*command: str | Path) -> str:
     return done.stdout + done.stderr
 
 
-@pytest.fixture(scope="module", params=["straight", "oblique", "single slice"])
+@pytest.fixture(scope="module", params=["straight", "oblique", "single slice", "two Enhanced MR objects"])
 def exam(request, tmp_path_factory):
     """(result, source, folder) with the objects written to ``dicom`` and the sources, with pixels, to ``source``."""
     folder = tmp_path_factory.mktemp(request.param.replace(" ", "-"))
@@ -44,8 +45,12 @@ def exam(request, tmp_path_factory):
     result, source = example_exam.exam_result(), example_exam.source_exam(rotation)
     if request.param == "single slice":
         result, source = example_exam.single_slice(result, source)
-    write_objects(result, source, PICTURE, folder)
     (folder / "source").mkdir()
+    if request.param == "two Enhanced MR objects":
+        source = enhanced_source(source, [folder / "source" / "1.dcm", folder / "source" / "2.dcm"])
+        write_objects(result, source, PICTURE, folder)
+        return result, source, folder
+    write_objects(result, source, PICTURE, folder)
     for number, image in enumerate(source.all_instances):
         image.PixelData = np.full(example_exam.SHAPE[1:], number, np.uint16).tobytes()
         image["PixelData"].VR = "OW"

@@ -71,6 +71,21 @@ def test_a_moved_first_image_is_seen_in_all_others(fine):
     assert all(abs(one.rows_mm + 2.0) < 0.3 for one in found)
 
 
+def test_a_second_scan_after_the_patient_moved_is_compared_with_the_first(fine):
+    move = Move(1.5, -0.5, 0.0)
+    at_rest, moved = (
+        measured(fine, snr=30, seed=seed, moves=moves) for seed, moves in ((1, {}), (2, dict.fromkeys(range(7), move)))
+    )
+    scans = (stacks(at_rest)[0], stacks(moved)[1])  # T1rho, and T2 with an image at time 0 of its own
+    found = estimate_motion(scans, at_rest.labels > 0)
+    of_t2 = [one for one in found if one.role is Quantity.T2]
+    assert [one.time_ms for one in of_t2] == [0, 12.8, 25.7, 51.4]
+    assert all(worst_error_mm(one, move, at_rest.labels > 0) < 0.2 for one in of_t2)
+    still, corrected = correct_motion(scans, found, max_correction_mm=5)
+    assert [one.time_ms for one in corrected if one.corrected] == [0, 12.8, 25.7, 51.4]
+    assert not np.array_equal(still[1].signal[0], scans[1].signal[0])
+
+
 def test_one_slice_is_enough():
     exam = measured(fine_exam(2, n_slices=1), snr=30, moves={5: Move(-1.0, 0.5, 0.0)})
     found = estimate_motion(stacks(exam), exam.labels > 0)

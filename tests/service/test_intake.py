@@ -1,6 +1,5 @@
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -8,95 +7,28 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
-from records import NOW, later, open_database, settings_in
+from desk import IDLE_S, Desk, open_desk
+from records import NOW, later
 from small_mr_exam import mapss_signal, mr_dataset, write_mapss
 from sqlalchemy import select
 
 from config.protocol_cards import load_cards
-from config.settings import Settings
 from dicom_io.headers import read_facts
-from dicom_io.inbox import Inbox
-from dicom_io.receiver import BrokenObject, ReceivedInstance, Recorded
+from dicom_io.receiver import BrokenObject, Recorded
 from dicom_io.series import AssemblyState, ExamAssembly, assemble_exam
 from processing.refusal import Reason, ReasonCode
 from processing.results import Verdict
 from service import database as db
 from service import jobs, quarantine
-from service.database import Database
-from service.intake import Intake, Step, decide, open_ledger
+from service.arrivals import open_ledger
+from service.intake import Intake, Step, decide
 from service.states import ExamState, InstanceState, JobState
-
-IDLE_S = 30.0
-
-
-@dataclass
-class Desk:
-    """Intake, inbox and record of a node without network; time is given by the test."""
-
-    settings: Settings
-    database: Database
-    inbox: Inbox
-    intake: Intake
-
-    def arrive(self, path: Path, seconds: float = 0.0) -> Recorded:
-        """Store a file as the receiver does."""
-        content = path.read_bytes()
-        header = pydicom.dcmread(path, stop_before_pixels=True)
-        stored = self.inbox.store((content,))
-        received = ReceivedInstance(
-            sop_class_uid=header.SOPClassUID,
-            sop_instance_uid=header.SOPInstanceUID,
-            study_uid=header.StudyInstanceUID,
-            series_uid=header.SeriesInstanceUID,
-            transfer_syntax=header.file_meta.TransferSyntaxUID,
-            name=stored.name,
-            sha256=stored.sha256,
-            size_bytes=stored.size_bytes,
-            has_pixels=True,
-            calling_ae="SCANNER",
-            received_at=later(seconds),
-        )
-        return open_ledger(self.database).record(received)
-
-    def arrive_all(self, paths: list[Path], seconds: float = 0.0) -> None:
-        for path in paths:
-            self.arrive(path, seconds)
-
-    def sweep(self, seconds: float) -> None:
-        self.intake.sweep(later(seconds))
-
-    @property
-    def exam(self) -> Any:
-        with self.database.read() as connection:
-            return connection.execute(select(db.exam)).one()
-
-    @property
-    def jobs(self) -> list[jobs.Job]:
-        return jobs.list_jobs(self.database)
-
-    @property
-    def cases(self) -> list[tuple[str, str]]:
-        return [(item.code, item.state) for item in quarantine.list_items(self.database)]
-
-    @property
-    def refusal(self) -> dict[str, Any]:
-        content: dict[str, Any] = json.loads(
-            (self.settings.storage_dir / "results" / "exam-000001" / "result.json").read_text()
-        )
-        return content
-
-    def run_job(self, verdict: Verdict = Verdict.OK) -> None:
-        job = jobs.claim(self.database, "w", NOW, 60.0)
-        assert job is not None
-        jobs.finish(self.database, job, verdict, (), (), NOW)
 
 
 @pytest.fixture
 def desk(tmp_path: Path) -> Iterator[Desk]:
-    settings = settings_in(tmp_path, completion={"idle_s": IDLE_S})
-    database = open_database(settings)
-    yield Desk(settings, database, Inbox(database.inbox_dir), Intake(database, settings))
-    database.close()
+    with open_desk(tmp_path, completion={"idle_s": IDLE_S}) as opened:
+        yield opened
 
 
 @pytest.fixture
@@ -467,7 +399,7 @@ def test_bytes_that_are_no_object_can_only_be_discarded(desk: Desk) -> None:
 
 
 def test_a_look_that_a_crash_interrupted_is_taken_again(desk: Desk, images: list[Path]) -> None:
-    def crash(*_: object) -> ExamAssembly:
+    def crash(*_: object, **__: object) -> ExamAssembly:
         raise KeyboardInterrupt
 
     desk.arrive_all(images)
@@ -481,7 +413,7 @@ def test_a_look_that_a_crash_interrupted_is_taken_again(desk: Desk, images: list
 def test_a_bug_met_by_one_exam_holds_that_exam_and_not_the_others(
     desk: Desk, images: list[Path], caplog: pytest.LogCaptureFixture
 ) -> None:
-    def bug(facts: Any, cards: Any) -> ExamAssembly:
+    def bug(*_: object, **__: object) -> ExamAssembly:
         raise ZeroDivisionError
 
     desk.arrive_all(images)
@@ -496,7 +428,7 @@ def test_an_image_that_arrives_during_the_look_is_not_lost(desk: Desk, images: l
     """The look sees 27 images and silence; the 28th arrives before the decision is written."""
     desk.arrive_all(images[:-1])
 
-    def slow_assembly(*_: object) -> ExamAssembly:
+    def slow_assembly(*_: object, **__: object) -> ExamAssembly:
         desk.arrive(images[-1], IDLE_S)
         return ExamAssembly(AssemblyState.INCOMPLETE, (INCOMPLETE,))
 

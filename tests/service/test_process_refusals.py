@@ -151,6 +151,38 @@ def test_an_exam_without_slices_or_signal_is_not_simulated(tmp_path: Path, capsy
     assert not (tmp_path / "exam").exists()
 
 
+def test_a_scanner_that_is_not_simulated_is_told_before_any_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for wrong, message in (
+        (["--vendor", "ge", "--enhanced"], "Enhanced MR is simulated for philips and siemens"),
+        (["--vendor", "siemens", "--one-echo-time"], "GE's way"),
+        (["--vendor", "siemens", "--one-scan"], "a choice of philips"),
+        (["--vendor", "siemens", "--phase-images"], "for philips only"),
+        (["--vendor", "philips", "--protocol", "t1rho-fse"], "simulated for ge only"),
+    ):
+        assert main(["simulate", "--out", str(tmp_path / "exam"), *wrong]) == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "exam").exists()
+
+
+@pytest.mark.parametrize(
+    ("flavour", "printed"),
+    [
+        (["--vendor", "philips"], "9 images"),
+        (["--vendor", "philips", "--one-scan", "--phase-images"], "15 images"),
+        (["--vendor", "philips", "--enhanced"], "3 objects"),
+        (["--vendor", "siemens"], "8 images"),
+        (["--one-echo-time"], "8 images"),
+    ],
+)
+def test_every_scanner_is_simulated(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], flavour: list[str], printed: str
+) -> None:
+    assert main(["simulate", "--out", str(tmp_path / "exam"), "--slices", "1", *flavour]) == 0
+    assert printed in capsys.readouterr().out
+
+
 def test_what_is_not_there_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = tmp_path / "discnode.yaml"
     config.write_text("storage_dir: node\n")

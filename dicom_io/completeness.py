@@ -1,0 +1,91 @@
+"""What tells, beside the full grid, that nothing of a scan is on its way: counts, and objects that hold it all."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from config.protocol_cards import ProtocolCard
+from dicom_io.headers import ImageFacts
+from dicom_io.missing_images import Awaited
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """All images of an exam that have come, also those that are not used, by SeriesInstanceUID.
+
+    ``known_counts``: how many objects a series has, by SeriesInstanceUID, as the source PACS or the sender says.
+    """
+
+    series: Mapping[str, Sequence[ImageFacts]]
+    known_counts: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """Whether nothing more will come, provided that the grid is full, and what is known to be still awaited."""
+
+    is_evidence: bool
+    awaited: Awaited
+
+
+def count(images: Sequence[ImageFacts], card: ProtocolCard, arrived: Arrived) -> Count:
+    """Judge the images of one scan by what is known of the series they came in.
+
+    Evidence is one of: the scanner's announced count is reached; the source knows just as many objects of each series
+    as have come; the card has an exact number of slices; one multi-frame object, or all parts of one, holds the scan.
+    Nothing is evidence against the source or the scanner naming more.
+    """
+    uids = sorted({one.series_uid for one in images})
+    announced = _by_announcement([arrived.series[uid] for uid in uids])
+    known = by_known_counts(uids, arrived)
+    awaited = known.awaited if known.awaited.n_images else announced.awaited
+    is_exact = card.expected.min_slices == card.expected.max_slices
+    is_evidence = announced.is_evidence or known.is_evidence or is_exact or _is_one_object(images)
+    return Count(is_evidence and not awaited.n_images, awaited)
+
+
+def _by_announcement(all_series: Sequence[Sequence[ImageFacts]]) -> Count:
+    """ImagesInAcquisition (0020,1002) against what has come.
+
+    It counts every image of a series, also phase images that are not used, or, where an anonymiser split a series, the
+    images of all its parts. A count below what is there is no evidence of anything.
+    """
+    counts = []
+    for images in all_series:
+        values = {None if one.frame_number else one.images_in_acquisition for one in images}
+        value = values.pop() if len(values) == 1 else None
+        counts.append((len(images), value if value and value > 0 else None))
+    n_arrived = sum(n for n, _ in counts)
+    per_series = all(announced is not None and n == announced for n, announced in counts)
+    in_all = {announced for _, announced in counts} == {n_arrived}
+    if per_series or in_all:
+        return Count(True, Awaited())
+    n_to_come = sum(max(0, announced - n) for n, announced in counts if announced is not None)
+    return Count(False, Awaited(n_to_come, "the scanner announced"))
+
+
+def by_known_counts(uids: Iterable[str], arrived: Arrived) -> Count:
+    """What the source says of series. One that knows fewer objects than have come is still receiving: no evidence."""
+    is_multi_frame = False
+    reached, n_to_come = [], 0
+    for uid in uids:
+        images, known = arrived.series[uid], arrived.known_counts.get(uid)
+        n_objects = len({one.sop_instance_uid for one in images})
+        is_multi_frame |= n_objects < len(images)
+        reached.append(known == n_objects)
+        n_to_come += max(0, (known or 0) - n_objects)
+    return Count(all(reached), Awaited(n_to_come, "the source has", counts_objects=is_multi_frame))
+
+
+def _is_one_object(images: Sequence[ImageFacts]) -> bool:
+    """Whether all images are frames of one object, or of all the objects into which one was split."""
+    objects = {one.sop_instance_uid: one for one in images}
+    if len(objects) == 1:
+        return images[0].number_of_frames > 1
+    parts = {one.concatenation for one in objects.values()}
+    totals = {part[1] for part in parts if len(part) == 2}
+    n_series = len({one.series_uid for one in images})
+    return (
+        n_series == 1
+        and totals == {len(objects)}
+        and parts == {(number, len(objects)) for number in range(1, len(objects) + 1)}
+    )

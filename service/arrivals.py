@@ -1,0 +1,111 @@
+"""The record of what arrives: each object durable, counted once, and its exam told that there is news."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from sqlalchemy import Connection, insert, select, update
+from sqlalchemy.exc import OperationalError
+
+from dicom_io.raw_header import is_same_data_set
+from dicom_io.receiver import BrokenObject, Ledger, ReceivedInstance, Recorded
+from processing.refusal import Reason, ReasonCode
+from service import database as db
+from service.database import Database
+from service.exam_studies import reopen
+from service.quarantine import hold_bytes, hold_instance
+from service.states import ExamState, InstanceState
+
+
+def open_ledger(database: Database) -> Ledger:
+    """The receiver's record, kept in the database."""
+    return Ledger(partial(_record, database), partial(_record_broken, database))
+
+
+def _record(database: Database, received: ReceivedInstance) -> Recorded:
+    """Write an object down; durable on return. An exam that gets a new image is collecting again.
+
+    Raises:
+        OSError: the database cannot be written now.
+    """
+    table = db.instance
+    try:
+        with database.write() as connection:
+            query = select(table.c.sha256, table.c.state, table.c.path).where(
+                table.c.sop_uid == received.sop_instance_uid
+            )
+            known = connection.execute(query).all()
+            if any(row.sha256 == received.sha256 for row in known):
+                return Recorded.KNOWN
+            used = [database.inbox_dir / row.path for row in known if row.state != InstanceState.SET_ASIDE]
+            is_again = _is_again(database.inbox_dir / received.name, used)
+            conflict = bool(used) and not is_again
+            state = InstanceState.SET_ASIDE if is_again else InstanceState.RECEIVED
+            result = connection.execute(
+                insert(table).values(
+                    sop_uid=received.sop_instance_uid,
+                    sop_class_uid=received.sop_class_uid,
+                    study_uid=received.study_uid,
+                    series_uid=received.series_uid,
+                    transfer_syntax=received.transfer_syntax,
+                    path=received.name,
+                    sha256=received.sha256,
+                    size_bytes=received.size_bytes,
+                    calling_ae=received.calling_ae,
+                    received_at=received.received_at,
+                    state=str(InstanceState.HELD if conflict else state),
+                )
+            )
+            if is_again:
+                return Recorded.KNOWN
+            if conflict:
+                assert result.inserted_primary_key is not None
+                reason = Reason(
+                    ReasonCode.INSTANCE_CONFLICT, f"{received.sop_instance_uid} came before with other content"
+                )
+                hold_instance(connection, result.inserted_primary_key[0], reason, received.received_at)
+            _note_arrival(connection, received)
+            return Recorded.CONFLICT if conflict else Recorded.NEW
+    except OperationalError as error:
+        raise OSError("the database cannot be written") from error
+
+
+def _is_again(path: Path, known: Sequence[Path]) -> bool:
+    """Whether a file holds a data set that is known in another encoding: peers choose the transfer syntax anew."""
+    return any(other.is_file() and is_same_data_set(path.read_bytes(), other.read_bytes()) for other in known)
+
+
+def _note_arrival(connection: Connection, received: ReceivedInstance) -> None:
+    table = db.exam
+    exam_id = connection.execute(select(table.c.id).where(table.c.study_uid == received.study_uid)).scalar()
+    if exam_id is not None:
+        reopen(connection, exam_id)
+        connection.execute(update(table).where(table.c.id == exam_id).values(last_arrival_at=received.received_at))
+        return
+    connection.execute(
+        insert(table).values(
+            study_uid=received.study_uid,
+            state=str(ExamState.COLLECTING),
+            has_news=True,
+            detail="",
+            version=0,
+            first_arrival_at=received.received_at,
+            last_arrival_at=received.received_at,
+        )
+    )
+
+
+def _record_broken(database: Database, broken: BrokenObject) -> None:
+    try:
+        with database.write() as connection:
+            hold_bytes(
+                connection,
+                Reason(broken.code, broken.detail),
+                broken.received_at,
+                sop_uid=broken.sop_instance_uid,
+                path=broken.name,
+                sha256=broken.sha256,
+                calling_ae=broken.calling_ae,
+            )
+    except OperationalError as error:
+        raise OSError("the database cannot be written") from error

@@ -1,0 +1,142 @@
+"""What others say an exam holds: counts of sources (C-FIND), and the lists in storage commitment requests.
+
+A count above what has come is always counter-evidence: more is awaited. A count equal to what has come is evidence
+only when it can be trusted to be final. A scanner's commitment request is: it is sent when all is sent. A source may
+still be receiving the exam itself, perhaps we get it from there, so it must have said the same ``SETTLED_S`` apart.
+A count below what has come is no evidence of anything.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from sqlalchemy import Connection, select
+
+from processing.refusal import Reason, ReasonCode
+from service import database as db
+from service.states import InstanceState
+
+SETTLED_S = 2.0
+_UIDS_NAMED = 3
+_UIDS_PER_QUERY = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What others say of an exam.
+
+    ``known_counts``: SeriesInstanceUID -> objects that the series has. ``awaited``: SOP Instance UIDs that a sender
+    listed and that have not come, of which only the exam is known and not the series.
+    """
+
+    known_counts: Mapping[str, int]
+    awaited: tuple[str, ...] = ()
+
+    def awaited_reason(self, n_here: int) -> Reason | None:
+        """Why the exam is not complete even if it looks so; None when nothing is awaited."""
+        if not self.awaited:
+            return None
+        named = ", ".join(self.awaited[:_UIDS_NAMED]) + (", ..." if len(self.awaited) > _UIDS_NAMED else "")
+        text = (
+            f"{n_here}/{n_here + len(self.awaited)} objects: the sender's storage commitment request lists"
+            f" {len(self.awaited)} that have not come: {named}"
+        )
+        return Reason(ReasonCode.SERIES_INCOMPLETE, text)
+
+
+def evidence_of(connection: Connection, study_uids: Sequence[str]) -> Evidence:
+    """The evidence about the exam that these studies make up, inside the caller's transaction."""
+    series_of, n_unused = _objects_here(connection, study_uids)
+    n_here = Counter(series_of.values())
+    listed, awaited = _listed(connection, series_of)
+    counts: dict[str, int] = {}
+    for series_uid, found in _source_counts(connection, study_uids).items():
+        # A person has decided that some of them are not used: they are not awaited.
+        counts[series_uid] = _trusted(found, n_here[series_uid]) - n_unused[series_uid]
+    for series_uid, count in listed.items():
+        counts[series_uid] = max(counts.get(series_uid, 0), count - n_unused[series_uid])
+    return Evidence({uid: count for uid, count in counts.items() if count > 0}, awaited)
+
+
+def _objects_here(connection: Connection, study_uids: Sequence[str]) -> tuple[dict[str, str], Counter[str]]:
+    """SOP Instance UID -> series of what has come, and how many of each series are set aside for good."""
+    table = db.instance
+    rows = connection.execute(
+        select(table.c.sop_uid, table.c.series_uid, table.c.state).where(table.c.study_uid.in_(study_uids))
+    ).all()
+    used = {row.sop_uid for row in rows if row.state != InstanceState.SET_ASIDE}
+    series_of = {row.sop_uid: row.series_uid for row in rows}
+    return series_of, Counter(series for uid, series in series_of.items() if uid not in used)
+
+
+@dataclass(frozen=True, slots=True)
+class _SourceCount:
+    n_objects: int
+    is_settled: bool
+
+
+def _source_counts(connection: Connection, study_uids: Sequence[str]) -> dict[str, list[_SourceCount]]:
+    table = db.source_answer
+    counts: dict[str, list[_SourceCount]] = {}
+    for row in connection.execute(select(table).where(table.c.study_uid.in_(study_uids))):
+        settled = row.asked_at - row.unchanged_since >= timedelta(seconds=SETTLED_S)
+        counts.setdefault(row.series_uid, []).append(_SourceCount(row.n_objects, settled))
+    return counts
+
+
+def _trusted(found: Iterable[_SourceCount], n_here: int) -> int:
+    """The count to go by; 0 when there is none."""
+    return max((one.n_objects for one in found if one.is_settled or one.n_objects > n_here), default=0)
+
+
+def _listed(connection: Connection, series_of: Mapping[str, str]) -> tuple[Counter[str], tuple[str, ...]]:
+    """How many objects of each series commitment requests list; and those awaited whose series is not known."""
+    listed: dict[str, set[str]] = {}
+    doubted: set[str] = set()
+    awaited: set[str] = set()
+    for uids in _lists_naming(connection, series_of).values():
+        mine = {uid for uid in uids if uid in series_of}
+        for uid in mine:
+            listed.setdefault(series_of[uid], set()).add(uid)
+        elsewhere = _studies_of(connection, uids - mine)
+        to_come = uids - mine - elsewhere.keys()
+        if not to_come or any(n > len(mine) for n in Counter(elsewhere.values()).values()):
+            continue  # all is here, or most of the list belongs to another exam: so do those that are missing
+        series = {series_of[uid] for uid in mine}
+        if len(series) == 1:
+            listed[series.pop()] |= to_come
+        else:
+            doubted |= series  # any of them may be the one that lacks objects
+            awaited |= to_come
+    counts = {series: len(uids) for series, uids in listed.items() if series not in doubted}
+    return Counter(counts), tuple(sorted(awaited))
+
+
+def _lists_naming(connection: Connection, sop_uids: Iterable[str]) -> dict[int, set[str]]:
+    """The whole list of each commitment request that names one of the objects."""
+    table = db.commitment_item
+    requests: set[int] = set()
+    for some in _batches(sop_uids):
+        query = select(table.c.commitment_id).where(table.c.sop_uid.in_(some)).distinct()
+        requests.update(connection.execute(query).scalars())
+    lists: dict[int, set[str]] = {number: set() for number in requests}
+    for number, sop_uid in connection.execute(
+        select(table.c.commitment_id, table.c.sop_uid).where(table.c.commitment_id.in_(requests))
+    ).all():
+        lists[number].add(sop_uid)
+    return lists
+
+
+def _studies_of(connection: Connection, sop_uids: Iterable[str]) -> dict[str, str]:
+    table = db.instance
+    found: dict[str, str] = {}
+    for some in _batches(sop_uids):
+        rows = connection.execute(select(table.c.sop_uid, table.c.study_uid).where(table.c.sop_uid.in_(some)))
+        found.update((row.sop_uid, row.study_uid) for row in rows)
+    return found
+
+
+def _batches(uids: Iterable[str]) -> Iterable[list[str]]:
+    ordered = sorted(uids)
+    return (ordered[first : first + _UIDS_PER_QUERY] for first in range(0, len(ordered), _UIDS_PER_QUERY))

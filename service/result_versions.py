@@ -1,0 +1,63 @@
+"""Which result of an exam supersedes which: said in result.json and in the report."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from config.settings import ObjectKind
+from dicom_io.predecessor import name_predecessor
+
+
+class ObjectFile(Protocol):
+    """A result object on disk."""
+
+    @property
+    def kind(self) -> str:
+        """seg, pmap, sr or overlay."""
+
+    @property
+    def path(self) -> Path:
+        """Where it lies, relative to the result's folder or absolute."""
+
+
+def mark_version(
+    out: Path, objects: Sequence[ObjectFile], version: int, earlier_version: int | None, earlier: Path | None
+) -> None:
+    """Write the version of a finished result, and what it supersedes, into its folder.
+
+    Args:
+        out: the result's folder.
+        objects: what it made.
+        version: which analysis of the exam it is.
+        earlier_version: that of the newest finished one before it, if there is one.
+        earlier: the folder of that.
+    """
+    document: dict[str, Any] = {"version": version}
+    if earlier_version is not None and earlier is not None:
+        made = _made_by(earlier)
+        document["predecessor"] = {
+            "version": earlier_version,
+            "objects": [{"kind": one["kind"], "sop_instance_uid": one["sop_instance_uid"]} for one in made],
+        }
+        _name_earlier_report(out, objects, earlier, made)
+    path = out / "result.json"
+    if path.is_file():
+        content = json.loads(path.read_text(encoding="utf-8"))
+        path.write_text(json.dumps(content | document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _made_by(folder: Path) -> list[dict[str, Any]]:
+    """The objects of an earlier result; none if it is no longer there."""
+    path = folder / "result.json"
+    found: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["objects"] if path.is_file() else []
+    return found
+
+
+def _name_earlier_report(
+    out: Path, objects: Sequence[ObjectFile], earlier: Path, made: Sequence[dict[str, Any]]
+) -> None:
+    before = [earlier / one["path"] for one in made if one["kind"] == ObjectKind.SR]
+    for report in (one.path for one in objects if one.kind == ObjectKind.SR):
+        if before and before[0].is_file():
+            name_predecessor(out / report, before[0])

@@ -1,0 +1,366 @@
+"""Enhanced MR: every frame is an image with its own place, time and scaling, and results refer to frames."""
+
+import hashlib
+import time
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from enhanced_object import enhanced_mr, group
+from pydicom.dataset import Dataset, FileDataset
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
+from small_mr_exam import MAPSS_TIMES_MS, mapss_signal, mr_dataset
+
+from config.protocol_cards import ElementAddress, ScalingRule, load_cards
+from dicom_io.headers import ImageFacts, facts_from_bytes, facts_from_json, facts_to_json, read_facts
+from dicom_io.pixels import read_image, read_images
+from dicom_io.series import assemble_exam
+from dicom_io.volume_reader import read_exam
+from processing.refusal import ReasonCode, UnsuitableInput
+
+OBJECT_UID = "1.2.3.1.77"
+SIGNAL = mapss_signal()  # (7 times, 4 slices, 6, 5)
+N_SLICES = SIGNAL.shape[1]
+
+
+def classic_headers(**changes: object) -> list[Dataset]:
+    """A MAPSS exam's classic headers, slice by slice, fastest by time."""
+    return [
+        mr_dataset(
+            SIGNAL[echo, slice_index],
+            **{
+                "EchoTime": time_ms,
+                "ImagePositionPatient": [20 - 4 * slice_index, -100, 100],
+                "BitsStored": 16,
+                **changes,
+            },
+        )
+        for slice_index in range(N_SLICES)
+        for echo, time_ms in enumerate(MAPSS_TIMES_MS)
+    ]
+
+
+def frame_pixels() -> np.ndarray:
+    return SIGNAL.transpose(1, 0, 2, 3).reshape(-1, *SIGNAL.shape[2:])
+
+
+def mapss_object(**changes: object) -> FileDataset:
+    return enhanced_mr(classic_headers(**changes), frame_pixels(), OBJECT_UID)
+
+
+def file_bytes(dataset: FileDataset) -> bytes:
+    buffer = BytesIO()
+    dataset.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def facts_of(dataset: FileDataset, elements: tuple[ElementAddress, ...] = ()) -> tuple[ImageFacts, ...]:
+    return facts_from_bytes(file_bytes(dataset), Path("kept-here"), elements)
+
+
+def refusal_of(dataset: FileDataset) -> UnsuitableInput:
+    with pytest.raises(UnsuitableInput) as caught:
+        facts_of(dataset)
+    return caught.value
+
+
+def test_each_frame_is_an_image_with_its_own_place_time_and_pixels() -> None:
+    frames = facts_of(mapss_object())
+    assert [one.key for one in frames] == [(OBJECT_UID, number) for number in range(1, 29)]
+    assert {one.number_of_frames for one in frames} == {28}
+    for number, one in enumerate(frames):
+        slice_index, echo = divmod(number, 7)
+        assert one.echo_time_ms == MAPSS_TIMES_MS[echo]
+        assert one.position == (20 - 4 * slice_index, -100, 100)
+        assert one.orientation == (0, 1, 0, 0, 0, -1)
+        assert (one.pixel_spacing_mm, one.slice_thickness_mm) == ((0.8, 0.6), 4.0)
+        assert (one.rescale_slope, one.rescale_intercept) == (1.0, 0.0)
+        assert one.image_type == ("ORIGINAL", "PRIMARY", "OTHER", "NONE")
+        assert one.complex_component == "MAGNITUDE"
+        assert one.acquisition_number == number + 1
+        assert one.pixel_sha256 == hashlib.sha256(SIGNAL[echo, slice_index].tobytes()).hexdigest()
+    assert facts_from_json(facts_to_json(frames), Path("kept-here")) == frames
+
+
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian])
+def test_other_transfer_syntaxes_give_the_same_facts(syntax: str) -> None:
+    def as_dict(facts: ImageFacts) -> dict[str, object]:
+        left_out = ("transfer_syntax_uid", "pixel_sha256")
+        return {name: getattr(facts, name) for name in ImageFacts.__slots__ if name not in left_out}
+
+    expected = facts_of(mapss_object())
+    frames = facts_of(enhanced_mr(classic_headers(), frame_pixels(), OBJECT_UID, syntax))
+    assert [as_dict(one) for one in frames] == [as_dict(one) for one in expected]
+
+
+def test_undefined_lengths_give_the_same_facts() -> None:
+    dataset = mapss_object()
+    expected = facts_of(dataset)
+    for keyword in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
+        dataset[keyword].is_undefined_length = True
+        for item in dataset[keyword].value:
+            item.is_undefined_length_sequence_item = True
+            for element in item:
+                element.is_undefined_length = True
+    assert facts_of(dataset) == expected
+
+
+def test_an_exam_in_one_object_is_read_as_the_same_exam_in_single_images(tmp_path: Path) -> None:
+    path = tmp_path / "enhanced"
+    mapss_object().save_as(path, enforce_file_format=True)
+    exam = read_exam(assemble_exam(read_facts(path), load_cards()))
+    t1rho, t2 = exam.stacks
+    for stack in (t1rho, t2):
+        for echo, time_ms in zip(stack.signal, stack.times_ms, strict=True):
+            assert np.array_equal(echo, SIGNAL[MAPSS_TIMES_MS.index(time_ms)])
+    assert exam.source.sop_instance_uids == (OBJECT_UID,)
+    assert [one.ImagePositionPatient[0] for one in exam.source.grid_instances] == [20, 16, 12, 8]
+    assert [one.ReferencedFrameNumber for one in exam.source.grid_instances] == [1, 8, 15, 22]
+    assert len(exam.source.all_instances) == 28
+    assert not any("PixelData" in one for one in exam.source.all_instances)
+
+
+def test_two_frames_with_each_others_pixels_are_another_exam(tmp_path: Path) -> None:
+    def pixels_sha256(pixels: np.ndarray) -> str:
+        path = tmp_path / "enhanced"
+        enhanced_mr(classic_headers(), pixels, OBJECT_UID).save_as(path, enforce_file_format=True)
+        return read_exam(assemble_exam(read_facts(path), load_cards())).source.pixels_sha256
+
+    exchanged = frame_pixels()
+    exchanged[[3, 4]] = exchanged[[4, 3]]
+    assert pixels_sha256(frame_pixels()) != pixels_sha256(exchanged)
+
+
+def test_each_object_is_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [tmp_path / "one", tmp_path / "other"]
+    facts = []
+    for number, path in enumerate(paths):
+        enhanced_mr(classic_headers(), frame_pixels() + number, f"{OBJECT_UID}.{number}").save_as(path)
+        facts.append(read_facts(path))
+    opened: list[Path] = []
+    read_bytes = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: opened.append(path) or read_bytes(path))
+    interleaved = [one for pair in zip(*facts, strict=True) for one in pair]
+    signals = [signal for signal, _ in read_images(interleaved, ScalingRule.RAW)]
+    assert opened == paths
+    assert all(np.array_equal(signals[2 * n] + 1, signals[2 * n + 1]) for n in range(28))
+
+
+def test_a_frame_that_changed_after_its_header_was_read_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "enhanced"
+    mapss_object().save_as(path, enforce_file_format=True)
+    facts = read_facts(path)
+    changed = frame_pixels()
+    changed[5, 2, 2] += 1
+    enhanced_mr(classic_headers(), changed, OBJECT_UID).save_as(path, enforce_file_format=True)
+    assert np.array_equal(read_image(facts[4], ScalingRule.RAW)[0], changed[4])
+    with pytest.raises(UnsuitableInput, match="has changed since"):
+        read_image(facts[5], ScalingRule.RAW)
+
+
+# ---- where attributes stand
+
+
+def test_the_frames_own_group_comes_before_that_of_all_frames_and_the_root() -> None:
+    dataset = mapss_object()
+    dataset.EchoTime = 99
+    dataset.PixelSpacing = [9, 9]
+    dataset.ImagePositionPatient = [9, 9, 9]
+    dataset.SharedFunctionalGroupsSequence[0].MREchoSequence = [group(EffectiveEchoTime=77.0)]
+    del dataset.PerFrameFunctionalGroupsSequence[1].MREchoSequence
+    frames = facts_of(dataset)
+    assert [one.echo_time_ms for one in frames[:3]] == [0.0, 77.0, 12.8]
+    assert frames[0].pixel_spacing_mm == (0.8, 0.6)
+    del dataset.SharedFunctionalGroupsSequence[0].MREchoSequence
+    assert facts_of(dataset)[1].echo_time_ms == 99  # as Hyperfine writes it
+
+
+def test_a_frame_without_a_position_has_none_rather_than_that_of_the_object() -> None:
+    dataset = mapss_object()
+    dataset.ImagePositionPatient = [9, 9, 9]
+    del dataset.PerFrameFunctionalGroupsSequence[3].PlanePositionSequence
+    dataset.PerFrameFunctionalGroupsSequence[4].PlanePositionSequence = []
+    frames = facts_of(dataset)
+    assert [one.position for one in frames[2:6]] == [(20, -100, 100), (), (), (20, -100, 100)]
+
+
+def test_trigger_delay_temporal_position_and_time_of_acquisition_are_of_the_frame() -> None:
+    dataset = enhanced_mr(classic_headers(TriggerTime=40), frame_pixels(), OBJECT_UID)
+    content = dataset.PerFrameFunctionalGroupsSequence[2].FrameContentSequence[0]
+    content.TemporalPositionIndex, content.FrameAcquisitionDateTime = 3, "20261122101112.5"
+    one = facts_of(dataset)[2]
+    assert (one.trigger_time_ms, one.temporal_position, one.acquisition_time) == (40.0, 3, "20261122101112.5")
+
+
+def test_inversion_times_and_pulse_sequence_name() -> None:
+    dataset = mapss_object()
+    dataset.PulseSequenceName = "*mapss3d"
+    dataset.PerFrameFunctionalGroupsSequence[0].MRModifierSequence = [group(InversionTimes=[25.0])]
+    one = facts_of(dataset)[0]
+    assert (one.inversion_time_ms, one.sequence_name) == (25.0, "*mapss3d")
+
+
+def test_phase_frames_among_magnitude_frames_are_told_by_the_frame() -> None:
+    dataset = mapss_object()
+    dataset.ImageType = ["ORIGINAL", "PRIMARY", "T1", "MIXED"]
+    dataset.ComplexImageComponent = "MIXED"
+    phase = group(FrameType=["ORIGINAL", "PRIMARY", "T1", "P"], ComplexImageComponent="PHASE")
+    dataset.PerFrameFunctionalGroupsSequence[1].MRImageFrameTypeSequence = [phase]
+    frames = facts_of(dataset)
+    assert [one.complex_component for one in frames[:3]] == ["MAGNITUDE", "PHASE", "MAGNITUDE"]
+    assert frames[1].image_type == ("ORIGINAL", "PRIMARY", "T1", "P")
+    del dataset.SharedFunctionalGroupsSequence[0].MRImageFrameTypeSequence
+    assert facts_of(dataset)[0].complex_component == "MIXED"
+
+
+def philips_item(scale_slope: float, trigger_ms: float) -> Dataset:
+    item = Dataset()
+    block = item.private_block(0x2005, "Philips MR Imaging DD 001", create=True)
+    block.add_new(0x0E, "FL", scale_slope)
+    item.TriggerTime, item.EchoNumbers, item.ScanningSequence = trigger_ms, 2, "GR"
+    item.ImagePositionPatient = [1, 2, 3]  # Philips keeps one here that is half a pixel off
+    return item
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+@pytest.mark.parametrize("occupied", [(), (0x10, 0x14)])
+def test_philips_private_items_are_found_by_their_creators(syntax: str, occupied: tuple[int, ...]) -> None:
+    dataset = enhanced_mr(classic_headers(), frame_pixels(), OBJECT_UID, syntax)
+    for number, frame in enumerate(dataset.PerFrameFunctionalGroupsSequence):
+        for block in occupied:  # others came first
+            frame.add_new((0x2005, block), "LO", "Philips MR Imaging DD 002")
+        philips = frame.private_block(0x2005, "Philips MR Imaging DD 005", create=True)
+        philips.add_new(0x0F, "SQ", [philips_item(0.001 * (number + 1), number)])
+    one = facts_of(dataset)[4]
+    assert one.scale_slope == pytest.approx(0.005)
+    assert (one.trigger_time_ms, one.echo_numbers, one.scanning_sequence) == (4.0, (2,), "GR")
+    assert one.position == (20, -100, 100)
+
+
+def test_a_scale_slope_of_another_creator_is_not_philips() -> None:
+    dataset = mr_dataset(SIGNAL[0, 0])
+    dataset.private_block(0x2005, "SOMEBODY ELSE", create=True).add_new(0x0E, "FL", 0.5)
+    assert facts_of(dataset)[0].scale_slope is None
+    dataset.private_block(0x2005, "Philips MR Imaging DD 001", create=True).add_new(0x0E, "FL", 0.25)
+    assert facts_of(dataset)[0].scale_slope == 0.25
+
+
+def test_a_converted_object_keeps_the_times_of_classic_headers() -> None:
+    dataset = mapss_object()
+    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.4.4"
+    for number, frame in enumerate(dataset.PerFrameFunctionalGroupsSequence):
+        del frame.MREchoSequence
+        frame.UnassignedPerFrameConvertedAttributesSequence = [group(EchoTime=number, EchoNumbers=number + 1)]
+    frames = facts_of(dataset)
+    assert [(one.echo_time_ms, one.echo_numbers) for one in frames[:3]] == [(0, (1,)), (1, (2,)), (2, (3,))]
+
+
+def test_concatenations_are_numbered() -> None:
+    dataset = mapss_object()
+    assert facts_of(dataset)[0].concatenation == ()
+    dataset.InConcatenationNumber, dataset.InConcatenationTotalNumber = 2, 3
+    assert {one.concatenation for one in facts_of(dataset)} == {(2, 3)}
+
+
+SPIN_LOCK = ElementAddress(group="0019", creator="SITE SEQUENCE", offset="B0")
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+def test_asked_elements_are_found_in_the_frame_in_all_frames_and_at_the_root(syntax: str) -> None:
+    asked = (ElementAddress(keyword="InversionTimes"), SPIN_LOCK, ElementAddress(keyword="FlipAngle"))
+    dataset = enhanced_mr(classic_headers(), frame_pixels(), OBJECT_UID, syntax)
+    dataset.FlipAngle = 60
+    dataset.SharedFunctionalGroupsSequence[0].MRModifierSequence = [group(InversionTimes=[25.5])]
+    dataset.PerFrameFunctionalGroupsSequence[1].MRModifierSequence = [group(InversionTimes=[40.0, 80.0])]
+    for number, frame in enumerate(dataset.PerFrameFunctionalGroupsSequence):
+        frame.private_block(0x0019, "SITE SEQUENCE", create=True).add_new(0xB0, "DS", str(10 * number))
+    first, second = facts_of(dataset, asked)[:2]
+    assert dict(first.elements) == {"InversionTimes": "25.5", SPIN_LOCK.name: "0", "FlipAngle": "60.0"}
+    assert dict(second.elements) == {"InversionTimes": "40.0\\80.0", SPIN_LOCK.name: "10", "FlipAngle": "60.0"}
+
+
+def test_different_values_of_an_asked_element_in_one_frame_are_all_told() -> None:
+    dataset = mapss_object()
+    frame = dataset.PerFrameFunctionalGroupsSequence[0]
+    for keyword, value in (("MRModifierSequence", "10"), ("MRTimingAndRelatedParametersSequence", "40")):
+        setattr(frame, keyword, [Dataset()])
+        frame[keyword][0].private_block(0x0019, "SITE SEQUENCE", create=True).add_new(0xB0, "DS", value)
+    assert dict(facts_of(dataset, (SPIN_LOCK,))[0].elements) == {SPIN_LOCK.name: "40\\10"}
+
+
+def test_asked_elements_of_binary_form_are_text_in_a_classic_image() -> None:
+    dataset = mr_dataset(SIGNAL[0, 0])
+    block = dataset.private_block(0x0019, "SITE SEQUENCE", create=True)
+    for offset, vr, value in ((0xB0, "FL", 12.847), (0xB1, "SS", -3), (0xB2, "OB", b"\1\2"), (0xB3, "UN", b"51.4")):
+        block.add_new(offset, vr, value)
+    asked = tuple(SPIN_LOCK.model_copy(update={"offset": offset}) for offset in ("B0", "B1", "B2", "B3", "B4"))
+    (facts,) = facts_of(dataset, asked)
+    assert [value for _, value in facts.elements] == ["12.847", "-3", "51.4"]
+
+
+# ---- what is refused
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda one: delattr(one, "NumberOfFrames"), "NumberOfFrames is missing"),
+        (lambda one: setattr(one, "NumberOfFrames", 27), "27 frames, but 28 items"),
+        (lambda one: setattr(one, "NumberOfFrames", 2**31 - 1), "2147483647 frames, but 28 items"),
+        (lambda one: delattr(one, "PerFrameFunctionalGroupsSequence"), "which no functional group tells apart"),
+        (lambda one: setattr(one, "Rows", 7), "28 frames of 7 x 5 pixels need 1960 bytes, 1680 are there"),
+        (
+            lambda one: setattr(one.PerFrameFunctionalGroupsSequence[1], "MREchoSequence", [Dataset(), Dataset()]),
+            "MREchoSequence has 2 items",
+        ),
+        (
+            lambda one: setattr(
+                one.PerFrameFunctionalGroupsSequence[1].MREchoSequence[0], "EffectiveEchoTime", float("nan")
+            ),
+            "EffectiveEchoTime is not a number",
+        ),
+    ],
+)
+def test_objects_that_contradict_themselves_are_unreadable(change, text: str) -> None:
+    dataset = mapss_object()
+    change(dataset)
+    reason = refusal_of(dataset).reason
+    assert reason.code is ReasonCode.UNREADABLE
+    assert text in reason.detail
+
+
+def test_functional_groups_of_a_thousand_levels_are_refused() -> None:
+    dataset = mapss_object()
+    item = bytes.fromhex("feff00e0 ffffffff") + bytes.fromhex("18001491") + b"SQ\0\0" + b"\xff" * 4
+    dataset.PerFrameFunctionalGroupsSequence = []
+    content = file_bytes(dataset)
+    place = content.index(bytes.fromhex("00523092"))
+    assert content[place + 4 : place + 12] == b"SQ" + bytes(6)
+    bomb = content[:place] + bytes.fromhex("00523092") + b"SQ\0\0" + b"\xff" * 4 + item * 2000
+    with pytest.raises(UnsuitableInput) as caught:
+        facts_from_bytes(bomb, Path("kept-here"))
+    assert caught.value.reason.code is ReasonCode.UNREADABLE
+
+
+def test_plain_bytes_in_the_place_of_functional_groups_are_refused() -> None:
+    dataset = mapss_object()
+    dataset.PerFrameFunctionalGroupsSequence = []
+    content = file_bytes(dataset)
+    place = content.index(bytes.fromhex("00523092")) + 8
+    broken = content[:place] + (12).to_bytes(4, "little") + b"no item here" + content[place + 4 :]
+    with pytest.raises(UnsuitableInput, match="PerFrameFunctionalGroupsSequence is no readable sequence"):
+        facts_from_bytes(broken, Path("kept-here"))
+
+
+def test_five_hundred_frames_are_read_within_a_second() -> None:
+    headers = classic_headers() * 18
+    content = file_bytes(enhanced_mr(headers, np.tile(frame_pixels(), (18, 1, 1)), OBJECT_UID))
+    begin = time.process_time()
+    assert len(facts_from_bytes(content, Path("kept-here"))) == 504
+    assert time.process_time() - begin < 1
