@@ -6,17 +6,19 @@ It asks the same functions that judge an exam and adds nothing to their verdict:
 import re
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import groupby
 
 import numpy as np
 
-from config.protocol_cards import ProtocolCard, Role, TimeRule
+from config.protocol_cards import ProtocolCard, Role
+from config.settings import Repeats
 from dicom_io.headers import ImageFacts
-from dicom_io.protocols import match_card, times_of, unusable_kind
+from dicom_io.protocols import ImageTime, image_times, match_card, unusable_kind
 from dicom_io.scaling import scaling_of
 from dicom_io.series import ExamAssembly, assemble_exam
+from dicom_io.slice_grid import ImageSeries
 from processing.refusal import Reason, UnsuitableInput
 from processing.volume import normal_of
 
@@ -101,7 +103,11 @@ class ExamExplanation:
 
 
 def explain_exam(
-    facts: Sequence[ImageFacts], cards: Sequence[ProtocolCard], *, refusals: Sequence[Reason] = ()
+    facts: Sequence[ImageFacts],
+    cards: Sequence[ProtocolCard],
+    *,
+    refusals: Sequence[Reason] = (),
+    repeats: Repeats = Repeats.HOLD,
 ) -> ExamExplanation:
     """Explain the images of one exam.
 
@@ -109,8 +115,9 @@ def explain_exam(
         facts: all images, in any order.
         cards: the protocol cards in use.
         refusals: why other files of the exam could not be read.
+        repeats: what to do when a scan is there twice.
     """
-    assembly = assemble_exam(facts, cards)
+    assembly = assemble_exam(facts, cards, repeats=repeats)
     by_series = groupby(sorted(facts, key=_series_order), key=lambda one: one.series_uid)
     matched = [_match(tuple(images), cards) for _, images in by_series]
     uses = _uses(matched, assembly)
@@ -166,25 +173,24 @@ def card_verdict(images: Sequence[ImageFacts], card: ProtocolCard) -> CardVerdic
 
 def _uses(matched: Sequence[_Matched], assembly: ExamAssembly) -> dict[tuple[ImageKey, str], ImageExplanation]:
     """The use of every image, under its place."""
+    laid_out = _laid_out(assembly)
     set_aside = dict(assembly.set_aside)
-    measured = {one.key for one in assembly.images}
-    anatomy = {one.key for one in assembly.anatomy.instances} if assembly.anatomy else set()
     found: dict[tuple[ImageKey, str], ImageExplanation] = {}
     by_card: defaultdict[str, list[tuple[ProtocolCard, list[ImageFacts]]]] = defaultdict(list)
     for series in matched:
         rest: list[ImageFacts] = []
         for one in series.images:
             why = unusable_kind(one) or ("" if series.card else _short_problem(series))
-            if not why and one.key not in measured | anatomy:
-                why = set_aside.get(one.sop_instance_uid, "")
-            if why:
-                found[_place(one)] = ImageExplanation(facts=one, use=Use.SET_ASIDE, why=why)
+            if one.key in laid_out:
+                found[_place(one)] = replace(laid_out[one.key], facts=one)
+            elif why or one.key in set_aside:
+                found[_place(one)] = ImageExplanation(facts=one, use=Use.SET_ASIDE, why=why or set_aside[one.key])
             else:
                 rest.append(one)
         if series.card is not None and rest:
             by_card[series.card.name].append((series.card, rest))
     for groups in by_card.values():
-        explained = _of_card(groups[0][0], [images for _, images in groups], measured)
+        explained = _of_card(groups[0][0], [images for _, images in groups])
         found.update({_place(one.facts): one for one in explained})
     return found
 
@@ -194,43 +200,55 @@ def _short_problem(series: _Matched) -> str:
     return "several protocol cards fit" if n_fitting > 1 else series.problem if n_fitting else "no protocol card fits"
 
 
-def _of_card(
-    card: ProtocolCard, groups: Sequence[Sequence[ImageFacts]], measured: set[ImageKey]
-) -> list[ImageExplanation]:
-    """The images of a card: together if their times are told together, else series by series."""
-    everything = [one for images in groups for one in images]
-    try:
-        return _with_times(card, everything, measured)
-    except UnsuitableInput as refusal:
-        if len(groups) == 1:
-            numbers = slice_numbers(everything)
-            return [
-                ImageExplanation(
-                    facts=one,
-                    use=Use.UNRESOLVED,
-                    why=refusal.reason.detail,
-                    slice_number=number,
-                    scaling=_scaling_text(one, card),
-                )
-                for one, number in zip(everything, numbers, strict=True)
-            ]
-    return [one for images in groups for one in _of_card(card, [images], measured)]
+def _laid_out(assembly: ExamAssembly) -> dict[ImageKey, ImageExplanation]:
+    """The images that have their place in a whole scan."""
+    anatomy = [assembly.anatomy] if assembly.anatomy and assembly.anatomy not in assembly.measured else []
+    return {
+        one.facts.key: one
+        for series in (*assembly.measured, *anatomy)
+        for one in _of_whole(series, is_measured=series in assembly.measured)
+    }
 
 
-def _with_times(card: ProtocolCard, images: Sequence[ImageFacts], measured: set[ImageKey]) -> list[ImageExplanation]:
-    times = times_of(images, card)
+def _of_whole(series: ImageSeries, *, is_measured: bool) -> list[ImageExplanation]:
     return [
-        ImageExplanation(
-            facts=one,
-            use=_use_of(card, time),
-            is_measured=one.key in measured,
-            slice_number=number,
-            time_ms=None if card.times.rule is TimeRule.NONE else time,
-            source="" if card.times.rule is TimeRule.NONE else "EchoTime (0018,0081)",
-            scaling=_scaling_text(one, card),
-        )
-        for one, time, number in zip(images, times, slice_numbers(images), strict=True)
+        _explained(one, series.card, time, number, is_measured=is_measured)
+        for images, times in zip(series.grid, series.image_times, strict=True)
+        for number, (one, time) in enumerate(zip(images, times, strict=True), start=1)
     ]
+
+
+def _of_card(card: ProtocolCard, groups: Sequence[Sequence[ImageFacts]]) -> list[ImageExplanation]:
+    """Images of a scan that is not whole: together if their times are told together, else series by series."""
+    everything = [one for images in groups for one in images]
+    numbers = slice_numbers(everything)
+    try:
+        times = image_times(everything, card)
+    except UnsuitableInput as refusal:
+        if len(groups) > 1:
+            return [one for images in groups for one in _of_card(card, [images])]
+        unresolved = replace(_explained(everything[0], card, None, None), why=refusal.reason.detail)
+        return [
+            replace(unresolved, facts=one, slice_number=number, scaling=_scaling_text(one, card))
+            for one, number in zip(everything, numbers, strict=True)
+        ]
+    return [_explained(one, card, time, number) for one, time, number in zip(everything, times, numbers, strict=True)]
+
+
+def _explained(
+    one: ImageFacts, card: ProtocolCard, time: ImageTime | None, number: int | None, *, is_measured: bool = False
+) -> ImageExplanation:
+    has_time = time is not None and card.role is not Role.ANATOMY
+    return ImageExplanation(
+        facts=one,
+        use=Use.UNRESOLVED if time is None else _use_of(card, time.nominal_ms),
+        is_measured=is_measured,
+        slice_number=number,
+        time_ms=time.nominal_ms if time is not None and has_time else None,
+        written_ms=time.written_ms if time is not None and has_time else None,
+        source=time.source if time is not None and has_time else "",
+        scaling=_scaling_text(one, card),
+    )
 
 
 def _use_of(card: ProtocolCard, time_ms: float) -> Use:

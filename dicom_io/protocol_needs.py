@@ -1,15 +1,9 @@
 """What would be needed to have an exam measured: the general advice for its reasons, made as concrete as it can be."""
 
-from collections import defaultdict
-from collections.abc import Sequence
-
 from config.protocol_cards import ScalingRule, TimeRule
 from dicom_io.protocol_explanation import ExamExplanation, SeriesExplanation
-from dicom_io.slice_grid import MissingImage
 from processing.advice import ADVICE
 from processing.refusal import Reason, ReasonCode
-
-_SLICES_NAMED = 12
 
 
 def needs_of(explanation: ExamExplanation) -> tuple[str, ...]:
@@ -28,8 +22,8 @@ def _needs_for(reason: Reason, explanation: ExamExplanation) -> list[str]:
         found = [need for series in explanation.series if (need := _unknown(series))]
     elif reason.code is ReasonCode.ECHO_UNRESOLVED:
         found = [need for series in explanation.series if (need := _unresolved(series))]
-    elif reason.code is ReasonCode.SERIES_INCOMPLETE and explanation.assembly.missing:
-        found = [f"Send the {_missing_words(explanation.assembly.missing)}."]
+    elif reason.code is ReasonCode.SERIES_INCOMPLETE:
+        found = [need] if (need := _incomplete(reason.detail)) else []
     elif reason.code is ReasonCode.SCALING_UNKNOWN:
         found = [need for series in explanation.series if (need := _scaling(series))]
     return found or [ADVICE[reason.code]]
@@ -110,19 +104,15 @@ def _scaling(series: SeriesExplanation) -> str | None:
     )
 
 
-def _missing_words(missing: Sequence[MissingImage]) -> str:
-    """Such as "2 missing images: 40 ms at slices 7, 8"."""
-    slices_of: defaultdict[float, list[int]] = defaultdict(list)
-    for one in missing:
-        slices_of[one.time_ms].append(one.slice_number)
-    parts = []
-    for time_ms, numbers in sorted(slices_of.items()):
-        numbers.sort()
-        more = f" and {len(numbers) - _SLICES_NAMED} more" if len(numbers) > _SLICES_NAMED else ""
-        named = ", ".join(map(str, numbers[:_SLICES_NAMED]))
-        parts.append(f"{time_ms:g} ms at slice{'s' if len(numbers) > 1 else ''} {named}{more}")
-    images = f"{len(missing)} missing images" if len(missing) > 1 else "missing image"
-    return f"{images}: {'; '.join(parts)}"
+def _incomplete(detail: str) -> str | None:
+    """From the text about what is missing, such as "ge-mapss: 82/84 images: missing TSL 40 ms at slices 7, 8"."""
+    card, _, text = detail.partition(": ")
+    _, is_listed, missing = text.partition(" images: missing ")
+    if is_listed:
+        return f"Send the missing images of {card}: {missing}."
+    if text.startswith("the scan of "):
+        return f"Send the other scan, too: {text}."
+    return None
 
 
 def _name(series: SeriesExplanation) -> str:

@@ -44,7 +44,7 @@ def test_missing_images_are_asked_for_by_time_and_slice() -> None:
     facts = [one for one in mapss_facts(12) if not (one.echo_time_ms == 40.0 and one.position[0] in (-4.0, -8.0))]
     explanation = explain(facts)
     assert not explanation.is_accepted
-    assert needs_of(explanation) == ("Send the 2 missing images: 40 ms at slices 7, 8.",)
+    assert needs_of(explanation) == ("Send the missing images of ge-mapss: TSL 40 ms at slices 7, 8.",)
     assert all(one.time_ms is not None for one in images_of(explanation))
 
 
@@ -61,7 +61,7 @@ def test_an_unknown_series_is_told_the_nearest_card_and_which_pattern_failed_on_
     (series,) = explanation.series
     assert series.card is None
     verdict = next(one for one in series.verdicts if one.card == "ge-mapss")
-    assert verdict.failures == ("series_description: 'MAPSS' is not found in 'SPINE T1R'",)
+    assert verdict.failures == ("series_description: 'MAPP?S' is not found in 'SPINE T1R'",)
     (need,) = needs_of(explanation)
     assert "discnode protocol draft" in need
     assert "nearest card is ge-mapss" in need

@@ -59,7 +59,7 @@ def test_explain_says_what_would_be_needed(exam: Path, capsys: pytest.CaptureFix
     text = explained(capsys, exam, status=3)
     assert "SERIES_INCOMPLETE: ge-mapss: 26/28 images" in text
     assert "UNREADABLE: file " in text
-    assert "  - Send the 2 missing images: 40 ms at slices 2, 3." in text
+    assert "  - Send the missing images of ge-mapss: TSL 40 ms at slices 2, 3." in text
 
 
 def test_explain_names_phase_images_and_does_not_print_a_name_in_a_description(

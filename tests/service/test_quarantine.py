@@ -21,11 +21,12 @@ from dicom_io.receiver import BrokenObject, ReceivedInstance
 from processing.refusal import Reason, ReasonCode
 from service import database as db
 from service import jobs, quarantine
+from service.arrivals import open_ledger
 from service.cli import main
 from service.database import Database
 from service.exam_groups import discard_group, list_groups
 from service.health import Health
-from service.intake import Intake, open_ledger
+from service.intake import Intake
 from service.states import ExamState, InstanceState, JobState
 from service.web import build_web
 from service.web_api import build_api
@@ -242,7 +243,7 @@ def test_an_incomplete_exam_says_what_to_send(site: Site, tmp_path: Path, capsys
     site.arrive(files)
     site.sweep()
     described = shown(site, site.item().id, capsys)
-    assert described["needed"] == ["Send the missing image: 40 ms at slice 3."]
+    assert described["needed"] == ["Send the missing images of ge-mapss: TSL 40 ms at slice 3."]
 
 
 def test_a_name_in_the_series_description_is_struck_out(
