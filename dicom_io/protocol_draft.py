@@ -51,9 +51,11 @@ def draft_cards(
     if not scans:
         raise UnsuitableInput(ReasonCode.PROTOCOL_UNKNOWN, "no acquired magnitude image that a card could describe")
     names = _names(scans, name)
+    evidence = [find_times(scan) if images_per_slice(scan) > 1 else None for scan in scans]
+    own = list(zip(names, evidence, strict=True))
     return tuple(
-        _draft(scan, cards, own, [other for other in names if other != own])
-        for scan, own in zip(scans, names, strict=True)
+        _draft(scan, cards, name, times, [(other, found) for other, found in own if other != name])
+        for scan, (name, times) in zip(scans, own, strict=True)
     )
 
 
@@ -115,8 +117,12 @@ def _slug(facts: ImageFacts) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text).strip("-")[:58].strip("-") or "protocol"
 
 
-def _draft(images: Sequence[ImageFacts], cards: Sequence[ProtocolCard], name: str, others: Sequence[str]) -> CardDraft:
-    times = find_times(images) if images_per_slice(images) > 1 else None
+_Others = Sequence[tuple[str, TimeEvidence | None]]
+
+
+def _draft(
+    images: Sequence[ImageFacts], cards: Sequence[ProtocolCard], name: str, times: TimeEvidence | None, others: _Others
+) -> CardDraft:
     numbers = [number for number in slice_numbers(images) if number is not None]
     n_slices = max(numbers, default=1)
     fitting = [card.name for card in cards if card.name != name and card_verdict(images, card).fits]
@@ -142,10 +148,7 @@ def _draft(images: Sequence[ImageFacts], cards: Sequence[ProtocolCard], name: st
             f"spin_lock_frequency_hz: {TODO}",
         ]
     if times and others:
-        lines += [
-            f"# The exam holds other scans of this kind: {', '.join(others)}. If the exam is whole only with both:",
-            f"# together_with: [{', '.join(others)}]",
-        ]
+        lines += _together_lines(times, others)
     if fitting:
         lines += [
             "# These cards fit the same images; without the next line the node could not tell which to use. Instead you"
@@ -154,6 +157,22 @@ def _draft(images: Sequence[ImageFacts], cards: Sequence[ProtocolCard], name: st
             f"replaces: [{', '.join(fitting)}]",
         ]
     return CardDraft(name, "\n".join(lines) + "\n", _open_keys(lines))
+
+
+def _together_lines(times: TimeEvidence, others: _Others) -> list[str]:
+    """The other scans of the exam: T1rho and T2 belong together, of anything else a person must know."""
+    names = ", ".join(name for name, _ in others)
+    quantities = {times.quantities, *(found.quantities for _, found in others if found is not None)}
+    if len(others) == 1 and quantities == {("t1rho",), ("t2",)}:
+        return [
+            "# The exam holds both scans, and is whole only with both. Delete the line if each is an exam of its own.",
+            f"together_with: [{names}]",
+        ]
+    return [
+        f"# The exam holds other scans with several times: {names}. Name those without which",
+        "# the exam is not whole, or none: []",
+        f"together_with: {TODO}",
+    ]
 
 
 def _match_lines(images: Sequence[ImageFacts], times: TimeEvidence | None) -> list[str]:

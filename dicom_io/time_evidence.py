@@ -33,6 +33,12 @@ class TimeEvidence:
     lines: tuple[str, ...]
     description_pattern: str | None = None
 
+    @property
+    def quantities(self) -> tuple[str, ...]:
+        """What the scan has times of, in the order of the lines: "t1rho", "t2"."""
+        keys = (line.strip().partition("_ms:")[0] for line in self.lines if "_ms:" in line)
+        return tuple(key for key in keys if key in ("t1rho", "t2"))
+
 
 def find_times(images: Sequence[ImageFacts]) -> TimeEvidence:
     """The times of a scan with several images at each slice, as far as its headers tell them."""

@@ -72,6 +72,7 @@ def draft_card_files(options: argparse.Namespace, settings: Settings) -> int:
     """Write drafted cards to a file or to stdout, and say what is still to be filled in; returns the exit status."""
     from dicom_io.header_excerpt import struck_out_texts
     from dicom_io.protocol_draft import draft_cards
+    from dicom_io.protocol_explanation import explain_exam
     from processing.refusal import UnsuitableInput
     from service.exam_files import read_exam_files
 
@@ -90,6 +91,10 @@ def draft_card_files(options: argparse.Namespace, settings: Settings) -> int:
     except UnsuitableInput as refusal:
         sys.stderr.write(f"{refusal}\n")
         return _REFUSED
+    known = explain_exam(files.facts, cards).assembly
+    if known.is_complete and known.relaxometry:
+        names = " + ".join(known.protocols)
+        sys.stderr.write(f"these images are measured already, by {names}: a card is needed for another protocol only\n")
     for number, draft in enumerate(drafts, start=1):
         if options.out is None:
             sys.stdout.write(draft.text if number == 1 else f"---\n{draft.text}")
@@ -220,20 +225,41 @@ def _card_lines(series: "SeriesExplanation") -> list[str]:
 
 def _table(series: "SeriesExplanation", folders: Sequence[Path], *, each_image: bool) -> list[str]:
     if each_image:
-        rows = [(_file(one, folders), _number(one.slice_number), *_cells(one)) for one in series.images]
+        rows = [
+            (
+                _file(one, folders),
+                _number(one.slice_number),
+                _time([one]),
+                str(one.use),
+                one.source,
+                one.scaling,
+                one.why,
+            )
+            for one in series.images
+        ]
         return _columns([("file", "slice", "time", "role", "read in", "scaling", ""), *rows])
-    ordered = sorted(series.images, key=lambda one: (one.time_ms is None, one.time_ms or 0, _cells(one)))
+    ordered = sorted(series.images, key=lambda one: (one.time_ms is None, one.time_ms or 0, *_alike(one)))
     rows = []
-    for cells, images in groupby(ordered, key=_cells):
+    for (_, use, source, why), images in groupby(ordered, key=_alike):
         alike = list(images)
         slices = _ranges({one.slice_number for one in alike if one.slice_number is not None})
-        rows.append((str(len(alike)), slices, *cells))
+        scalings = sorted({one.scaling for one in alike})
+        scaling = scalings[0] if len(scalings) == 1 else f"each image its own ({scalings[0]}, {scalings[1]}, ...)"
+        rows.append((str(len(alike)), slices, _time(alike), str(use), source, scaling, why))
     return _columns([("images", "slices", "time", "role", "read in", "scaling", ""), *rows])
 
 
-def _cells(one: "ImageExplanation") -> tuple[str, str, str, str, str]:
-    time = "" if one.time_ms is None else f"{one.time_ms:g} ms"
-    return time, str(one.use), one.source, one.scaling, one.why
+def _alike(one: "ImageExplanation") -> tuple[float, str, str, str]:
+    return -1.0 if one.time_ms is None else one.time_ms, str(one.use), one.source, one.why
+
+
+def _time(images: Sequence["ImageExplanation"]) -> str:
+    """The card's time, and where the headers tell another within the tolerance, theirs."""
+    nominal = images[0].time_ms
+    if nominal is None:
+        return ""
+    written = sorted({f"{one.written_ms:g}" for one in images if one.written_ms is not None})
+    return f"{nominal:g} ms" if written == [f"{nominal:g}"] else f"{nominal:g} ms (written {', '.join(written[:3])})"
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -170,14 +170,25 @@ def test_anatomy_is_drafted_where_there_is_nothing_else() -> None:
     assert str(filled(draft).role) == "anatomy"
 
 
-def test_two_scans_give_two_cards_that_name_each_other() -> None:
+def test_scans_of_which_nothing_is_known_leave_open_whether_they_belong_together() -> None:
     second = [
         replace(one, series_uid="1.9", sop_instance_uid=f"1.9.{i}", series_description="T2 prep x")
         for i, one in enumerate(mapss_facts(3))
     ]
     drafts = draft_cards([*mapss_facts(3), *second], CARDS, name="mine")
     assert [draft.name for draft in drafts] == ["mine-1", "mine-2"]
-    assert "together_with: [mine-2]" in drafts[0].text
+    assert "together_with" in drafts[0].open_keys
+    assert "mine-2" in drafts[0].text
+
+
+def test_scans_of_t1rho_and_of_t2_belong_together() -> None:
+    second = philips(
+        series_uid="1.9", series_description="T2prep TE 0_10_40_80 ms", acquisition_number=2, series_number=6
+    )
+    second = [replace(one, sop_instance_uid=f"1.9.{index}") for index, one in enumerate(second)]
+    first, other = draft_cards([*philips(), *second], CARDS, name="mine")
+    assert "together_with: [mine-2]" in first.text
+    assert "together_with: [mine-1]" in other.text
 
 
 def test_a_description_that_names_a_person_is_not_written() -> None:
