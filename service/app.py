@@ -220,5 +220,5 @@ class _Node:
         from service.web import WebServer
         from service.web_api import build_api
 
-        api = build_api(self._database, load_cards(self._settings.protocols_dir), self._settings.web.bind)
+        api = build_api(self._database, load_cards(self._settings.protocols_dir), self._settings)
         return WebServer(self._settings.web, self.health, api)

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from string import ascii_uppercase
 from typing import Any
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, Row, Select, select
 
 from config.protocol_cards import ElementAddress
 from dicom_io.headers import ImageFacts, facts_from_json, read_facts
@@ -60,13 +60,13 @@ class _Member:
     row: Row[Any]
 
 
-def list_groups(database: Database, study_uid: str, elements: Sequence[ElementAddress]) -> list[ImageGroup]:
-    """All objects of an exam, group by group, in the order in which they came.
+def list_groups(database: Database, exam_id: int, elements: Sequence[ElementAddress]) -> list[ImageGroup]:
+    """All objects of an exam, also of studies measured with it, group by group, in the order in which they came.
 
     ``elements``: what the protocol cards in use want to be read.
     """
     with database.read() as connection:
-        members = _members(connection, database, study_uid, elements)
+        members = _members(connection, database, exam_id, elements)
     groups: dict[tuple[str, str], list[_Member]] = {}
     for one in members:
         groups.setdefault((one.row.series_uid, one.patient), []).append(one)
@@ -87,11 +87,17 @@ def _group(series_uid: str, patient: str, members: Sequence[_Member]) -> ImageGr
     )
 
 
+def studies_of(exam_id: int) -> Select[tuple[str]]:
+    """The Study UIDs of an exam and of those that are measured with it."""
+    table = db.exam
+    return select(table.c.study_uid).where((table.c.id == exam_id) | (table.c.joined_to == exam_id))
+
+
 def _members(
-    connection: Connection, database: Database, study_uid: str, elements: Sequence[ElementAddress]
+    connection: Connection, database: Database, exam_id: int, elements: Sequence[ElementAddress]
 ) -> list[_Member]:
     table = db.instance
-    query = select(table).where(table.c.study_uid == study_uid).order_by(table.c.id)
+    query = select(table).where(table.c.study_uid.in_(studies_of(exam_id))).order_by(table.c.id)
     letters: dict[str, str] = {}
     members = []
     for row in connection.execute(query):
@@ -145,7 +151,7 @@ def discard_group(
             raise CannotDiscard(f"item {item.id} is no held exam")
         chosen = [
             one
-            for one in _members(connection, database, item.study_uid, elements)
+            for one in _members(connection, database, item.exam_id, elements)
             if (not series_uid or one.row.series_uid == series_uid)
             and (not patient or one.patient == patient.upper())
             and one.row.state != InstanceState.SET_ASIDE

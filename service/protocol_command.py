@@ -123,7 +123,7 @@ def explain_exam_files(options: argparse.Namespace, settings: Settings) -> int:
         return _USAGE
     cards = load_cards(settings.protocols_dir)
     files = read_exam_files(options.folders, asked_elements(cards))
-    explanation = explain_exam(files.facts, cards, refusals=files.refusals)
+    explanation = explain_exam(files.facts, cards, refusals=files.refusals, repeats=settings.completion.repeats)
     names = {one.facts.path for one in explanation.series}
     anonymous = {text: struck for path in sorted(names) for text, struck in struck_out_texts(path).items()}
     if options.json:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, or_, select
+from sqlalchemy import Connection, Row, Text, cast, insert, or_, select
 
 from processing.refusal import Reason, ReasonCode
 from service import database as db
@@ -225,10 +225,10 @@ def _is_used(connection: Connection, item: QuarantineItem) -> bool:
         condition &= db.instance.c.id != item.instance_id
     if connection.execute(select(db.instance.c.id).where(condition)).first() is not None:
         return True
-    inputs = select(db.job.c.inputs).join(db.exam).where(
-        db.exam.c.study_uid == item.study_uid, db.job.c.state != str(JobState.SUPERSEDED)
-    )  # fmt: skip
-    return any(item.path in paths for paths in connection.execute(inputs).scalars())
+    reads_it = select(db.job.c.id).where(
+        cast(db.job.c.inputs, Text).contains(item.path), db.job.c.state != str(JobState.SUPERSEDED)
+    )
+    return connection.execute(reads_it).first() is not None
 
 
 def reopen_exam(connection: Connection, item: QuarantineItem) -> None:

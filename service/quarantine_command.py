@@ -97,7 +97,7 @@ def show_case(options: argparse.Namespace, settings: Settings) -> int:
     item = quarantine.get_item(database, options.id)
     if item is None:
         return _unknown("quarantined item", options.id)
-    described = describe_item(database, item, load_cards(settings.protocols_dir))
+    described = describe_item(database, item, load_cards(settings.protocols_dir), settings.completion.repeats)
     sys.stdout.write(json.dumps(described, indent=2, ensure_ascii=False) + "\n")
     return _OK
 

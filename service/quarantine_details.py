@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import select
 
 from config.protocol_cards import ProtocolCard, asked_elements
+from config.settings import Repeats
 from dicom_io.header_excerpt import FREE_TEXT_KEYWORDS, read_excerpt, struck_out_texts
 from dicom_io.headers import ImageFacts
 from dicom_io.protocol_explanation import explain_exam
@@ -14,7 +15,7 @@ from processing.advice import ADVICE
 from processing.refusal import ReasonCode, UnsuitableInput
 from service import database as db
 from service.database import Database
-from service.exam_groups import facts_of, list_groups
+from service.exam_groups import facts_of, list_groups, studies_of
 from service.quarantine import QuarantineItem
 from service.states import InstanceState
 
@@ -24,14 +25,16 @@ EXCERPT_NOTE = (
 )
 
 
-def describe_item(database: Database, item: QuarantineItem, cards: Sequence[ProtocolCard]) -> dict[str, Any]:
+def describe_item(
+    database: Database, item: QuarantineItem, cards: Sequence[ProtocolCard], repeats: Repeats
+) -> dict[str, Any]:
     """A case with ``suggestion``, and ``header`` of an object, or ``groups`` and ``needed`` of an exam; as JSON."""
     described = item.as_dict() | {"suggestion": ADVICE[ReasonCode(item.code)], "header_note": EXCERPT_NOTE}
-    if item.what == "object":
+    if item.exam_id is None:
         return described | {"header": _excerpt(database, item.path)}
-    groups = list_groups(database, item.study_uid, asked_elements(cards))
+    groups = list_groups(database, item.exam_id, asked_elements(cards))
     described["groups"] = [one.as_dict() | {"header": _excerpt(database, one.paths[0])} for one in groups]
-    needed = needs_of(explain_exam(_indexed_facts(database, item.study_uid, cards), cards))
+    needed = needs_of(explain_exam(_indexed_facts(database, item.exam_id, cards), cards, repeats=repeats))
     return _anonymous(described | {"needed": list(needed)}, database, [one.paths[0] for one in groups])
 
 
@@ -43,9 +46,9 @@ def _excerpt(database: Database, path: str) -> Mapping[str, str] | None:
         return None
 
 
-def _indexed_facts(database: Database, study_uid: str, cards: Sequence[ProtocolCard]) -> tuple[ImageFacts, ...]:
+def _indexed_facts(database: Database, exam_id: int, cards: Sequence[ProtocolCard]) -> tuple[ImageFacts, ...]:
     table, elements = db.instance, asked_elements(cards)
-    query = select(table).where(table.c.study_uid == study_uid, table.c.state == str(InstanceState.INDEXED))
+    query = select(table).where(table.c.study_uid.in_(studies_of(exam_id)), table.c.state == str(InstanceState.INDEXED))
     with database.read() as connection:
         rows = connection.execute(query).all()
     return tuple(one for row in rows for one in facts_of(row, database, elements))

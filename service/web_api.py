@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import select
 
 from config.protocol_cards import ProtocolCard, asked_elements
+from config.settings import Settings
 from processing.refusal import ReasonCode
 from service import database as db
 from service import jobs, quarantine
@@ -35,10 +36,10 @@ class Discard(BaseModel):
     patient: str = Field("", max_length=3, description="Of a held exam: set only this patient's images aside, e.g. B")
 
 
-def build_api(database: Database, cards: Sequence[ProtocolCard], bind: str) -> APIRouter:
-    """The routes. ``bind``: the address the server listens on."""
+def build_api(database: Database, cards: Sequence[ProtocolCard], settings: Settings) -> APIRouter:
+    """The routes, for the protocol cards and the settings of the node."""
     api = APIRouter(prefix="/api")
-    changing = [Depends(_guard(bind))]
+    changing = [Depends(_guard(settings.web.bind))]
     page = Annotated[int, Query(ge=1, le=10_000, description="At most so many, the newest")]
 
     @api.get("/quarantine")
@@ -51,7 +52,7 @@ def build_api(database: Database, cards: Sequence[ProtocolCard], bind: str) -> A
     @api.get("/quarantine/{item_id}")
     def show_quarantine(item_id: int) -> dict[str, Any]:
         """One case: its reason, what helps, and the header without identity."""
-        return describe_item(database, _item(database, item_id), cards)
+        return describe_item(database, _item(database, item_id), cards, settings.completion.repeats)
 
     @api.post("/quarantine/{item_id}/release", dependencies=changing)
     def release_quarantine(item_id: int) -> dict[str, Any]:

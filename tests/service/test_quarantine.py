@@ -16,6 +16,7 @@ from small_mr_exam import mapss_signal, write_mapss
 from sqlalchemy import select, update
 
 from config.protocol_cards import load_cards
+from config.settings import Settings
 from dicom_io.inbox import Inbox
 from dicom_io.receiver import BrokenObject, ReceivedInstance
 from processing.refusal import Reason, ReasonCode
@@ -87,7 +88,8 @@ class Site:
         return main(["quarantine", *map(str, words), "--config", str(self.config)])
 
     def client(self, bind: str = "127.0.0.1") -> "Client":
-        api = build_api(self.database, load_cards(None), bind)
+        settings = Settings.model_validate({"web": {"bind": bind}})
+        api = build_api(self.database, load_cards(None), settings)
         return Client(build_web(lambda: Health(True, True, True), api))
 
 
@@ -174,14 +176,14 @@ def test_the_wrong_patient_is_taken_out_and_the_exam_is_measured(
     assert closed is not None
     assert (closed.state, closed.resolved_by) == ("discarded", getpass.getuser())
     assert "sent under the wrong study" in (closed.resolved_reason or "")
-    groups = list_groups(mixed.database, "1.2.3", ())
+    groups = list_groups(mixed.database, 1, ())
     assert [(one.n_objects, one.n_kept) for one in groups] == [(28, 28), (2, 0)]
     assert all((mixed.database.inbox_dir / path).exists() for path in groups[1].paths)
 
 
 def test_an_analysis_that_would_use_what_is_taken_out_is_given_up(mixed: Site) -> None:
     item = mixed.item()
-    (group, _) = list_groups(mixed.database, "1.2.3", ())
+    (group, _) = list_groups(mixed.database, 1, ())
     with mixed.database.write() as connection:
         assert item.exam_id is not None
         jobs.enqueue(connection, jobs.JobRequest(item.exam_id, group.paths, "d", "SCANNER", "ge-mapss"), later(6))
