@@ -5,13 +5,15 @@ Nothing crashes, nothing that was acknowledged is lost, and each exam ends with 
 
 import random
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pydicom
 import pytest
 from exam_zoo import ZOO, Specimen
-from peers import wait_until
+from peers import free_port, wait_until
 from pydicom.dataelem import RawDataElement
 from pydicom.uid import generate_uid
 from sqlalchemy import select
@@ -116,12 +118,13 @@ def test_a_sample_of_the_zoo_ends_at_a_node_as_it_does_on_files(tmp_path: Path) 
     files = sorted(path for path in (tmp_path / "zoo").rglob("*") if path.is_file())
     random.Random(7).shuffle(files)
 
-    with Node(tmp_path, completion={"idle_s": IDLE_S, "sweep_s": 0.2}) as node:
+    web = {"port": free_port()}
+    with Node(tmp_path, completion={"idle_s": IDLE_S, "sweep_s": 0.2}, web=web) as node:
         receiver = node.process("reception").pid
         outcomes: list[SendOutcome] = []
         peer = Peer("127.0.0.1", node.port, "DISCNODE", "SCANNER")
         senders = [
-            threading.Thread(target=lambda part: outcomes.extend(send_files(part, peer)), args=(files[start::4],))
+            threading.Thread(target=lambda part: outcomes.extend(send_all(part, peer)), args=(files[start::4],))
             for start in range(4)
         ]
         for sender in senders:
@@ -147,9 +150,39 @@ def test_a_sample_of_the_zoo_ends_at_a_node_as_it_does_on_files(tmp_path: Path) 
         assert acknowledged <= known["known"]
         for specimen, uids in studies.values():
             check_verdict(specimen, [known[uid] for uid in uids if uid in known])
+        check_api(f"http://127.0.0.1:{web['port']}/api", len(known) - 1)
         assert node.process("reception").pid == receiver
         assert node.stop() == 0
     assert "Traceback" not in node.log
+
+
+def send_all(files: Sequence[Path], peer: Peer) -> list[SendOutcome]:
+    """As a scanner does: what got no answer, because an association was lost, is sent again."""
+    answered: list[SendOutcome] = []
+    for _ in range(5):
+        outcomes = send_files(files, peer)
+        answered += [one for one in outcomes if one.status is not None]
+        files = [one.path for one in outcomes if one.status is None]
+        if not files:
+            break
+    return answered
+
+
+def check_api(url: str, n_exams: int) -> None:
+    """The API of the running node tells the same, and takes a wrong patient's series out."""
+    with httpx.Client(timeout=30) as client:
+        assert len(client.get(f"{url}/exams").json()) == n_exams
+        (case,) = client.get(f"{url}/quarantine", params={"state": "held", "code": "IDENTITY_CONFLICT"}).json()
+        described = client.get(f"{url}/quarantine/{case['id']}").json()
+        assert [one["patient"] for one in described["groups"]] == ["A", "B"]
+        body = {"reason": "another patient's", "patient": "B"}
+        assert client.post(f"{url}/quarantine/{case['id']}/discard", json=body).json()["state"] == "discarded"
+
+        def is_measured() -> bool:
+            exams = client.get(f"{url}/exams").json()
+            return any(one["study_uid"] == case["study_uid"] and one["state"] == "analysed" for one in exams)
+
+        wait_until(is_measured, "the exam without the wrong patient", 60)
 
 
 def check_verdict(specimen: Specimen, exams: list[dict[str, Any]]) -> None:
