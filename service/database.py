@@ -215,6 +215,7 @@ quarantine = Table(
     Column("state", String(16), nullable=False, index=True),
     Column("resolved_reason", Text),
     Column("resolved_at", UtcDateTime),
+    Column("resolved_by", String(64)),  # who did it, where a person did
 )
 
 
