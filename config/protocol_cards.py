@@ -31,6 +31,13 @@ def _as_regular_expression(text: str) -> str:
 
 Pattern = Annotated[str, AfterValidator(_as_regular_expression)]
 
+_LONGEST_SHOWN_PATTERN = 60
+
+
+def shown_pattern(pattern: str) -> str:
+    """A pattern as it is told to people: not a long one, which would hide what else is told."""
+    return repr(pattern) if len(pattern) <= _LONGEST_SHOWN_PATTERN else "what the card asks for"
+
 
 class Role(StrEnum):
     """What the images of a card are for."""

@@ -12,7 +12,7 @@ from itertools import groupby
 
 import numpy as np
 
-from config.protocol_cards import ProtocolCard, Role
+from config.protocol_cards import ProtocolCard, Role, shown_pattern
 from config.settings import Repeats
 from dicom_io.headers import ImageFacts
 from dicom_io.protocols import ImageTime, image_times, match_card, unusable_kind
@@ -41,10 +41,14 @@ class Use(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CardVerdict:
-    """Whether a card fits a series, and which of its patterns are not found in which values."""
+    """Whether a card fits a series, and which of its patterns are not found in which values.
+
+    ``is_for``: what the card is for, in words; "" where it does not say.
+    """
 
     card: str
     failures: tuple[str, ...]
+    is_for: str = ""
 
     @property
     def fits(self) -> bool:
@@ -167,8 +171,8 @@ def card_verdict(images: Sequence[ImageFacts], card: ProtocolCard) -> CardVerdic
         failing = [value for value in values if not re.search(pattern, value, re.IGNORECASE)]
         if failing:
             more = f" (and {len(failing) - 1} other values)" if len(failing) > 1 else ""
-            failures.append(f"{name}: {pattern!r} is not found in {failing[0]!r:.80}{more}")
-    return CardVerdict(card.name, tuple(failures))
+            failures.append(f"{name}: {shown_pattern(pattern)} is not found in {failing[0]!r:.80}{more}")
+    return CardVerdict(card.name, tuple(failures), card.match_in_words or "")
 
 
 def _uses(matched: Sequence[_Matched], assembly: ExamAssembly) -> dict[tuple[ImageKey, str], ImageExplanation]:

@@ -1,7 +1,7 @@
 """What would be needed to have an exam measured: the general advice for its reasons, made as concrete as it can be."""
 
 from config.protocol_cards import ScalingRule, TimeRule
-from dicom_io.protocol_explanation import ExamExplanation, SeriesExplanation
+from dicom_io.protocol_explanation import CardVerdict, ExamExplanation, SeriesExplanation
 from processing.advice import ADVICE
 from processing.refusal import Reason, ReasonCode
 
@@ -42,12 +42,17 @@ def _unknown(series: SeriesExplanation) -> str | None:
         )
     if fitting:
         return None  # it holds no magnitude image; a card would not help
-    fewest = min(len(verdict.failures) for verdict in series.verdicts)
-    nearest = next(verdict for verdict in series.verdicts if len(verdict.failures) == fewest)
+    nearest = min(series.verdicts, key=_distance)
+    words = f"; it is for {nearest.is_for}" if nearest.is_for else ""
     return (
         f"{name}: if it is to be measured, write a card for it ('discnode protocol draft FOLDER'). The nearest card"
-        f" is {nearest.card}, but {'; '.join(nearest.failures)}."
+        f" is {nearest.card}, but {'; '.join(nearest.failures)}{words}."
     )
+
+
+def _distance(verdict: CardVerdict) -> tuple[bool, int]:
+    """A card for another maker is of no help, however few its other failures."""
+    return any(failure.startswith("manufacturer:") for failure in verdict.failures), len(verdict.failures)
 
 
 def _unresolved(series: SeriesExplanation) -> str | None:

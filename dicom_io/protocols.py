@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from config.protocol_cards import Match, ProtocolCard, TimeRule
+from config.protocol_cards import Match, ProtocolCard, TimeRule, shown_pattern
 from dicom_io.acquisition_order import KEY_NAMES, time_indices
 from dicom_io.headers import ImageFacts
 from processing.refusal import ReasonCode, UnsuitableInput
@@ -39,8 +39,6 @@ _BETWEEN_TIMES = re.compile(r"\s*[_\-,;/\s]\s*")
 _TIME = re.compile(r"\d+(\.\d+)?")
 
 _MATCHED = tuple(Match.model_fields)
-
-_LONGEST_SHOWN_PATTERN = 60
 
 _UNIT_MS = {"ms": 1.0, "s": 1000.0, "us": 0.001}
 
@@ -91,15 +89,10 @@ def _matched_headers(facts: ImageFacts) -> tuple[tuple[str, str], ...]:
 def _misses(header: Sequence[tuple[str, str]], card: ProtocolCard) -> list[str]:
     """What a card asks for and a header does not have, in words; empty when the card fits."""
     return [
-        f"{name} {value!r:.70} does not match {_shown(pattern)}"
+        f"{name} {value!r:.70} does not match {shown_pattern(pattern)}"
         for name, value in header
         if (pattern := getattr(card.match, name)) is not None and not re.search(pattern, value, re.IGNORECASE)
     ]
-
-
-def _shown(pattern: str) -> str:
-    """A pattern as it is told to people: not a long one, which tells them nothing."""
-    return repr(pattern) if len(pattern) <= _LONGEST_SHOWN_PATTERN else "the card's pattern"
 
 
 def _nearest(cards: Sequence[ProtocolCard], misses: dict[str, list[str]]) -> str:
@@ -233,7 +226,9 @@ def _check_lists(description: str, card: ProtocolCard) -> None:
         wanted = f"{card.name} expects {_listed(expected)} ms"
         if len(texts) != 1:
             what = "lists no times" if not texts else f"has several lists of times ({'; '.join(texts)})"
-            raise _unresolved(f"SeriesDescription {description!r:.70} {what} where {_shown(pattern)} looks; {wanted}")
+            raise _unresolved(
+                f"SeriesDescription {description!r:.70} {what} where {shown_pattern(pattern)} looks; {wanted}"
+            )
         parts = [part for part in _BETWEEN_TIMES.split(texts[0].strip()) if part]
         if not all(_TIME.fullmatch(part) for part in parts):
             raise _unresolved(f"{texts[0]!r:.70} in SeriesDescription is no list of times; {wanted}")
