@@ -50,7 +50,18 @@ def test_the_nearest_card_says_what_it_misses() -> None:
     with pytest.raises(UnsuitableInput) as caught:
         match_card([image_facts(manufacturer="SIEMENS", series_description="MAPSS")], CARDS[:1])
     assert caught.value.reason.detail.endswith(
-        "the nearest, ge-mapss: manufacturer 'SIEMENS' does not match '^GE\\\\b'"
+        "the nearest, ge-mapss: manufacturer 'SIEMENS' does not match '^GE\\\\b'; "
+        "it is for series of GE whose SeriesDescription says MAPSS"
+    )
+
+
+def test_the_nearest_card_is_one_of_the_same_maker() -> None:
+    with pytest.raises(UnsuitableInput) as caught:
+        match_card([image_facts(manufacturer="Philips", series_description="MAPSS T1rho")], load_cards())
+    assert caught.value.reason.detail.endswith(
+        "the nearest, philips-mapss-t1rho: series_description 'MAPSS T1rho' does not match what the card asks for; "
+        "it is for scans of Philips whose SeriesDescription lists the spin-lock times, "
+        "such as 'MAPSS TSL 0_10_40_80 ms'"
     )
 
 
