@@ -115,19 +115,18 @@ def _parser() -> argparse.ArgumentParser:
     jobs = commands.add_parser("jobs", help="analyses: queued, running, done, failed").add_subparsers(
         required=True, metavar="ACTION"
     )
-    for group, name, command in (
-        (exams, "list", _exams_list),
-        (jobs, "list", _jobs_list),
-        (jobs, "show", _jobs_show),
-        (jobs, "retry", _jobs_retry),
+    for group, actions in (
+        (exams, (("list", _exams_list),)),
+        (jobs, (("list", _jobs_list), ("show", _jobs_show), ("retry", _jobs_retry))),
     ):
-        action = group.add_parser(name)
-        if name != "list":
-            action.add_argument("id", type=int)
-        if name == "retry":
-            _add_lowest_disc(action)
-        action.add_argument("--config", type=Path, help="settings file of the node (YAML)")
-        action.set_defaults(command=command)
+        for name, command in actions:
+            action = group.add_parser(name)
+            if name != "list":
+                action.add_argument("id", type=int)
+            if name == "retry":
+                _add_lowest_disc(action)
+            action.add_argument("--config", type=Path, help="settings file of the node (YAML)")
+            action.set_defaults(command=command)
 
     quarantine = commands.add_parser("quarantine", help="what was held, and why")
     quarantine_command.add_arguments(quarantine, _load)
