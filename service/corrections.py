@@ -150,8 +150,10 @@ class Corrections:
     def _series(self, exam_id: int, but_instance: int) -> set[str]:
         """The series of all other objects that came for the exam."""
         table = db.instance
-        query = select(table.c.series_uid.distinct()).where(
-            table.c.study_uid.in_(studies_of(exam_id)), table.c.id != but_instance
+        query = (
+            select(table.c.series_uid)
+            .distinct()
+            .where(table.c.study_uid.in_(studies_of(exam_id)), table.c.id != but_instance)
         )
         with self._database.read() as connection:
             return set(connection.execute(query).scalars())
