@@ -74,7 +74,9 @@ class Source(Section):
         (), description="It knows the exams that these AE titles send; empty = all exams"
     )
     retrieve: tuple[Retrieval, ...] = Field(
-        tuple(Retrieval), description="Ways to fetch what is missing, tried in this order; empty = it is only asked"
+        tuple(Retrieval),
+        description="Ways to fetch what is missing, tried in this order (wado-rs only with dicomweb_url); empty = it is"
+        " only asked",
     )
     dicomweb_url: Annotated[str, StringConstraints(pattern=r"^https?://[^\s?#]+$")] | None = Field(
         None, description="Root of its DICOMweb service, for wado-rs"
@@ -83,7 +85,7 @@ class Source(Section):
 
     @model_validator(mode="after")
     def _wado_has_url(self) -> "Source":
-        if "retrieve" in self.model_fields_set and Retrieval.WADO_RS in self.retrieve and self.dicomweb_url is None:
+        if self.retrieve == (Retrieval.WADO_RS,) and self.dicomweb_url is None:
             raise ValueError("retrieve: wado-rs needs dicomweb_url")
         return self
 

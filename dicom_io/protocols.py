@@ -38,6 +38,8 @@ _GE_COMPLEX_PARTS = {1: "phase image", 2: "real-part image", 3: "imaginary-part 
 _BETWEEN_TIMES = re.compile(r"\s*[_\-,;/\s]\s*")
 _TIME = re.compile(r"\d+(\.\d+)?")
 
+_DECIMAL = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d{1,3})?\s*")  # PS3.5 6.2: DS, IS, and floats as text
+
 _MATCHED = tuple(Match.model_fields)
 
 _UNIT_MS = {"ms": 1.0, "s": 1000.0, "us": 0.001}
@@ -150,12 +152,10 @@ def _by_element(images: Sequence[ImageFacts], card: ProtocolCard) -> tuple[Image
     assert element is not None  # a validated card
     texts = [dict(one.elements).get(element.name) for one in images]
     factor = _UNIT_MS[card.times.unit]
-    values: list[float | None] = []
     for text in texts:
-        try:
-            values.append(None if not text else float(text) * factor)
-        except ValueError as error:
-            raise _unresolved(f"{element.name} is {text!r:.40}, which is no time") from error
+        if text and not _DECIMAL.fullmatch(text):
+            raise _unresolved(f"{element.name} is {text!r:.40}, which is no time")
+    values = [float(text) * factor if text else None for text in texts]
     return _by_value(images, values, card, element.name, element.name)
 
 

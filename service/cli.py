@@ -109,17 +109,24 @@ def _parser() -> argparse.ArgumentParser:
     simulate.add_argument("--truth", type=Path, help="also write labels, t1rho_ms, t2_ms and affine to this .npz")
     simulate.set_defaults(command=_simulate)
 
+    exams = commands.add_parser("exams", help="how far each exam is, and what it waits for").add_subparsers(
+        required=True, metavar="ACTION"
+    )
     jobs = commands.add_parser("jobs", help="analyses: queued, running, done, failed").add_subparsers(
         required=True, metavar="ACTION"
     )
-    for name, command in (("list", _jobs_list), ("show", _jobs_show), ("retry", _jobs_retry)):
-        action = jobs.add_parser(name)
-        if name != "list":
-            action.add_argument("id", type=int)
-        if name == "retry":
-            _add_lowest_disc(action)
-        action.add_argument("--config", type=Path, help="settings file of the node (YAML)")
-        action.set_defaults(command=command)
+    for group, actions in (
+        (exams, (("list", _exams_list),)),
+        (jobs, (("list", _jobs_list), ("show", _jobs_show), ("retry", _jobs_retry))),
+    ):
+        for name, command in actions:
+            action = group.add_parser(name)
+            if name != "list":
+                action.add_argument("id", type=int)
+            if name == "retry":
+                _add_lowest_disc(action)
+            action.add_argument("--config", type=Path, help="settings file of the node (YAML)")
+            action.set_defaults(command=command)
 
     quarantine = commands.add_parser("quarantine", help="what was held, and why")
     quarantine_command.add_arguments(quarantine, _load)
@@ -261,6 +268,14 @@ def _simulate(options: argparse.Namespace) -> int:
         write_truth(exam, options.truth)
     what = "objects" if options.enhanced else "images"
     print(f"{len(paths)} {what} in {options.out}")
+    return EXIT_OK
+
+
+def _exams_list(options: argparse.Namespace) -> int:
+    from service.exams import list_exams
+
+    for exam in list_exams(_database(options)):
+        print(f"{exam.id:6d}  {exam.state:10s}  {exam.n_objects:5d} objects  {exam.study_uid}  {exam.detail}")
     return EXIT_OK
 
 

@@ -94,7 +94,8 @@ exam = Table(
     Column("first_arrival_at", UtcDateTime, nullable=False),
     Column("last_arrival_at", UtcDateTime, nullable=False),
     Column("patient_key", String(64)),  # a digest, not the identity; of the images last judged
-    Column("study_date", String(8)),
+    Column("study_date", String(64)),
+    Column("awaiting", Text),  # while it waits: what for
     Column("joined_to", Integer),  # the exam that this study's images are measured with
     Index("exam_by_patient", "patient_key", "study_date"),
 )

@@ -11,13 +11,11 @@ from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Depends, HTTPException, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import select
 
 from config.protocol_cards import ProtocolCard, asked_elements
 from config.settings import Settings
 from processing.refusal import ReasonCode
-from service import database as db
-from service import jobs, quarantine
+from service import exams, jobs, quarantine
 from service.database import Database
 from service.exam_groups import CannotDiscard, discard_group
 from service.quarantine_details import describe_item
@@ -80,13 +78,9 @@ def build_api(database: Database, cards: Sequence[ProtocolCard], settings: Setti
 
     @api.get("/exams")
     def list_exams(state: ExamState | None = None, limit: page = 1000) -> list[dict[str, Any]]:
-        """The exams of the node and how far each is, oldest first."""
-        query = select(db.exam).order_by(db.exam.c.id.desc()).limit(limit)
-        if state is not None:
-            query = query.where(db.exam.c.state == str(state))
-        with database.read() as connection:
-            rows = connection.execute(query).all()
-        return [dict(row._mapping) for row in reversed(rows)]
+        """The exams of the node, how far each is and what it waits for, oldest first."""
+        found = [exam for exam in exams.list_exams(database) if state in (None, exam.state)]
+        return [exam.as_dict() for exam in found[-limit:]]
 
     @api.get("/jobs")
     def list_jobs(state: JobState | None = None, limit: page = 1000) -> list[dict[str, Any]]:

@@ -340,6 +340,76 @@ def nested_deeply(whole: bytes) -> bytes:
     return whole + begins * 1500 + ends * 1500
 
 
+def overlay_bits(image: FileDataset) -> None:
+    """12 bits stored, and an old overlay plane in the bits above."""
+    values = image.pixel_array // 16
+    image.BitsStored, image.HighBit = 12, 11
+    image.PixelData = (values | 0x8000).astype("<u2").tobytes()
+
+
+def modality_lut(image: FileDataset) -> None:
+    """Stored roots of the signal, and a table that squares them."""
+    image.PixelData = np.round(np.sqrt(image.pixel_array) * 16).astype("<u2").tobytes()
+    item = pydicom.Dataset()
+    item.LUTDescriptor = [4096, 0, 16]
+    item.ModalityLUTType = "US"
+    item.LUTData = [round((index / 16) ** 2) for index in range(4096)]
+    item["LUTDescriptor"].VR = "US"
+    item["LUTData"].VR = "US"
+    for keyword in ("RescaleSlope", "RescaleIntercept", "RescaleType"):
+        if keyword in image:
+            delattr(image, keyword)
+    image.ModalityLUTSequence = [item]
+
+
+def as_ge_enhanced(image: FileDataset) -> None:
+    """Enhanced MR of GE: each frame's spin-lock or preparation time as its EffectiveEchoTime."""
+    time_ms = float(str(image.SeriesDescription).split()[-1])
+    image.Manufacturer, image.ManufacturerModelName = "GE MEDICAL SYSTEMS", "SIGNA Premier"
+    image.SeriesDescription = image.ProtocolName = "MAPSS T1rho T2"
+    for holder in [*image.SharedFunctionalGroupsSequence, *image.PerFrameFunctionalGroupsSequence]:
+        if "MREchoSequence" in holder:
+            holder.MREchoSequence[0].EffectiveEchoTime = time_ms
+
+
+def concatenated(images: Images) -> Images:
+    """Each Enhanced object in two parts, as a sender splits it that must not send large objects."""
+    parts = []
+    for image in images:
+        frames, pixels = list(image.PerFrameFunctionalGroupsSequence), image.PixelData
+        length, half = len(pixels) // len(frames), len(frames) // 2 + 1
+        for number, (begin, end) in enumerate(((0, half), (half, len(frames))), start=1):
+            part = copy_of(image)
+            new_uid(part)
+            part.ConcatenationUID, part.SOPInstanceUIDOfConcatenationSource = "1.2.826.6", image.SOPInstanceUID
+            part.InConcatenationNumber, part.InConcatenationTotalNumber = number, 2
+            part.ConcatenationFrameOffsetNumber, part.NumberOfFrames = begin, end - begin
+            part.PerFrameFunctionalGroupsSequence = frames[begin:end]
+            part.PixelData = pixels[begin * length : end * length]
+            parts.append(part)
+    return parts
+
+
+def repositioned(images: Images) -> Images:
+    again = copies("again", SeriesNumber=9, FrameOfReferenceUID="1.2.826.5")(images)
+    shifted(again[len(images) :], 3.0, 1)
+    return again
+
+
+def without_second_parts(images: Images) -> Images:
+    return [image for image in concatenated(images) if image.InConcatenationNumber == 1]
+
+
+def two_dynamics(images: Images) -> Images:
+    """Each image twice in its series, as a second dynamic with other pixels."""
+    again = [copy_of(image) for image in images]
+    for image in again:
+        new_uid(image)
+        image.TemporalPositionIdentifier = 2
+        image.PixelData = bytes(reversed(image.PixelData))
+    return [*images, *again]
+
+
 LOCALISER = made(
     setting(ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"], SeriesDescription="3PL LOC", SeriesInstanceUID="1.2.826.9"),
     each(new_uid),
@@ -474,6 +544,11 @@ GOOD = [
     good("Philips: phase images in each series", made(vendor="philips", phase_images=True), PHILIPS),
     good("Philips: Enhanced", made(**PHILIPS_ENHANCED), PHILIPS),
     good("Philips: Enhanced, RLE", made(compressed(RLELossless), **PHILIPS_ENHANCED), PHILIPS),
+    good("GE: an overlay in unused bits", made(each(overlay_bits)), GE),
+    good("GE: a Modality LUT", made(each(modality_lut)), GE),
+    good("GE: a DICOMDIR beside", beside(made(), raw_files(DICOMDIR=bytes(128) + b"DICM")), GE),
+    good("GE: Enhanced, an object for each time", made(each(as_ge_enhanced), **SIEMENS_ENHANCED), GE),
+    good("Philips: Enhanced, each object in two parts", made(concatenated, **PHILIPS_ENHANCED), PHILIPS),
     good("GE: columns from the other end", made(each(left_handed)), GE, flip=True),
     good("GE: positions rounded otherwise at each time", made(jittered), GE),
     good("GE: anonymised without any PatientID", made(each(nameless)), GE),
@@ -555,6 +630,14 @@ ODD = [
         "IDENTITY_CONFLICT",
     ),
     odd("GE: RescaleSlope 0", made(setting(RescaleSlope=0, RescaleIntercept=0)), "SCALING_UNKNOWN"),
+    odd("GE: inverted grey scale", made(setting(PhotometricInterpretation="MONOCHROME1")), "UNSUPPORTED_OBJECT"),
+    odd("GE: scanned again after the patient had moved", made(repositioned), "PROTOCOL_DEVIATION"),
+    odd("Philips: two dynamics of each image", made(two_dynamics, vendor="philips"), "PROTOCOL_DEVIATION"),
+    odd(
+        "Philips: Enhanced, the second parts have not come",
+        made(without_second_parts, **PHILIPS_ENHANCED),
+        "SERIES_INCOMPLETE",
+    ),
     odd("GE: axial", made(turned), "GEOMETRY_INCONSISTENT", says="sagittal"),
     odd("GE: a slice out of place by 1 mm", made(one_slice_shifted(1.0)), "GEOMETRY_INCONSISTENT"),
     odd(

@@ -206,3 +206,25 @@ def test_an_atlas_is_a_name_or_a_file_beside_the_settings(tmp_path: Path) -> Non
     there = load_settings(write(tmp_path, "registration: {atlas: /srv/ours.npz}")).registration.atlas
     assert Path(there) == Path("/srv/ours.npz")
     assert "registration.atlas" in refused(tmp_path, "registration: {atlas: ''}")
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        ("peers: [{ae_title: MR, port: 104}]", "port: needs host"),
+        ("sources: [{name: p, ae_title: P, host: h, port: 104, retrieve: [wado-rs]}]", "wado-rs needs dicomweb_url"),
+        ("sources: [{name: p, ae_title: P, host: h, port: 104, dicomweb_url: 'file:///x'}]", "dicomweb_url"),
+        ("sources: [{name: p, ae_title: P, host: h, port: 104, retrieve: [ftp]}]", "'c-get', 'c-move' or 'wado-rs'"),
+        (
+            "sources: [{name: p, ae_title: P, host: h, port: 1}, {name: p, ae_title: Q, host: h, port: 2}]",
+            "two sources have the same name",
+        ),
+    ],
+)
+def test_faulty_peers_and_sources_are_refused(tmp_path: Path, line: str, fault: str) -> None:
+    assert fault in refused(tmp_path, line)
+
+
+def test_settings_with_a_source_survive_the_way_to_a_child_process(tmp_path: Path) -> None:
+    settings = load_settings(write(tmp_path, "sources: [{name: pacs, ae_title: PACS, host: h, port: 104}]"))
+    assert Settings.model_validate(settings.model_dump(mode="json")) == settings

@@ -13,11 +13,11 @@ import httpx
 import pydicom
 import pytest
 from exam_zoo import ZOO, Specimen
+from node_process import Node
 from peers import free_port, wait_until
 from pydicom.dataelem import RawDataElement
 from pydicom.uid import generate_uid
 from sqlalchemy import select
-from test_node import Node
 
 from dicom_io.sender import Peer, SendOutcome, send_files
 from service import database as db
