@@ -129,9 +129,15 @@ def _is_whole(images: Images, card: ProtocolCard, arrived: Arrived) -> bool:
 def _join(card: ProtocolCard, candidates: Sequence[Images], arrived: Arrived, repeats: Repeats) -> list[Images]:
     """The series that together may make one scan: no time in two of them; else the fullest series alone.
 
+    Series of one image each, as some archives hand images out, are no halves of two aborted scans.
+
     Raises:
         UnsuitableInput: PROTOCOL_DEVIATION, when there are several ways to make a whole scan.
     """
+    if all(len(images) == 1 for images in candidates):
+        together = tuple(one for images in candidates for one in images)
+        if _is_whole(together, card, arrived):
+            return list(candidates)  # without any of them there would be a hole: there is no other way
     by_times = _by_times(card, candidates)
     times = [time for key in by_times for time in key]
     if not times or len(set(times)) < len(times):
