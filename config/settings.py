@@ -29,8 +29,15 @@ class ObjectKind(StrEnum):
 
     SEG = "seg"
     PMAP = "pmap"
+    MR = "mr"
     SR = "sr"
+    PDF = "pdf"
     OVERLAY = "overlay"
+    DEFORMATION = "deformation"
+
+
+#: What a destination receives that does not say: everything but the deformation fields.
+USUAL_OBJECTS = tuple(kind for kind in ObjectKind if kind is not ObjectKind.DEFORMATION)
 
 
 class Repeats(StrEnum):
@@ -74,7 +81,9 @@ class Source(Section):
         (), description="It knows the exams that these AE titles send; empty = all exams"
     )
     retrieve: tuple[Retrieval, ...] = Field(
-        tuple(Retrieval), description="Ways to fetch what is missing, tried in this order; empty = it is only asked"
+        tuple(Retrieval),
+        description="Ways to fetch what is missing, tried in this order (wado-rs only with dicomweb_url); empty = it is"
+        " only asked",
     )
     dicomweb_url: Annotated[str, StringConstraints(pattern=r"^https?://[^\s?#]+$")] | None = Field(
         None, description="Root of its DICOMweb service, for wado-rs"
@@ -83,7 +92,7 @@ class Source(Section):
 
     @model_validator(mode="after")
     def _wado_has_url(self) -> "Source":
-        if "retrieve" in self.model_fields_set and Retrieval.WADO_RS in self.retrieve and self.dicomweb_url is None:
+        if self.retrieve == (Retrieval.WADO_RS,) and self.dicomweb_url is None:
             raise ValueError("retrieve: wado-rs needs dicomweb_url")
         return self
 
@@ -97,7 +106,7 @@ class Destination(Section):
     ae_title: AETitle = Field(description="Called AE title")
     host: str = Field(description="Address or host name")
     port: Port = Field(description="TCP port")
-    objects: tuple[ObjectKind, ...] = Field(tuple(ObjectKind), description="Kinds of objects it receives")
+    objects: tuple[ObjectKind, ...] = Field(USUAL_OBJECTS, description="Kinds of objects it receives")
 
 
 class Route(Section):
@@ -212,7 +221,7 @@ class Delivery(Section):
 
 
 class Web(Section):
-    """Health endpoints."""
+    """Health endpoints and API. The API changes something only where ``bind`` is a loopback address."""
 
     bind: str = Field("127.0.0.1", description="Address of the HTTP server")
     port: int = Field(0, ge=0, le=65535, description="TCP port; 0 = no HTTP server")

@@ -157,7 +157,10 @@ def send_report(report: CommitmentReport, peer: Peer) -> None:
     """
     roles = [build_role(StorageCommitmentPushModel, scp_role=True)]
     with associate([commitment_context()], peer, roles=roles) as association:
-        answer, _ = association.send_n_event_report(*_event_of(report))
+        try:
+            answer, _ = association.send_n_event_report(*_event_of(report))
+        except RuntimeError as error:
+            raise PeerUnavailable("the association was lost") from error
         if "Status" not in answer:
             raise PeerUnavailable("no answer to N-EVENT-REPORT")
         if answer.Status != _SUCCESS:

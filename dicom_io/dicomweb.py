@@ -18,8 +18,10 @@ from processing.refusal import UnsuitableInput
 _log = logging.getLogger(__name__)
 
 #: Larger answers are not read: no MR object of a lumbar exam comes near.
-MAX_ANSWER_BYTES = 2 << 30
+MAX_ANSWER_BYTES = 1 << 30
 
+#: A PACS is in the house: no proxy that the environment may name.
+_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 _ACCEPT = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 
 
@@ -59,7 +61,7 @@ def _get(address: str, timeout_s: float) -> tuple[Message, bytes] | None:
     """Header and body of an answer; None where there is no such object."""
     request = urllib.request.Request(address, headers={"Accept": _ACCEPT})
     try:
-        with urllib.request.urlopen(request, timeout=timeout_s) as answer:
+        with _opener.open(request, timeout=timeout_s) as answer:
             body = answer.read(MAX_ANSWER_BYTES + 1)
             header: Any = answer.headers
     except urllib.error.HTTPError as error:

@@ -1,7 +1,7 @@
 """Asks a PACS what it has of a study (C-FIND), and fetches objects from it (C-GET, C-MOVE)."""
 
 import logging
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -51,6 +51,14 @@ class SeriesAnswer:
     description: str
 
 
+@dataclass(frozen=True, slots=True)
+class ObjectAnswer:
+    """What a PACS says of one object. ``is_image``: of a class that the node could measure, or of an unknown one."""
+
+    sop_uid: str
+    is_image: bool
+
+
 def find_series(peer: Peer, study_uid: str) -> tuple[SeriesAnswer, ...]:
     """The series that a PACS has of a study, sorted by UID; none where it does not know the study.
 
@@ -74,20 +82,20 @@ def find_series(peer: Peer, study_uid: str) -> tuple[SeriesAnswer, ...]:
     return tuple(found[uid] for uid in sorted(found))
 
 
-def list_objects(peer: Peer, study_uid: str, series_uid: str) -> tuple[str, ...]:
-    """The SOP Instance UIDs that a PACS has of a series, sorted, each once.
+def list_objects(peer: Peer, study_uid: str, series_uid: str) -> tuple[ObjectAnswer, ...]:
+    """The objects that a PACS has of a series, sorted by UID, each once.
 
     Raises:
         PeerUnavailable: it cannot be asked now, or does not answer to the end.
     """
     query = _identifier("IMAGE", StudyInstanceUID=study_uid, SeriesInstanceUID=series_uid)
-    query.SOPInstanceUID = ""
-    found = {
-        _text(answer, "SOPInstanceUID")
-        for answer in _find(peer, query)
-        if _text(answer, "SeriesInstanceUID") in ("", series_uid)
-    }
-    return tuple(sorted(uid for uid in found if is_uid(uid)))
+    query.SOPInstanceUID = query.SOPClassUID = ""
+    found: dict[str, str] = {}
+    for answer in _find(peer, query):
+        sop_uid = _text(answer, "SOPInstanceUID")
+        if is_uid(sop_uid) and _text(answer, "SeriesInstanceUID") in ("", series_uid):
+            found[sop_uid] = _text(answer, "SOPClassUID") or found.get(sop_uid, "")
+    return tuple(ObjectAnswer(uid, found[uid] in ("", *FETCHED_CLASSES)) for uid in sorted(found))
 
 
 def get_objects(
@@ -114,7 +122,7 @@ def get_objects(
     with _associate_to_retrieve(contexts, peer, handlers=[(evt.EVT_C_STORE, on_store)], roles=roles) as association:
         _need(association, model, "C-GET")
         for request in _requests(study_uid, series_uid, sop_uids):
-            _follow(association.send_c_get(request, model))
+            _follow(_sent(association.send_c_get, request, model))
 
 
 def move_objects(peer: Peer, study_uid: str, series_uid: str, sop_uids: Collection[str]) -> None:
@@ -127,7 +135,7 @@ def move_objects(peer: Peer, study_uid: str, series_uid: str, sop_uids: Collecti
     with _associate_to_retrieve([build_context(model)], peer) as association:
         _need(association, model, "C-MOVE")
         for request in _requests(study_uid, series_uid, sop_uids):
-            _follow(association.send_c_move(request, peer.calling_ae_title, model))
+            _follow(_sent(association.send_c_move, request, peer.calling_ae_title, model))
 
 
 def _associate_to_retrieve(contexts: Sequence[Any], peer: Peer, **more: Any) -> Any:
@@ -157,6 +165,14 @@ def _requests(study_uid: str, series_uid: str, sop_uids: Collection[str]) -> Ite
         yield request
 
 
+def _sent(send: Callable[..., Iterator[Any]], *arguments: Any) -> Iterator[Any]:
+    """The responses to a request; the association may have ended a moment ago."""
+    try:
+        return send(*arguments)
+    except RuntimeError as error:
+        raise PeerUnavailable("the association was lost") from error
+
+
 def _follow(responses: Iterator[tuple[Dataset, Dataset | None]]) -> None:
     for status, _ in responses:
         if "Status" not in status:
@@ -169,7 +185,7 @@ def _find(peer: Peer, query: Dataset) -> Iterator[Dataset]:
     with associate([build_context(model)], peer) as association:
         _need(association, model, "C-FIND")
         n_answers = 0
-        for status, answer in association.send_c_find(query, model):
+        for status, answer in _sent(association.send_c_find, query, model):
             if "Status" not in status:
                 raise PeerUnavailable("the peer's answers broke off")
             if status.Status in _PENDING:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, insert, select
 from sqlalchemy.exc import OperationalError
 
 from dicom_io.raw_header import is_same_data_set
@@ -79,8 +79,7 @@ def _note_arrival(connection: Connection, received: ReceivedInstance) -> None:
     table = db.exam
     exam_id = connection.execute(select(table.c.id).where(table.c.study_uid == received.study_uid)).scalar()
     if exam_id is not None:
-        reopen(connection, exam_id)
-        connection.execute(update(table).where(table.c.id == exam_id).values(last_arrival_at=received.received_at))
+        reopen(connection, exam_id, received.received_at)
         return
     connection.execute(
         insert(table).values(

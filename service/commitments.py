@@ -112,6 +112,8 @@ def _report_at_once(database: Database, settings: Settings, request: CommitmentR
     """The report for the sender's own association: only if all is kept, and the sender has no address of its own."""
     if _address(settings, request.calling_ae) is not None:
         return None
+    if not _is_all_here(database, request):
+        return None
     report = report_on(database, request)
     return None if report.failed else report
 
@@ -130,13 +132,12 @@ def report_due(
     for due in _due(database, now):
         if stopping():
             return
-        report = report_on(database, due.request)
         is_over = now >= due.request.received_at + timedelta(seconds=settings.completion.idle_s)
         address = _address(settings, due.request.calling_ae)
-        if report.failed and not is_over:
+        if not is_over and not _is_all_here(database, due.request):
             _wait(database, due, now + timedelta(seconds=_LOOK_AGAIN_S))
         elif address is not None:
-            _send(database, settings, due, report, address, now)
+            _send(database, settings, due, report_on(database, due.request), address, now)
         elif is_over:
             with database.write() as connection:
                 why = "its association has ended, and no peer of that AE title has a port"
@@ -148,15 +149,7 @@ def report_due(
 
 def report_on(database: Database, request: CommitmentRequest) -> CommitmentReport:
     """Which of the listed objects are kept: recorded, and their files read and found unchanged."""
-    listed = [one.sop_instance_uid for one in request.objects]
-    rows: dict[str, list[Any]] = {}
-    table = db.instance
-    with database.read() as connection:
-        for first in range(0, len(listed), _UIDS_PER_QUERY):
-            some = listed[first : first + _UIDS_PER_QUERY]
-            query = select(table.c.sop_uid, table.c.sop_class_uid, table.c.path, table.c.sha256)
-            for row in connection.execute(query.where(table.c.sop_uid.in_(some))):
-                rows.setdefault(row.sop_uid, []).append(row)
+    rows = _recorded(database, request)
     kept, failed = [], []
     for one in request.objects:
         of_class = [row for row in rows.get(one.sop_instance_uid, ()) if row.sop_class_uid == one.sop_class_uid]
@@ -168,6 +161,25 @@ def report_on(database: Database, request: CommitmentRequest) -> CommitmentRepor
                 (one, FailureReason.CLASS_INSTANCE_CONFLICT if is_other else FailureReason.NO_SUCH_OBJECT_INSTANCE)
             )
     return CommitmentReport(request.transaction_uid, tuple(kept), tuple(failed))
+
+
+def _is_all_here(database: Database, request: CommitmentRequest) -> bool:
+    recorded = _recorded(database, request)
+    return all(one.sop_instance_uid in recorded for one in request.objects)
+
+
+def _recorded(database: Database, request: CommitmentRequest) -> dict[str, list[Any]]:
+    """SOP Instance UID -> rows of what is recorded under it."""
+    listed = [one.sop_instance_uid for one in request.objects]
+    rows: dict[str, list[Any]] = {}
+    table = db.instance
+    with database.read() as connection:
+        for first in range(0, len(listed), _UIDS_PER_QUERY):
+            some = listed[first : first + _UIDS_PER_QUERY]
+            query = select(table.c.sop_uid, table.c.sop_class_uid, table.c.path, table.c.sha256)
+            for row in connection.execute(query.where(table.c.sop_uid.in_(some))):
+                rows.setdefault(row.sop_uid, []).append(row)
+    return rows
 
 
 def _is_kept(database: Database, path: str, sha256: str) -> bool:

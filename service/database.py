@@ -94,7 +94,8 @@ exam = Table(
     Column("first_arrival_at", UtcDateTime, nullable=False),
     Column("last_arrival_at", UtcDateTime, nullable=False),
     Column("patient_key", String(64)),  # a digest, not the identity; of the images last judged
-    Column("study_date", String(8)),
+    Column("study_date", String(64)),
+    Column("awaiting", Text),  # while it waits: what for
     Column("joined_to", Integer),  # the exam that this study's images are measured with
     Index("exam_by_patient", "patient_key", "study_date"),
 )
@@ -110,7 +111,7 @@ job = Table(
     Column("inputs", JSON, nullable=False),  # paths relative to the inbox folder
     Column("inputs_digest", String(64), nullable=False),
     Column("calling_ae", String(16), nullable=False),
-    Column("protocol", String(64), nullable=False),
+    Column("protocol", String(256), nullable=False),  # names of one card or, joined, of two scans
     Column("attempts", Integer, nullable=False, default=0),
     Column("created_at", UtcDateTime, nullable=False),
     Column("lease_until", UtcDateTime),
@@ -215,6 +216,7 @@ quarantine = Table(
     Column("state", String(16), nullable=False, index=True),
     Column("resolved_reason", Text),
     Column("resolved_at", UtcDateTime),
+    Column("resolved_by", String(64)),  # who did it, where a person did
 )
 
 

@@ -2,8 +2,8 @@
 
 A count above what has come is always counter-evidence: more is awaited. A count equal to what has come is evidence
 only when it can be trusted to be final. A scanner's commitment request is: it is sent when all is sent. A source may
-still be receiving the exam itself, perhaps we get it from there, so it must have said the same ``SETTLED_S`` apart.
-A count below what has come is no evidence of anything.
+still be receiving the exam itself, perhaps we get it from there, so it must have said the same ``SETTLED_S`` apart,
+the last time after our last image. A count below what has come is no evidence of anything.
 """
 
 from collections import Counter
@@ -11,8 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
+from dicom_io.retriever import FETCHED_CLASSES
 from processing.refusal import Reason, ReasonCode
 from service import database as db
 from service.states import InstanceState
@@ -52,7 +53,7 @@ def evidence_of(connection: Connection, study_uids: Sequence[str]) -> Evidence:
     listed, awaited = _listed(connection, series_of)
     counts: dict[str, int] = {}
     for series_uid, found in _source_counts(connection, study_uids).items():
-        # A person has decided that some of them are not used: they are not awaited.
+        # What is no image is not awaited as one, nor what a person has decided not to use.
         counts[series_uid] = _trusted(found, n_here[series_uid]) - n_unused[series_uid]
     for series_uid, count in listed.items():
         counts[series_uid] = max(counts.get(series_uid, 0), count - n_unused[series_uid])
@@ -60,12 +61,13 @@ def evidence_of(connection: Connection, study_uids: Sequence[str]) -> Evidence:
 
 
 def _objects_here(connection: Connection, study_uids: Sequence[str]) -> tuple[dict[str, str], Counter[str]]:
-    """SOP Instance UID -> series of what has come, and how many of each series are set aside for good."""
+    """SOP Instance UID -> series of what has come, and how many of each series are no image, or set aside for good."""
     table = db.instance
-    rows = connection.execute(
-        select(table.c.sop_uid, table.c.series_uid, table.c.state).where(table.c.study_uid.in_(study_uids))
-    ).all()
-    used = {row.sop_uid for row in rows if row.state != InstanceState.SET_ASIDE}
+    columns = (table.c.sop_uid, table.c.sop_class_uid, table.c.series_uid, table.c.state)
+    rows = connection.execute(select(*columns).where(table.c.study_uid.in_(study_uids))).all()
+    used = {
+        row.sop_uid for row in rows if row.state != InstanceState.SET_ASIDE and row.sop_class_uid in FETCHED_CLASSES
+    }
     series_of = {row.sop_uid: row.series_uid for row in rows}
     return series_of, Counter(series for uid, series in series_of.items() if uid not in used)
 
@@ -78,9 +80,12 @@ class _SourceCount:
 
 def _source_counts(connection: Connection, study_uids: Sequence[str]) -> dict[str, list[_SourceCount]]:
     table = db.source_answer
+    arrivals = select(func.max(db.exam.c.last_arrival_at)).where(db.exam.c.study_uid.in_(study_uids))
+    last_arrival_at = connection.execute(arrivals).scalar()
     counts: dict[str, list[_SourceCount]] = {}
     for row in connection.execute(select(table).where(table.c.study_uid.in_(study_uids))):
-        settled = row.asked_at - row.unchanged_since >= timedelta(seconds=SETTLED_S)
+        is_stable = row.asked_at - row.unchanged_since >= timedelta(seconds=SETTLED_S)
+        settled = is_stable and last_arrival_at is not None and row.asked_at >= last_arrival_at
         counts.setdefault(row.series_uid, []).append(_SourceCount(row.n_objects, settled))
     return counts
 

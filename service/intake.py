@@ -18,7 +18,7 @@ from service import database as db
 from service import jobs
 from service.database import Database, move
 from service.evidence import Evidence, evidence_of
-from service.exam_studies import fragments_beside, join, note_subject
+from service.exam_studies import Fragment, fragments_beside, join, note_subject
 from service.quarantine import has_open_case, hold_exam, hold_instance, resolve_exam
 from service.refusal_file import write_exam_refusal
 from service.states import ExamState, InstanceState, JobState, QuarantineState
@@ -166,6 +166,7 @@ class Intake:
         if not isinstance(outcome, Reason):
             kept = facts_to_json(outcome, self._elements)
             move(connection, db.instance, instance_id, InstanceState.INDEXED, facts=kept)
+            note_subject(connection, outcome[0].study_uid, outcome[0].patient_key, outcome[0].study_date)
             return
         move(connection, db.instance, instance_id, InstanceState.HELD)
         hold_instance(connection, instance_id, outcome, _now_of(connection, instance_id))
@@ -180,21 +181,23 @@ class Intake:
         exam = self._look((exam_id,), (study_uid,))
         try:
             assembly = self._assembly_of(exam)
-            if assembly.state is AssemblyState.INCOMPLETE:
+            if not assembly.is_complete:
                 exam, assembly, silent = self._with_fragments(exam, assembly, idle_since, silent)
-            awaited = exam.evidence.awaited_reason(len(exam.facts))
+            awaited = exam.evidence.awaited_reason(len({one.sop_instance_uid for one in exam.facts}))
             decision = decide(assembly, exam.held, silent=silent, awaited=awaited)
         except _Arrived:
             return
         except Exception as error:  # noqa: BLE001 - a bug met by one exam must not keep all others waiting
             _log.error("exam not judged", extra={"study_uid": study_uid, "error": type(error).__name__}, exc_info=True)
             text = f"judging the exam failed ({type(error).__name__}); see the log"
-            assembly = ExamAssembly(AssemblyState.REFUSED)
+            assembly, awaited = ExamAssembly(AssemblyState.REFUSED), None
             decision = Decision(Step.HOLD, (Reason(ReasonCode.INTERNAL, text),))
-        if decision.step is Step.WAIT:
-            return
         with self._database.write() as connection:
             if _has_changed(connection, exam):
+                return
+            awaiting = _awaiting(assembly, awaited) if decision.step is Step.WAIT else None
+            connection.execute(update(db.exam).where(db.exam.c.id.in_(exam.ids)).values(awaiting=awaiting))
+            if decision.step is Step.WAIT:
                 return
             if decision.step is Step.ENQUEUE:
                 self._enqueue(connection, exam, assembly, now)
@@ -218,24 +221,32 @@ class Intake:
         subject = _subject_of(exam.facts)
         if subject is None:
             return exam, assembly, silent
-        with self._database.write() as connection:
-            note_subject(connection, exam.id, *subject)
+        with self._database.read() as connection:
             beside = fragments_beside(connection, exam.id, *subject)
             if any(_has_unread(connection, one.study_uid) for one in beside):
                 raise _Arrived
-        looks = [self._look((one.exam_id,), (one.study_uid,)) for one in beside]
-        fragments = [exam, *(one for one in looks if one.facts and not self._assembly_of(one).is_complete)]
-        if len(fragments) == 1:
-            return exam, assembly, silent
-        ids, study_uids = zip(*sorted((one.id, one.study_uids[0]) for one in fragments), strict=True)
-        union = self._look(ids, study_uids)
-        joined = self._assembly_of(union)
-        measured = {one.study_uid for one in joined.images}
-        if not joined.is_complete or exam.study_uids[0] not in measured or len(measured) == 1:
-            return exam, assembly, silent
-        of_measured = [pair for pair in zip(ids, study_uids, strict=True) if pair[1] in measured]
-        is_over = silent and all(one.last_arrival_at <= idle_since for one in beside if one.exam_id in ids)
-        return replace(union, ids=tuple(one for one, _ in of_measured)), joined, is_over
+        looks = {one.exam_id: self._look((one.exam_id,), (one.study_uid,)) for one in beside}
+        parts = [
+            one for one in beside if (look := looks[one.exam_id]).facts and not self._assembly_of(look).is_complete
+        ]
+        for some in ([one for one in parts if not one.is_refused], parts):  # what was refused may spoil the whole
+            if not some:
+                continue
+            joined = self._joined(exam, some)
+            if joined is not None:
+                is_over = silent and all(one.last_arrival_at <= idle_since for one in some)
+                return *joined, is_over
+        return exam, assembly, silent
+
+    def _joined(self, exam: _Exam, parts: Sequence[Fragment]) -> tuple[_Exam, ExamAssembly] | None:
+        """The exam with others, if they are whole together, and none without the others."""
+        studies = dict(sorted([(exam.id, exam.study_uids[0]), *((one.exam_id, one.study_uid) for one in parts)]))
+        union = self._look(tuple(studies), tuple(studies.values()))
+        assembly = self._assembly_of(union)
+        measured = {one.study_uid for one in assembly.images}
+        if not assembly.is_complete or exam.study_uids[0] not in measured or len(measured) == 1:
+            return None
+        return replace(union, ids=tuple(one for one, uid in studies.items() if uid in measured)), assembly
 
     def _look(self, ids: tuple[int, ...], study_uids: tuple[str, ...]) -> _Exam:
         """The readable images of exams, the open reasons of the others, and what others say of them."""
@@ -342,11 +353,19 @@ def _collect(connection: Connection, exam_id: int) -> None:
         move(connection, db.exam, exam_id, ExamState.COLLECTING)
 
 
+def _awaiting(assembly: ExamAssembly, awaited: Reason | None) -> str:
+    """What a waiting exam waits for, in words."""
+    if assembly.is_complete:
+        return awaited.detail if awaited is not None else "looks whole; nothing tells yet that no more will come"
+    return "; ".join(reason.detail for reason in assembly.reasons)
+
+
 def _has_changed(connection: Connection, exam: _Exam) -> bool:
     """Whether something arrived meanwhile, or the exam is no longer to be judged."""
     table = db.exam
     rows = connection.execute(select(table.c.id, table.c.state, table.c.has_news).where(table.c.id.in_(exam.ids))).all()
-    waiting = (ExamState.COLLECTING, ExamState.INCOMPLETE) if len(exam.ids) > 1 else (ExamState.COLLECTING,)
+    parts = (ExamState.COLLECTING, ExamState.INCOMPLETE, ExamState.REFUSED)
+    waiting = parts if len(exam.ids) > 1 else (ExamState.COLLECTING,)
     has_unread = any(_has_unread(connection, uid) for uid in exam.study_uids)
     return has_unread or any(row.state not in waiting for row in rows) or (len(rows) == 1 and rows[0].has_news)
 

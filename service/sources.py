@@ -7,11 +7,13 @@ incomplete.
 
 import logging
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import ColumnElement, Connection, delete, insert, select
 
 from config.protocol_cards import Role, load_cards
 from config.settings import Retrieval, Settings, Source
@@ -33,6 +35,7 @@ FETCH_QUIET_S = 10.0
 FIRST_FETCH_WAIT_S = 20.0
 MOST_FETCHES = 8  # of one exam, since something came; the waits between them double
 LONGEST_WAIT_S = 900.0
+LONGEST_PAUSE_S = 60.0
 _ASKED_FOR_DAYS = 7
 _MOST_EXAMS = 20  # of one look
 
@@ -43,10 +46,17 @@ class _Waiting:
 
     id: int
     study_uid: str
+    last_arrival_at: datetime
     is_incomplete: bool
     n_unchanged: int
     n_fetches: int
     may_fetch: bool
+
+
+def _was_evidence(answer: Any, exam: _Waiting) -> bool:
+    """Whether an earlier answer (a row) could already be evidence; see :mod:`service.evidence`."""
+    is_stable: bool = answer.asked_at - answer.unchanged_since >= timedelta(seconds=SETTLED_S)
+    return is_stable and bool(answer.asked_at >= exam.last_arrival_at)
 
 
 class SourceDesk:
@@ -76,21 +86,27 @@ class SourceDesk:
         self._ledger = open_ledger(database)
         self._judge = judge
         self._stopping = stopping
+        self._n_failures = 0  # in a row
+        self._not_before = datetime.min.replace(tzinfo=UTC)
         cards = [card for card in load_cards(settings.protocols_dir) if card.role is Role.RELAXOMETRY]
         self._descriptions = [card.match.series_description or "" for card in cards]
 
     def look(self, now: datetime) -> None:
-        """Ask about each exam whose turn it is. A source that cannot be asked is left alone for a while."""
+        """Ask about each exam whose turn it is. A source that cannot be asked is left alone, ever longer."""
+        if now < self._not_before:
+            return
         for exam in self._due(now):
             if self._stopping():
                 return
             try:
                 answers = self._counted(exam, find_series(self._peer, exam.study_uid))
             except PeerUnavailable as error:
-                _log.warning("source cannot be asked", extra={"source": self._source.name, "error": str(error)})
-                with self._database.write() as connection:
-                    self._plan(connection, exam, now, exam.n_unchanged + 1, exam.n_fetches)
+                wait_s = min(SETTLED_S * 2**self._n_failures, LONGEST_PAUSE_S)
+                self._n_failures, self._not_before = self._n_failures + 1, now + timedelta(seconds=wait_s)
+                if self._n_failures == 1:
+                    _log.warning("source cannot be asked", extra={"source": self._source.name, "error": str(error)})
                 return
+            self._n_failures = 0
             has_news = self._note(exam, answers, now)
             if exam.may_fetch:
                 has_news |= self._fetch(exam, answers, now)
@@ -110,15 +126,16 @@ class SourceDesk:
                 exam.c.state.in_([str(ExamState.COLLECTING), str(ExamState.INCOMPLETE)]),
                 exam.c.has_news.is_(False),
                 exam.c.last_arrival_at.between(now - timedelta(days=_ASKED_FOR_DAYS), now - timedelta(seconds=QUIET_S)),
+                *self._of_known_senders(),
                 enquiry.c.id.is_(None)
                 | (enquiry.c.not_before <= now)
                 | ((enquiry.c.asked_at < exam.c.last_arrival_at) & (enquiry.c.asked_at <= settled_at)),
             )
-            .order_by(exam.c.id)
+            .order_by(exam.c.last_arrival_at.desc())
             .limit(_MOST_EXAMS)
         )
         with self._database.read() as connection:
-            rows = [row for row in connection.execute(query).all() if self._knows(connection, row.study_uid)]
+            rows = connection.execute(query).all()
         found = []
         for row in rows:
             is_fresh = row.asked_at is None or row.asked_at < row.last_arrival_at
@@ -127,27 +144,43 @@ class SourceDesk:
             n_fetches = 0 if is_fresh else row.n_fetches
             may_fetch = is_quiet and n_fetches < MOST_FETCHES and (is_fresh or row.fetch_not_before <= now)
             found.append(
-                _Waiting(row.id, row.study_uid, is_incomplete, 0 if is_fresh else row.n_unchanged, n_fetches, may_fetch)
+                _Waiting(
+                    row.id,
+                    row.study_uid,
+                    row.last_arrival_at,
+                    is_incomplete,
+                    0 if is_fresh else row.n_unchanged,
+                    n_fetches,
+                    may_fetch,
+                )
             )
         return found
 
-    def _knows(self, connection: Connection, study_uid: str) -> bool:
+    def _of_known_senders(self) -> list[ColumnElement[bool]]:
+        """The condition that the source knows an exam, if it does not know all."""
         if not self._source.calling_ae_titles:
-            return True
+            return []
         table = db.instance
-        senders = select(table.c.calling_ae).where(table.c.study_uid == study_uid).distinct()
-        return not set(self._source.calling_ae_titles).isdisjoint(connection.execute(senders).scalars())
+        sent = select(table.c.id).where(
+            table.c.study_uid == db.exam.c.study_uid, table.c.calling_ae.in_(self._source.calling_ae_titles)
+        )
+        return [sent.exists()]
 
     def _counted(self, exam: _Waiting, answers: Sequence[SeriesAnswer]) -> dict[str, tuple[SeriesAnswer, int]]:
-        """The answers with a count each; where the source does not count, what it lists is counted."""
-        here = self._objects_here(exam)
+        """The answers with the number of images each.
+
+        Where the source does not count, what it lists is counted; where it counts more than has come, what it lists as
+        no image (a presentation state, say) is taken off.
+        """
+        arrived = Counter(self._objects_here(exam).values())
         counted = {}
         for one in answers:
-            n_objects = one.n_objects
-            if n_objects is None:
-                is_asked = one.series_uid in here.values()
-                n_objects = len(list_objects(self._peer, exam.study_uid, one.series_uid)) if is_asked else 0
-            counted[one.series_uid] = (one, n_objects)
+            n_images = one.n_objects or 0
+            if arrived[one.series_uid] and (one.n_objects is None or one.n_objects > arrived[one.series_uid]):
+                listed = list_objects(self._peer, exam.study_uid, one.series_uid)
+                n_others = sum(not each.is_image for each in listed)
+                n_images = (len(listed) if one.n_objects is None else one.n_objects) - n_others
+            counted[one.series_uid] = (one, n_images)
         return counted
 
     def _objects_here(self, exam: _Waiting) -> dict[str, str]:
@@ -161,7 +194,6 @@ class SourceDesk:
         """Keep what was answered; whether it is news, so that the exam is to be judged again."""
         table = db.source_answer
         about = (table.c.source == self._source.name) & (table.c.study_uid == exam.study_uid)
-        long_ago = now - timedelta(seconds=SETTLED_S)
         with self._database.write() as connection:
             before = {row.series_uid: row for row in connection.execute(select(table).where(about)).all()}
             connection.execute(delete(table).where(about))
@@ -169,8 +201,8 @@ class SourceDesk:
             for series_uid, (_, n_objects) in answers.items():
                 known = before.get(series_uid)
                 since = known.unchanged_since if known is not None and known.n_objects == n_objects else now
-                was_settled = known is not None and known.asked_at - since >= timedelta(seconds=SETTLED_S)
-                has_news |= since == now or (since <= long_ago and not was_settled)
+                is_stable = since <= now - timedelta(seconds=SETTLED_S)
+                has_news |= since == now or (is_stable and not _was_evidence(known, exam))
                 values = {"n_objects": n_objects, "unchanged_since": since, "asked_at": now}
                 connection.execute(
                     insert(table).values(
@@ -212,17 +244,18 @@ class SourceDesk:
     def _fetch(self, exam: _Waiting, answers: dict[str, tuple[SeriesAnswer, int]], now: datetime) -> bool:
         """Let the source send what it has and we have not; whether anything came."""
         here = self._objects_here(exam)
-        arrived = list(here.values())
+        arrived = Counter(here.values())
         n_missing = n_left = 0
         for series_uid, (one, n_objects) in answers.items():
-            n_here = arrived.count(series_uid)
+            n_here = arrived[series_uid]
             if n_here >= n_objects or (n_here == 0 and not (exam.is_incomplete and self._may_belong(one))):
                 continue
             try:
-                missing = set(list_objects(self._peer, exam.study_uid, series_uid)) - here.keys()
+                listed = list_objects(self._peer, exam.study_uid, series_uid)
             except PeerUnavailable as error:
                 _log.warning("source cannot be asked", extra={"source": self._source.name, "error": str(error)})
                 continue
+            missing = {each.sop_uid for each in listed if each.is_image} - here.keys()
             n_missing += len(missing)
             n_left += len(self._fetch_series(exam, series_uid, missing))
         if n_missing:

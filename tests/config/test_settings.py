@@ -8,7 +8,7 @@ import yaml
 from pydantic import ValidationError
 
 import config
-from config.settings import ObjectKind, Settings, SettingsError, load_settings
+from config.settings import USUAL_OBJECTS, ObjectKind, Settings, SettingsError, load_settings
 
 DEFAULTS_FILE = Path(config.__file__).parent / "discnode.yaml"
 
@@ -101,9 +101,9 @@ def test_empty_file_gives_the_defaults(tmp_path: Path) -> None:
         ("ae_title: 'A\\B'\n", "ae_title", "pattern"),
         ("destinations: [{name: a, ae_title: A, port: 1}]\n", "destinations.0.host", "Field required"),
         (
-            "destinations: [{name: a, ae_title: A, host: h, port: 1, objects: [pdf]}]\n",
+            "destinations: [{name: a, ae_title: A, host: h, port: 1, objects: [film]}]\n",
             "destinations.0.objects.0",
-            "'seg', 'pmap', 'sr' or 'overlay' (found 'pdf')",
+            "'overlay' or 'deformation' (found 'film')",
         ),
         ("delivery: {first_retry_s: 90, longest_retry_s: 60}\n", "delivery", "first_retry_s 90 is more than longest"),
     ],
@@ -145,7 +145,7 @@ def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
 
 def test_routes_and_destinations_are_read(tmp_path: Path) -> None:
     settings = load_settings(write(tmp_path, DESTINATIONS + "routes: [{when: {protocol: ge-mapss}, send_to: [lab]}]\n"))
-    assert settings.destinations[0].objects == tuple(ObjectKind)
+    assert settings.destinations[0].objects == USUAL_OBJECTS
     assert settings.destinations[1].objects == (ObjectKind.SR,)
     assert settings.routes[0].when == {"protocol": "ge-mapss"}
 
@@ -206,3 +206,25 @@ def test_an_atlas_is_a_name_or_a_file_beside_the_settings(tmp_path: Path) -> Non
     there = load_settings(write(tmp_path, "registration: {atlas: /srv/ours.npz}")).registration.atlas
     assert Path(there) == Path("/srv/ours.npz")
     assert "registration.atlas" in refused(tmp_path, "registration: {atlas: ''}")
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        ("peers: [{ae_title: MR, port: 104}]", "port: needs host"),
+        ("sources: [{name: p, ae_title: P, host: h, port: 104, retrieve: [wado-rs]}]", "wado-rs needs dicomweb_url"),
+        ("sources: [{name: p, ae_title: P, host: h, port: 104, dicomweb_url: 'file:///x'}]", "dicomweb_url"),
+        ("sources: [{name: p, ae_title: P, host: h, port: 104, retrieve: [ftp]}]", "'c-get', 'c-move' or 'wado-rs'"),
+        (
+            "sources: [{name: p, ae_title: P, host: h, port: 1}, {name: p, ae_title: Q, host: h, port: 2}]",
+            "two sources have the same name",
+        ),
+    ],
+)
+def test_faulty_peers_and_sources_are_refused(tmp_path: Path, line: str, fault: str) -> None:
+    assert fault in refused(tmp_path, line)
+
+
+def test_settings_with_a_source_survive_the_way_to_a_child_process(tmp_path: Path) -> None:
+    settings = load_settings(write(tmp_path, "sources: [{name: pacs, ae_title: PACS, host: h, port: 104}]"))
+    assert Settings.model_validate(settings.model_dump(mode="json")) == settings

@@ -1,6 +1,7 @@
 """A source PACS is asked what an exam holds, and sends what has not come. The PACS is Orthanc."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -9,15 +10,18 @@ import pydicom
 import pytest
 from desk import IDLE_S, Desk, open_desk
 from peers import Orthanc, free_port, need, storescu
+from pydicom.uid import SecondaryCaptureImageStorage
 from records import later
 from small_mr_exam import mapss_signal, mr_dataset, write_mapss
 from sqlalchemy import update
 
 from config.settings import Source
-from dicom_io.receiver import open_receiver
+from dicom_io.receiver import BrokenObject, open_receiver
+from dicom_io.sender import PeerUnavailable
+from processing.refusal import ReasonCode
 from service import database as db
 from service.arrivals import open_ledger
-from service.sources import SourceDesk
+from service.sources import MOST_FETCHES, SourceDesk
 from service.states import ExamState
 
 pytestmark = pytest.mark.peers
@@ -69,10 +73,10 @@ class Site:
         self.now = later(seconds)
         self.desk.intake.sweep(self.now)
         source.look(self.now)
-        table = db.exam  # what was fetched has come now, in the time of the test
+        table, soon = db.exam, self.now + timedelta(seconds=0.1)  # what was fetched has come in the time of the test
         with self.desk.database.write() as connection:
-            late = update(table).where(table.c.last_arrival_at > self.now)
-            connection.execute(late.values(last_arrival_at=self.now))
+            late = update(table).where(table.c.last_arrival_at > soon)
+            connection.execute(late.values(last_arrival_at=soon))
 
 
 @pytest.fixture
@@ -131,6 +135,22 @@ def test_a_source_that_is_still_receiving_is_no_evidence(site: Site) -> None:
     assert len(job.inputs) == 28
 
 
+def test_what_a_source_said_before_the_last_image_came_is_no_evidence(site: Site) -> None:
+    """It had three slices while we had two; now we have three, and it may have four."""
+    images, source = site.scan(), site.source()
+    site.archive(images[:21])
+    site.desk.arrive_all(images[:14])
+    for seconds in (1, 3.5):
+        site.look(source, seconds)
+    site.desk.arrive_all(images[14:21], 4)
+    site.desk.sweep(4.1)
+    assert site.desk.jobs == []
+    site.archive(images[21:])
+    site.look(source, 6)
+    site.look(source, 8.5)
+    assert site.desk.jobs == []
+
+
 def test_whole_slices_that_only_the_source_has_are_awaited_and_then_fetched(site: Site) -> None:
     images, source = site.scan(), site.source(retrieve=[])
     site.archive(images)
@@ -139,7 +159,9 @@ def test_whole_slices_that_only_the_source_has_are_awaited_and_then_fetched(site
         site.look(source, seconds)
     assert (site.desk.exam.state, site.desk.jobs) == (ExamState.INCOMPLETE, [])
     assert "21/28" in site.desk.exam.detail
-    site.look(site.source(name="fetching"), IDLE_S + 2)
+    fetching = site.source(name="fetching")
+    for seconds in (2, 4.5, 7):
+        site.look(fetching, IDLE_S + seconds)
     assert [len(job.inputs) for job in site.desk.jobs] == [28]
 
 
@@ -187,4 +209,87 @@ def test_a_source_is_only_asked_about_exams_that_it_knows(site: Site) -> None:
     source = site.source(calling_ae_titles=["OTHER", "SCANNER"])
     site.look(source, IDLE_S + 2)
     site.look(source, IDLE_S + 5)
+    assert len(site.desk.jobs) == 1
+
+
+def test_what_is_no_image_at_the_source_is_not_awaited(site: Site) -> None:
+    images, source = site.scan(), site.source()
+    site.archive([*images, capture_in(site)])
+    site.desk.arrive_all(images)
+    for seconds in (1, 3.5):
+        site.look(source, seconds)
+    assert [len(job.inputs) for job in site.desk.jobs] == [28]
+
+
+def test_what_is_no_image_and_came_is_not_awaited_either(site: Site) -> None:
+    images, source = site.scan(), site.source()
+    other = capture_in(site)
+    site.archive([*images, other])
+    site.desk.arrive_all([*images, other])
+    for seconds in (1, 3.5):
+        site.look(source, seconds)
+    assert [len(job.inputs) for job in site.desk.jobs] == [28]
+    assert site.desk.cases == [("UNSUPPORTED_OBJECT", "held")]
+
+
+def capture_in(site: Site) -> Path:
+    """A screenshot that somebody has put into the series."""
+    uid = f"{site.study}.1.77"
+    own = {"StudyInstanceUID": site.study, "SeriesInstanceUID": f"{site.study}.1", "SOPInstanceUID": uid}
+    dataset = mr_dataset(mapss_signal()[0, 0], SOPClassUID=SecondaryCaptureImageStorage, **own)
+    dataset.file_meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
+    dataset.save_as(site.folder / "capture", enforce_file_format=True)
+    return site.folder / "capture"
+
+
+def test_a_broken_image_is_fetched_whole(site: Site) -> None:
+    """What came cut short lies in quarantine; the source has it as it was."""
+    images, source = site.scan(), site.source()
+    site.archive(images)
+    receiver = open_receiver(site.desk.settings, site.desk.inbox, open_ledger(site.desk.database))
+    try:
+        storescu(NODE_PORT, images[:-1])
+    finally:
+        receiver.close(0.1)
+    uid = pydicom.dcmread(images[-1]).SOPInstanceUID
+    open_ledger(site.desk.database).record_broken(
+        BrokenObject(uid, "objects/00/cut.dcm", "0" * 64, ReasonCode.UNREADABLE, "cut short", "SCANNER", later(0))
+    )
+    site.look(source, 1)
+    for seconds in (11, 14, 17):
+        site.look(source, seconds)
+    assert [len(job.inputs) for job in site.desk.jobs] == [28]
+
+
+def test_a_source_that_cannot_send_is_asked_a_few_times_and_left(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its archive is off line: it lists what it does not send."""
+    fetches: list[set[str]] = []
+    monkeypatch.setattr("service.sources.get_objects", lambda *arguments: fetches.append(arguments[3]))
+    images, source = site.scan(), site.source(retrieve=["c-get"])
+    site.archive(images)
+    site.desk.arrive_all(images[:-2])
+    for minutes in range(120):
+        site.look(source, IDLE_S + 60 * minutes)
+    assert 3 <= len(fetches) <= MOST_FETCHES
+    assert all(len(one) == 2 for one in fetches)
+    assert site.desk.exam.state == ExamState.INCOMPLETE
+
+
+def test_a_source_that_does_not_answer_is_left_alone_and_the_timer_decides(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[float] = []
+
+    def unavailable(*_: object) -> None:
+        calls.append(0)
+        raise PeerUnavailable("no association")
+
+    monkeypatch.setattr("service.sources.find_series", unavailable)
+    images, source = site.scan(), site.source()
+    site.desk.arrive_all(images)
+    for number in range(int(IDLE_S * 2)):
+        site.look(source, number * 0.5)
+    assert site.desk.jobs == []
+    assert len(calls) <= 5
+    site.look(source, IDLE_S)
     assert len(site.desk.jobs) == 1

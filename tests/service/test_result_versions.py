@@ -1,0 +1,94 @@
+"""A result that supersedes another one says so, in result.json and in its report."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import example_exam
+import numpy as np
+import pydicom
+from peers import need
+
+from dicom_io.result_objects import WrittenObject, write_objects
+from service.result_schema import ResultDocument
+from service.result_versions import mark_version
+
+
+def write_version(folder: Path) -> tuple[WrittenObject, ...]:
+    folder.mkdir()
+    picture = np.zeros((50, 70, 3), np.uint8)
+    objects = write_objects(example_exam.exam_result(), example_exam.source_exam(), picture, folder)
+    document = {
+        "schema": "discnode.result/1",
+        "use": "Research use only",
+        "status": "ok",
+        "reasons": [],
+        "inputs": [],
+        "discs": [],
+        "objects": [
+            {
+                "kind": one.kind,
+                "path": one.path.as_posix(),
+                "sop_class_uid": one.sop_class_uid,
+                "sop_instance_uid": one.sop_instance_uid,
+            }
+            for one in objects
+        ],
+        "timings_s": {},
+        "versions": {},
+    }
+    (folder / "result.json").write_text(json.dumps(document))
+    return objects
+
+
+def document_in(folder: Path) -> ResultDocument:
+    return ResultDocument.model_validate_json((folder / "result.json").read_text())
+
+
+def test_the_first_result_names_its_version_and_no_predecessor(tmp_path: Path) -> None:
+    objects = write_version(tmp_path / "v1")
+    before = (tmp_path / "v1/dicom/sr.dcm").read_bytes()
+    mark_version(tmp_path / "v1", objects, 1, None, None)
+    found = document_in(tmp_path / "v1")
+    assert (found.version, found.predecessor) == (1, None)
+    assert (tmp_path / "v1/dicom/sr.dcm").read_bytes() == before
+
+
+def test_a_later_result_names_the_earlier_one_and_so_does_its_report(tmp_path: Path) -> None:
+    need("dciodvfy")
+    earlier, objects = write_version(tmp_path / "v1"), write_version(tmp_path / "v3")
+    mark_version(tmp_path / "v3", objects, 3, 1, tmp_path / "v1")
+    found = document_in(tmp_path / "v3")
+    assert found.version == 3
+    assert found.predecessor is not None
+    assert found.predecessor.version == 1
+    assert [one.sop_instance_uid for one in found.predecessor.objects] == [one.sop_instance_uid for one in earlier]
+    report, before = (pydicom.dcmread(tmp_path / name / "dicom/sr.dcm") for name in ("v3", "v1"))
+    (study,) = report.PredecessorDocumentsSequence
+    (series,) = study.ReferencedSeriesSequence
+    (reference,) = series.ReferencedSOPSequence
+    assert study.StudyInstanceUID == before.StudyInstanceUID
+    assert series.SeriesInstanceUID == before.SeriesInstanceUID
+    assert reference.ReferencedSOPInstanceUID == before.SOPInstanceUID
+    checked = subprocess.run(
+        ["dciodvfy", "-new", str(tmp_path / "v3/dicom/sr.dcm")], capture_output=True, text=True, check=False
+    )
+    assert "Error" not in checked.stdout + checked.stderr
+
+
+def test_marking_twice_gives_the_same_bytes(tmp_path: Path) -> None:
+    write_version(tmp_path / "v1")
+    contents = []
+    for name in ("a", "b"):
+        objects = write_version(tmp_path / name)
+        mark_version(tmp_path / name, objects, 2, 1, tmp_path / "v1")
+        contents.append([(tmp_path / name / one.path).read_bytes() for one in objects])
+    assert contents[0] == contents[1]
+
+
+def test_an_earlier_result_whose_files_are_gone_is_still_named(tmp_path: Path) -> None:
+    objects = write_version(tmp_path / "v2")
+    mark_version(tmp_path / "v2", objects, 2, 1, tmp_path / "v1")
+    found = document_in(tmp_path / "v2")
+    assert found.predecessor is not None
+    assert (found.predecessor.version, found.predecessor.objects) == (1, ())
