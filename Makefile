@@ -48,6 +48,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m tests.benchmarks.fitting --dosma out/dosma
 	$(BIN)/python -m tests.benchmarks.registration
 	$(BIN)/python -m tests.benchmarks.atlases
+	$(BIN)/python -m tests.benchmarks.vendors
 	$(BIN)/python -m tests.benchmarks.accuracy
 
 # Goes on where it was stopped. Without DATA, and where the usual folder is missing, simulated slices alone are learnt

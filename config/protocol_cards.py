@@ -13,16 +13,30 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from config.settings import Section, SettingsError, explain
 
+#: A part of a regular expression: an escaped character, a set, white space, a comment of a verbose one, or a character.
+_PART = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\s+|#[^\n]*|.", re.DOTALL)
 
-def _is_regular_expression(text: str) -> str:
+
+def _as_regular_expression(text: str) -> str:
+    """Checked; a verbose one, which begins with (?x), without its white space and comments."""
     try:
         re.compile(text)
     except re.error as error:
         raise ValueError(f"not a regular expression: {error}") from error
-    return text
+    if not text.startswith("(?x)"):
+        return text
+    parts = _PART.findall(text.removeprefix("(?x)"))
+    return "".join(part for part in parts if not (part.isspace() or part.startswith("#")))
 
 
-Pattern = Annotated[str, AfterValidator(_is_regular_expression)]
+Pattern = Annotated[str, AfterValidator(_as_regular_expression)]
+
+_LONGEST_SHOWN_PATTERN = 60
+
+
+def shown_pattern(pattern: str) -> str:
+    """A pattern as it is told to people: not a long one, which would hide what else is told."""
+    return repr(pattern) if len(pattern) <= _LONGEST_SHOWN_PATTERN else "what the card asks for"
 
 
 class Role(StrEnum):
@@ -204,6 +218,9 @@ class ProtocolCard(Section):
     description: str
     role: Role
     match: Match
+    match_in_words: str | None = Field(
+        None, description="What a series must say to match, in words; shown of the nearest card where none fits"
+    )
     times: Times
     expected: Expected
     scaling: ScalingRule

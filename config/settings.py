@@ -214,7 +214,7 @@ class Delivery(Section):
 
 
 class Web(Section):
-    """Health endpoints."""
+    """Health endpoints and API. The API changes something only where ``bind`` is a loopback address."""
 
     bind: str = Field("127.0.0.1", description="Address of the HTTP server")
     port: int = Field(0, ge=0, le=65535, description="TCP port; 0 = no HTTP server")

@@ -21,17 +21,21 @@ class Arrived:
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """Whether nothing more will come, provided that the grid is full, and what is known to be still awaited."""
+    """Whether nothing more will come, provided that the grid is full, and what is known to be still awaited.
+
+    ``is_counted``: the headers themselves are the evidence.
+    """
 
     is_evidence: bool
     awaited: Awaited
+    is_counted: bool = False
 
 
 def count(images: Sequence[ImageFacts], card: ProtocolCard, arrived: Arrived) -> Count:
     """Judge the images of one scan by what is known of the series they came in.
 
     Evidence is one of: the scanner's announced count is reached; the source knows just as many objects of each series
-    as have come; the card has an exact number of slices; one multi-frame object, or all parts of one, holds the scan.
+    as have come; the card has an exact number of slices; multi-frame objects in which no slice can be lacking.
     Nothing is evidence against the source or the scanner naming more.
     """
     uids = sorted({one.series_uid for one in images})
@@ -39,8 +43,8 @@ def count(images: Sequence[ImageFacts], card: ProtocolCard, arrived: Arrived) ->
     known = by_known_counts(uids, arrived)
     awaited = known.awaited if known.awaited.n_images else announced.awaited
     is_exact = card.expected.min_slices == card.expected.max_slices
-    is_evidence = announced.is_evidence or known.is_evidence or is_exact or _is_one_object(images)
-    return Count(is_evidence and not awaited.n_images, awaited)
+    is_counted = announced.is_evidence or is_exact or _holds_all(images)
+    return Count((is_counted or known.is_evidence) and not awaited.n_images, awaited, is_counted)
 
 
 def _by_announcement(all_series: Sequence[Sequence[ImageFacts]]) -> Count:
@@ -59,7 +63,12 @@ def _by_announcement(all_series: Sequence[Sequence[ImageFacts]]) -> Count:
     in_all = {announced for _, announced in counts} == {n_arrived}
     if per_series or in_all:
         return Count(True, Awaited())
-    n_to_come = sum(max(0, announced - n) for n, announced in counts if announced is not None)
+    in_one = {announced for _, announced in counts}
+    of_all = next(iter(in_one)) if len(in_one) == 1 else None
+    if of_all is not None and of_all > n_arrived:  # of a scan that was split, or, fewer for sure, of each part
+        n_to_come = of_all - n_arrived
+    else:
+        n_to_come = sum(max(0, announced - n) for n, announced in counts if announced is not None)
     return Count(False, Awaited(n_to_come, "the scanner announced"))
 
 
@@ -76,16 +85,19 @@ def by_known_counts(uids: Iterable[str], arrived: Arrived) -> Count:
     return Count(all(reached), Awaited(n_to_come, "the source has", counts_objects=is_multi_frame))
 
 
-def _is_one_object(images: Sequence[ImageFacts]) -> bool:
-    """Whether all images are frames of one object, or of all the objects into which one was split."""
+def _holds_all(images: Sequence[ImageFacts]) -> bool:
+    """Whether the objects are such that no slice can be lacking where the grid is full.
+
+    One multi-frame object; all objects into which one was split; or objects that each hold every slice.
+    """
+    places: dict[str, set[tuple[float, ...]]] = {}
     objects = {one.sop_instance_uid: one for one in images}
-    if len(objects) == 1:
-        return images[0].number_of_frames > 1
+    for one in images:
+        places.setdefault(one.sop_instance_uid, set()).add(one.position)
     parts = {one.concatenation for one in objects.values()}
-    totals = {part[1] for part in parts if len(part) == 2}
+    if parts == {()}:
+        return (
+            all(one.number_of_frames > 1 for one in objects.values()) and len(set(map(frozenset, places.values()))) == 1
+        )
     n_series = len({one.series_uid for one in images})
-    return (
-        n_series == 1
-        and totals == {len(objects)}
-        and parts == {(number, len(objects)) for number in range(1, len(objects) + 1)}
-    )
+    return n_series == 1 and parts == {(number, len(objects)) for number in range(1, len(objects) + 1)}

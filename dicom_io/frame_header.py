@@ -1,10 +1,10 @@
 """Where the attributes of one image stand: at the root of its object, or in the functional groups of Enhanced MR."""
 
+from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataset import Dataset
 
 from config.protocol_cards import ElementAddress
 from dicom_io.raw_header import RawHeader, RawItem
-from dicom_io.raw_values import tag_of
 
 #: Philips repeats the attributes of classic MR in private items: of all frames (xx0E) and of each frame (xx0F).
 _PHILIPS_ITEMS = ((0x2005, "Philips MR Imaging DD 005", 0x0E), (0x2005, "Philips MR Imaging DD 005", 0x0F))
@@ -12,6 +12,9 @@ _PHILIPS_ITEMS = ((0x2005, "Philips MR Imaging DD 005", 0x0E), (0x2005, "Philips
 #: PS3.3 C.7.6.16.2.25: what a converted object keeps of the classic headers it was made from.
 _CONVERTED_ITEMS = ("UnassignedSharedConvertedAttributesSequence", "UnassignedPerFrameConvertedAttributesSequence")
 
+
+_PATIENT_GROUP = 0x0010
+_LONGEST_TEXT = 256
 
 _NOWHERE = RawItem(Dataset(), "latin-1")
 
@@ -121,9 +124,14 @@ def _items_in(group: RawItem) -> list[RawItem]:
 
 
 def _element_text(item: RawItem, address: ElementAddress) -> str:
+    """Empty also for what must not be kept: whatever a card asks for, facts hold no identity."""
     if address.keyword is not None:
-        return item.value_text(tag_of(address.keyword))
-    if address.group is None or address.creator is None or address.offset is None:
+        tag, creator = tag_for_keyword(address.keyword), ""
+        if tag is not None and dictionary_VR(tag) == "PN":
+            return ""
+    else:
+        group, creator, offset = address.group or "0", address.creator or "", address.offset or "0"
+        tag = item.private_tag(int(group, 16), creator, int(offset, 16))
+    if tag is None or tag >> 16 == _PATIENT_GROUP:
         return ""
-    tag = item.private_tag(int(address.group, 16), address.creator, int(address.offset, 16))
-    return "" if tag is None else item.value_text(tag, creator=address.creator)
+    return item.value_text(tag, creator=creator)[:_LONGEST_TEXT]

@@ -11,11 +11,13 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.pixels.decoders.base import get_decoder
-from pydicom.uid import UID
+from pydicom.uid import UID, JPEGExtended12Bit, RLELossless
 
 from config.protocol_cards import ScalingRule
+from dicom_io.codestream import check_codestream
 from dicom_io.frame_view import frame_view
 from dicom_io.headers import ImageFacts
+from dicom_io.jpeg_lossless import decode_jpeg_lossless
 from dicom_io.modality_lut import ModalityLut, read_modality_lut
 from dicom_io.pixel_frames import is_encapsulated, split_frames
 from dicom_io.raw_header import PARSE_FAULTS, RawHeader, parse, quiet_pydicom
@@ -23,13 +25,13 @@ from dicom_io.scaling import scaling_of
 from processing.refusal import ReasonCode, UnsuitableInput
 from processing.results import FloatArray
 
-#: Which of pydicom's decoders decodes a transfer syntax: one each, so that every machine gives the same values.
+_JPEG_LOSSLESS = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
+
+#: Which of pydicom's decoders decodes another transfer syntax: one each, so that every machine gives the same values.
 _DECODERS = {
     "1.2.840.10008.1.2.5": "pydicom",  # RLE
     "1.2.840.10008.1.2.4.50": "pillow",  # JPEG baseline
-    "1.2.840.10008.1.2.4.51": "pillow",  # JPEG extended; 8 bits only
-    "1.2.840.10008.1.2.4.57": "gdcm",  # JPEG lossless
-    "1.2.840.10008.1.2.4.70": "gdcm",  # JPEG lossless, first-order prediction
+    "1.2.840.10008.1.2.4.51": "pillow",  # JPEG extended
     "1.2.840.10008.1.2.4.80": "pyjpegls",  # JPEG-LS lossless
     "1.2.840.10008.1.2.4.81": "pyjpegls",  # JPEG-LS near-lossless
     "1.2.840.10008.1.2.4.90": "pylibjpeg",  # JPEG 2000 lossless
@@ -135,7 +137,19 @@ class _Decoding:
         return wide
 
     def _decompress(self, content: bytes) -> _StoredValues:
+        try:
+            if self._syntax in _JPEG_LOSSLESS:
+                return decode_jpeg_lossless(content, self._shape)
+            with quiet_pydicom():
+                return self._decompress_by_plugin(content)
+        except (RuntimeError, *PARSE_FAULTS) as error:
+            text = f"pixels ({self._syntax.name}) cannot be decoded ({type(error).__name__})"
+            raise UnsuitableInput(ReasonCode.UNREADABLE, text) from error
+
+    def _decompress_by_plugin(self, content: bytes) -> _StoredValues:
         plugin = _DECODERS.get(str(self._syntax))
+        if self._syntax == JPEGExtended12Bit and self._bits_stored != 8:
+            plugin = None  # Pillow decodes 8 bits only
         decoder = get_decoder(self._syntax) if plugin else None
         if decoder is None or plugin not in decoder.available_plugins:
             text = f"transfer syntax {self._syntax.name} cannot be decoded here"
@@ -151,13 +165,10 @@ class _Decoding:
             "number_of_frames": 1,
             "pixel_keyword": "PixelData",
         }
-        try:
-            with quiet_pydicom():
-                source = encapsulate([content])
-                values, _ = decoder.as_array(source, index=0, raw=True, decoding_plugin=str(plugin), **options)
-        except (RuntimeError, *PARSE_FAULTS) as error:
-            text = f"pixels ({self._syntax.name}) cannot be decoded ({type(error).__name__})"
-            raise UnsuitableInput(ReasonCode.UNREADABLE, text) from error
+        if self._syntax != RLELossless:
+            check_codestream(content, self._shape)
+        source = encapsulate([content])
+        values, _ = decoder.as_array(source, index=0, raw=True, decoding_plugin=str(plugin), **options)
         if values.shape != self._shape:
             raise UnsuitableInput(ReasonCode.UNREADABLE, f"decoded pixels have shape {values.shape}")
         return np.asarray(values)

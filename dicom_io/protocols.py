@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from config.protocol_cards import Match, ProtocolCard, TimeRule
+from config.protocol_cards import Match, ProtocolCard, TimeRule, shown_pattern
 from dicom_io.acquisition_order import KEY_NAMES, time_indices
 from dicom_io.headers import ImageFacts
 from processing.refusal import ReasonCode, UnsuitableInput
@@ -37,6 +37,8 @@ _GE_COMPLEX_PARTS = {1: "phase image", 2: "real-part image", 3: "imaginary-part 
 #: What stands between the times of a list in a description: TSL 0_10_40_80, 0-10-40-80, 0/10/40/80, 0, 10, 40, 80
 _BETWEEN_TIMES = re.compile(r"\s*[_\-,;/\s]\s*")
 _TIME = re.compile(r"\d+(\.\d+)?")
+
+_DECIMAL = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d{1,3})?\s*")  # PS3.5 6.2: DS, IS, and floats as text
 
 _MATCHED = tuple(Match.model_fields)
 
@@ -89,18 +91,25 @@ def _matched_headers(facts: ImageFacts) -> tuple[tuple[str, str], ...]:
 def _misses(header: Sequence[tuple[str, str]], card: ProtocolCard) -> list[str]:
     """What a card asks for and a header does not have, in words; empty when the card fits."""
     return [
-        f"{name} {value!r:.70} does not match {pattern!r}"
+        f"{name} {value!r:.70} does not match {shown_pattern(pattern)}"
         for name, value in header
         if (pattern := getattr(card.match, name)) is not None and not re.search(pattern, value, re.IGNORECASE)
     ]
 
 
 def _nearest(cards: Sequence[ProtocolCard], misses: dict[str, list[str]]) -> str:
-    """The card with the fewest misses, of several the one that asks for most, and what it misses."""
+    """The card of the same maker with the fewest misses, of several the one that asks for most, and what it misses."""
     if not cards:
         return ""
-    nearest = min(cards, key=lambda card: (len(misses[card.name]), -sum(value is not None for _, value in card.match)))
-    return f"; the nearest, {nearest.name}: {'; '.join(dict.fromkeys(misses[nearest.name]))}"
+    nearest = min(cards, key=lambda card: _distance(card, misses[card.name]))
+    words = f"; it is for {nearest.match_in_words}" if nearest.match_in_words else ""
+    return f"; the nearest, {nearest.name}: {'; '.join(dict.fromkeys(misses[nearest.name]))}{words}"
+
+
+def _distance(card: ProtocolCard, misses: Sequence[str]) -> tuple[bool, int, int]:
+    """The maker counts most: what other makers write is no help."""
+    is_of_other_maker = any(miss.startswith("manufacturer ") for miss in misses)
+    return is_of_other_maker, len(misses), -sum(value is not None for _, value in card.match)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,12 +152,10 @@ def _by_element(images: Sequence[ImageFacts], card: ProtocolCard) -> tuple[Image
     assert element is not None  # a validated card
     texts = [dict(one.elements).get(element.name) for one in images]
     factor = _UNIT_MS[card.times.unit]
-    values: list[float | None] = []
     for text in texts:
-        try:
-            values.append(None if not text else float(text) * factor)
-        except ValueError as error:
-            raise _unresolved(f"{element.name} is {text!r:.40}, which is no time") from error
+        if text and not _DECIMAL.fullmatch(text):
+            raise _unresolved(f"{element.name} is {text!r:.40}, which is no time")
+    values = [float(text) * factor if text else None for text in texts]
     return _by_value(images, values, card, element.name, element.name)
 
 
@@ -219,7 +226,9 @@ def _check_lists(description: str, card: ProtocolCard) -> None:
         wanted = f"{card.name} expects {_listed(expected)} ms"
         if len(texts) != 1:
             what = "lists no times" if not texts else f"has several lists of times ({'; '.join(texts)})"
-            raise _unresolved(f"SeriesDescription {description!r:.70} {what} where {pattern!r} looks; {wanted}")
+            raise _unresolved(
+                f"SeriesDescription {description!r:.70} {what} where {shown_pattern(pattern)} looks; {wanted}"
+            )
         parts = [part for part in _BETWEEN_TIMES.split(texts[0].strip()) if part]
         if not all(_TIME.fullmatch(part) for part in parts):
             raise _unresolved(f"{texts[0]!r:.70} in SeriesDescription is no list of times; {wanted}")

@@ -92,19 +92,21 @@ def is_same_data_set(one: bytes, other: bytes) -> bool:
 
 @contextmanager
 def quiet_pydicom() -> Iterator[None]:
-    """Silence pydicom's warnings about odd values, which we judge ourselves; they quote values, even patient names.
+    """Silence warnings of pydicom and its decoders about odd values, which we judge ourselves; they may quote patients.
 
     Warning filters and loggers belong to the whole process, so one thread at a time.
     """
-    logger = logging.getLogger("pydicom")
+    loggers = [logging.getLogger(name) for name in ("pydicom", "pylibjpeg", "openjpeg")]
     with _warning_filters, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        level = logger.level
-        logger.setLevel(logging.CRITICAL + 1)  # counts for the loggers below it too, which "disabled" would not
+        levels = [logger.level for logger in loggers]
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL + 1)  # counts for the loggers below it too, which "disabled" would not
         try:
             yield
         finally:
-            logger.setLevel(level)
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
 
 
 class RawItem:

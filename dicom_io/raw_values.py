@@ -42,8 +42,7 @@ def name_of(attribute: str | int) -> str:
 
 def element_of(dataset: Any, attribute: str | int) -> Any:
     """The element as pydicom parsed it, most often still raw; None when absent."""
-    tag = tag_of(attribute)
-    return dataset.get_item(tag, keep_deferred=True) if tag in dataset else None
+    return dataset.get_item(tag_of(attribute), keep_deferred=True)
 
 
 def bytes_of(dataset: Any, attribute: str | int) -> bytes | None:

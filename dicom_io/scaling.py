@@ -18,6 +18,8 @@ def scaling_of(facts: ImageFacts, rule: ScalingRule) -> tuple[float, float]:
     intercept = facts.rescale_intercept or 0.0
     if not (math.isfinite(slope) and slope > 0 and math.isfinite(intercept)):
         raise _unknown(f"rescale slope {slope:g}, intercept {intercept:g}")
+    if facts.modality_lut_sha256 and (slope, intercept) != (1.0, 0.0):
+        raise _unknown("an image has a Modality LUT and a rescale slope too; only one of them can be meant")
     if rule is ScalingRule.PHILIPS_SCALE_SLOPE:
         if facts.scale_slope is None:
             raise _unknown("an image has no Philips scale slope (2005,xx0E), without which signals cannot be compared")

@@ -2,17 +2,22 @@
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from config.protocol_cards import ProtocolCard
 from config.settings import Repeats
 from dicom_io.completeness import Arrived, by_known_counts, count
 from dicom_io.headers import ImageFacts
 from dicom_io.protocols import image_times
+from dicom_io.shared_grid import is_part_of
 from dicom_io.slice_grid import ImageSeries, PartialSeries, lay_out
 from processing.refusal import ReasonCode, UnsuitableInput
 
 Images = tuple[ImageFacts, ...]
 _TIME = re.compile(r"(\d{8})?\d{6}(\.\d+)?")  # AcquisitionDate, if given, and AcquisitionTime
+
+#: How many series a text names that are not used.
+_NAMED = 3
 
 Leave = Callable[[Sequence[ImageFacts], str], None]
 
@@ -26,7 +31,8 @@ def lay_out_counted(
         UnsuitableInput: as :func:`dicom_io.slice_grid.lay_out`.
     """
     counted = count(images, card, arrived)
-    return lay_out(images, card, awaited=counted.awaited), counted.is_evidence
+    laid_out = lay_out(images, card, awaited=counted.awaited, is_counted=counted.is_counted)
+    return laid_out, counted.is_evidence
 
 
 def find_scan(
@@ -50,21 +56,24 @@ def find_scan(
     candidates = [part for images in candidates for part in _acquisitions(images, card, arrived)]
     if len(candidates) == 1:
         return lay_out_counted(candidates[0], card, arrived)
-    whole = [images for images in candidates if _is_whole(images, card, arrived)]
+    whole = _whole_scans(card, candidates, arrived)
     if whole:
         chosen = [_choose(whole, f"whole scans of {card.name}", repeats)]
     else:
         chosen = _join(card, candidates, arrived, repeats)
     left = [images for images in candidates if not any(images is one for one in chosen)]
-    for images in left:
-        leave(images, _why_left(images, whole, card, repeats))
+    why_left = [_why_left(images, whole, card, repeats) for images in left]
+    for images, why in zip(left, why_left, strict=True):
+        leave(images, why)
     laid_out, has_evidence = lay_out_counted([one for images in chosen for one in images], card, arrived)
-    if isinstance(laid_out, ImageSeries):
-        for images in left:  # a repeat of which the source has more is not a fragment: it is on its way
-            awaited = by_known_counts({one.series_uid for one in images}, arrived).awaited
-            if awaited.n_images:
-                text = f"{_names([images])} is still arriving: {awaited.said_by} {awaited.n_images} more of it"
-                return PartialSeries(card, len(laid_out.instances), (), text), False
+    if isinstance(laid_out, PartialSeries):
+        others = [f"{_names([images])} is not used: {why}" for images, why in zip(left, why_left, strict=True)]
+        return replace(laid_out, text="; ".join([laid_out.text, *others[:_NAMED]])), False
+    for images in left:  # a repeat of which the source has more is not a fragment: it is on its way
+        awaited = by_known_counts({one.series_uid for one in images}, arrived).awaited
+        if awaited.n_images:
+            text = f"{_names([images])} is still arriving: {awaited.said_by} {awaited.n_images} more of it"
+            return PartialSeries(card, len(laid_out.instances), (), text), False
     return laid_out, has_evidence
 
 
@@ -84,11 +93,32 @@ def _acquisitions(images: Images, card: ProtocolCard, arrived: Arrived) -> list[
     return [images]
 
 
+def _whole_scans(card: ProtocolCard, candidates: Sequence[Images], arrived: Arrived) -> list[Images]:
+    """The series that are whole by themselves.
+
+    One that has but some slices of another, and no evidence that they are all, is a scan that was aborted.
+    """
+    found: list[tuple[Images, ImageSeries, bool]] = []
+    for images in candidates:
+        try:
+            laid_out, has_evidence = lay_out_counted(images, card, arrived)
+        except UnsuitableInput:
+            continue  # of several series one may be spoilt; if none is whole, the refusal is raised from the fullest
+        if isinstance(laid_out, ImageSeries):
+            found.append((images, laid_out, has_evidence))
+    most = max((len(scan.grid[0]) for _, scan, _ in found), default=0)
+    return [
+        images
+        for images, scan, has_evidence in found
+        if has_evidence or len(scan.grid[0]) == most or not any(is_part_of(scan, other) for _, other, _ in found)
+    ]
+
+
 def _is_whole(images: Images, card: ProtocolCard, arrived: Arrived) -> bool:
     try:
         laid_out, _ = lay_out_counted(images, card, arrived)
     except UnsuitableInput:
-        return False  # of several series one may be spoilt; if none is whole, the refusal is raised from the fullest
+        return False
     return isinstance(laid_out, ImageSeries)
 
 
@@ -98,7 +128,7 @@ def _join(card: ProtocolCard, candidates: Sequence[Images], arrived: Arrived, re
     Raises:
         UnsuitableInput: PROTOCOL_DEVIATION, when there are several ways to make a whole scan.
     """
-    by_times = _by_times(card, candidates)
+    by_times = _by_times(card, [images for images in candidates if _has_times(images, card)])
     times = [time for key in by_times for time in key]
     if not times or len(set(times)) < len(times):
         return [max(candidates, key=len)]
@@ -110,6 +140,14 @@ def _join(card: ProtocolCard, candidates: Sequence[Images], arrived: Arrived, re
         _choose(parts, f"series of {card.name} at {', '.join(f'{time:g}' for time in sorted(key))} ms", repeats)
         for key, parts in fullest.items()
     ]
+
+
+def _has_times(images: Images, card: ProtocolCard) -> bool:
+    try:
+        image_times(images, card)
+    except UnsuitableInput:
+        return False
+    return True
 
 
 def _by_times(card: ProtocolCard, candidates: Sequence[Images]) -> dict[frozenset[float], list[Images]]:
@@ -142,7 +180,11 @@ def _choose(equals: Sequence[Images], what: str, repeats: Repeats) -> Images:
         wanted = pick(keys)
         if keys.count(wanted) == 1:
             return equals[keys.index(wanted)]
-    undecided = "" if repeats is Repeats.HOLD else "; neither acquisition times nor numbers tell their order"
+    undecided = (
+        " (setting completion.repeats)"
+        if repeats is Repeats.HOLD
+        else "; neither acquisition times nor numbers tell their order"
+    )
     raise UnsuitableInput(
         ReasonCode.PROTOCOL_DEVIATION,
         f"{len(equals)} {what} ({_names(equals)}): which one to measure is not known{undecided}",
@@ -168,7 +210,12 @@ def _order_keys(equals: Sequence[Images]) -> Sequence[str | int] | None:
 def _why_left(images: Images, whole: Sequence[Images], card: ProtocolCard, repeats: Repeats) -> str:
     if any(images is one for one in whole):
         return f"a repeat; the {repeats} scan of {card.name} is used"
-    return f"a fragment; another series of {card.name} holds more"
+    try:
+        laid_out = lay_out(images, card)
+    except UnsuitableInput as refusal:
+        return refusal.reason.detail
+    held = laid_out.text if isinstance(laid_out, PartialSeries) else f"{len(laid_out.grid[0])} slices"
+    return f"a fragment ({held}); another series of {card.name} holds more"
 
 
 def _names(several: Sequence[Images]) -> str:

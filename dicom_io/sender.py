@@ -126,11 +126,30 @@ def associate(
         raise AssociationRejected("the peer rejects the association")
     if not association.is_established:
         raise PeerUnavailable("no association")
+    _leave_answers(association)
     try:
         yield association
     finally:
         if association.is_established:
             association.release()
+
+
+def _leave_answers(association: Any) -> None:
+    """Keep pynetdicom's reactor from taking the answer that a request of ours waits for.
+
+    Its loop may pass its own checkpoint in the moment in which a request is sent. It then takes the answer off the
+    queue as an unexpected request and drops it, and the request waits in vain until its timeout and aborts.
+    """
+    take = association.dimse.get_msg
+
+    def get_msg(block: bool = False) -> Any:
+        if not block:  # only the reactor asks so
+            _, message = association.dimse.peek_msg()
+            if message is not None and not message.is_valid_request:
+                return None, None
+        return take(block=block)
+
+    association.dimse.get_msg = get_msg
 
 
 def _tune_socket(event: evt.Event) -> None:

@@ -80,6 +80,7 @@ class _Findings:
 
     set_aside: dict[tuple[str, int], str] = field(default_factory=dict)
     problems: list[Reason] = field(default_factory=list)
+    unmatched: list[Images] = field(default_factory=list)  # usable images of series that no card fits
 
     def leave(self, images: Sequence[ImageFacts], why: str) -> None:
         self.set_aside.update({one.key: why for one in images})
@@ -188,7 +189,9 @@ def _assemble(
     anatomy = _find_anatomy(by_card, arrived, findings)
     partial = [one for one in relaxometry if isinstance(one, PartialSeries)]
     if partial:
-        return _waiting(partial, findings)
+        measured = [images for card, several in by_card.values() if card.role is Role.RELAXOMETRY for images in several]
+        hint = _lookalikes(findings.unmatched, measured)
+        return _waiting([replace(partial[0], text=partial[0].text + hint), *partial[1:]], findings)
     whole = tuple(one for one in relaxometry if isinstance(one, ImageSeries))
     found_anatomy = anatomy if isinstance(anatomy, ImageSeries) else None
     if not whole and isinstance(anatomy, PartialSeries):
@@ -216,6 +219,18 @@ def _waiting(series: Sequence[PartialSeries], findings: _Findings) -> ExamAssemb
     return replace(_ended(AssemblyState.INCOMPLETE, reasons, findings), missing=missing)
 
 
+def _lookalikes(unmatched: Sequence[Images], known: Sequence[Images]) -> str:
+    """Names the series that no card fits and that lie as one that is measured does: what is missing may be in them."""
+
+    def plane(one: ImageFacts) -> tuple[object, ...]:
+        return one.rows, one.columns, one.pixel_spacing_mm, one.orientation, one.frame_of_reference_uid
+
+    planes = {plane(images[0]) for images in known if images[0].orientation}
+    alike = [images[0].series_description for images in unmatched if plane(images[0]) in planes]
+    names = ", ".join(repr(name)[:72] for name in dict.fromkeys(alike[:3]))
+    return f"; no protocol card fits series {names}, which lies as this one does" if alike else ""
+
+
 def _sort_by_card(arrived: Arrived, cards: Sequence[ProtocolCard], findings: _Findings) -> _ByCard:
     """The usable images of each known series, under the name of their card, in the order of series numbers."""
     by_card: _ByCard = {}
@@ -238,6 +253,7 @@ def _sort_by_card(arrived: Arrived, cards: Sequence[ProtocolCard], findings: _Fi
         except UnsuitableInput as refusal:
             findings.problems.append(refusal.reason)
             findings.leave(usable, refusal.reason.detail)
+            findings.unmatched.append(tuple(usable))
             continue
         by_card.setdefault(card.name, (card, []))[1].append(tuple(usable))
     return by_card

@@ -16,6 +16,9 @@ from processing.refusal import ReasonCode, UnsuitableInput
 from processing.results import Affine
 from processing.volume import SPACING_TOLERANCE, affine_from_orientation, check_regular, is_sagittal, normal_of
 
+#: No slices lie closer; an announced spacing below it is a broken header.
+_LEAST_SPACING_MM = 0.1
+
 #: Direction cosines and pixel spacings that differ by less are the same, written with other rounding.
 _SAME_NUMBER = 1e-3
 
@@ -59,7 +62,11 @@ _Cells = dict[tuple[int | None, float], tuple[ImageFacts, ImageTime]]
 
 
 def lay_out(
-    facts: Sequence[ImageFacts], card: ProtocolCard, *, awaited: Awaited | None = None
+    facts: Sequence[ImageFacts],
+    card: ProtocolCard,
+    *,
+    awaited: Awaited | None = None,
+    is_counted: bool = False,
 ) -> ImageSeries | PartialSeries:
     """Place each image of a scan at its slice and time.
 
@@ -67,6 +74,8 @@ def lay_out(
         facts: at least one image; all acquired magnitude images of the card.
         card: the protocol.
         awaited: images that are known to exist and are not among ``facts``.
+        is_counted: the headers say that these are all. Otherwise slices that lie two or three times as far apart as
+            SpacingBetweenSlices says have others between them that have not come.
 
     Raises:
         UnsuitableInput: GEOMETRY_INCONSISTENT (mixed matrix, spacing, orientation or frame of reference, irregular
@@ -81,7 +90,7 @@ def lay_out(
     cells = _fill_cells(facts, image_slices, found_times, card)
 
     normal = normal_of(facts[0].orientation)
-    numbers = _slice_numbers(places @ normal, _announced_spacing_mm(facts))
+    numbers = _slice_numbers(places @ normal, _announced_spacing_mm(facts), is_counted)
     if numbers is None:
         if awaited.n_images:
             return PartialSeries(card, len(facts), (), awaited_text(len(facts), awaited))
@@ -162,7 +171,7 @@ def _check_uniform(facts: Sequence[ImageFacts]) -> None:
         compared.add(key)
         differs = same_geometry(first, one)
         if differs:
-            raise UnsuitableInput(ReasonCode.GEOMETRY_INCONSISTENT, f"images of one series differ in {differs}")
+            raise UnsuitableInput(ReasonCode.GEOMETRY_INCONSISTENT, f"images of one scan differ in {differs}")
 
 
 def _fill_cells(
@@ -188,20 +197,26 @@ def _fill_cells(
 def _announced_spacing_mm(facts: Sequence[ImageFacts]) -> float | None:
     announced = {one.spacing_between_slices_mm for one in facts}
     value = announced.pop() if len(announced) == 1 else None
-    return value if value and value > 0 else None
+    return value if value and value > _LEAST_SPACING_MM else None
 
 
-def _slice_numbers(depths: npt.NDArray[np.float64], announced_spacing_mm: float | None) -> list[int] | None:
+def _slice_numbers(
+    depths: npt.NDArray[np.float64], announced_spacing_mm: float | None, is_counted: bool
+) -> list[int] | None:
     """The place of each slice in a regular stack, from 0, with holes; None when there is no such stack.
 
-    The unit is the smallest gap, or, when every second slice or more is missing, the spacing that the header tells.
+    The unit is the smallest gap. It is the spacing that the header tells when the gaps are no multiples of the
+    smallest, or when every second slice, or two of three, may be missing. Vendors do not agree on what that attribute
+    means, so what lies in any other relation to the gaps is not believed.
     """
     gaps = np.diff(depths)
     if len(gaps) == 0:
         return [0]
-    for unit in (float(gaps.min()), announced_spacing_mm):
-        if unit is None:
-            continue
+    units = [float(gaps.min())]
+    if announced_spacing_mm is not None:
+        is_every_other = not is_counted and round(units[0] / announced_spacing_mm) in (2, 3)
+        units.insert(0 if is_every_other else 1, announced_spacing_mm)
+    for unit in units:
         steps = np.round(gaps / unit)
         if (steps >= 1).all() and (np.abs(gaps - steps * unit) <= SPACING_TOLERANCE * unit * steps).all():
             return [0, *np.cumsum(steps).astype(int).tolist()]

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from pydicom.dataset import Dataset
 
+from config.protocol_cards import ProtocolCard
 from dicom_io.headers import ImageFacts
 from dicom_io.pixels import read_images
 from dicom_io.series import ExamAssembly
@@ -17,18 +18,32 @@ from dicom_io.sources import SourceExam
 from processing.results import Affine, EchoStack, FloatArray, ImageVolume, Quantity
 
 
+@dataclass(frozen=True, slots=True)
+class MeasuredScan:
+    """One scan of an exam: the name of its protocol card, the series it came in, what is fitted to it."""
+
+    protocol: str
+    series_uids: tuple[str, ...]
+    quantities: tuple[Quantity, ...]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ExamImages:
     """What is measured of one exam, on its native grid.
 
     ``background`` is what is segmented: the image at the shortest time, or the anatomy of an exam without echoes.
-    ``stacks`` is empty for such an exam. ``protocols``: names of the cards. ``source``: headers for the writers.
+    ``stacks`` is empty for such an exam. ``scans``: one, or those of T1rho and T2. ``source``: headers for the writers.
     """
 
     background: ImageVolume
     stacks: tuple[EchoStack, ...]
-    protocols: tuple[str, ...]
+    scans: tuple[MeasuredScan, ...]
     source: SourceExam
+
+    @property
+    def protocols(self) -> tuple[str, ...]:
+        """The names of the protocol cards."""
+        return tuple(scan.protocol for scan in self.scans)
 
     @property
     def times_ms(self) -> Mapping[Quantity, tuple[float, ...]]:
@@ -55,9 +70,7 @@ def read_exam(assembly: ExamAssembly) -> ExamImages:
         volumes, of_series = _read_series(series)
         background = background or ImageVolume(volumes[0], first.affine)
         stacks.extend(
-            _stack(role, times_ms, series, volumes, first.affine)
-            for role, times_ms in ((Quantity.T1RHO, series.card.times.t1rho_ms), (Quantity.T2, series.card.times.t2_ms))
-            if times_ms
+            _stack(role, times_ms, series, volumes, first.affine) for role, times_ms in _times_of(series.card).items()
         )
         headers.extend(of_series)
     assert background is not None  # something was measured
@@ -65,9 +78,18 @@ def read_exam(assembly: ExamAssembly) -> ExamImages:
     return ExamImages(
         background=background,
         stacks=tuple(stacks),
-        protocols=assembly.protocols,
+        scans=tuple(
+            MeasuredScan(series.card.name, series.series_uids, tuple(_times_of(series.card)))
+            for series in assembly.measured
+        ),
         source=SourceExam(tuple(headers[:n_slices]), tuple(headers), first.affine, _pixels_digest(assembly.images)),
     )
+
+
+def _times_of(card: ProtocolCard) -> dict[Quantity, tuple[float, ...]]:
+    """The card's times of each quantity that it measures."""
+    times = {Quantity.T1RHO: card.times.t1rho_ms, Quantity.T2: card.times.t2_ms}
+    return {role: times_ms for role, times_ms in times.items() if times_ms}
 
 
 def _stack(

@@ -252,4 +252,4 @@ class ExamResult:
     versions: Mapping[str, str]  # software, weights, settings digest, card, atlas, provider
     produced_at: datetime  # aware UTC; the same for every retry of a job, so that objects come out identical
     provenance: Mapping[str, Any] = field(default_factory=dict)
-    motion: tuple[EchoMotion, ...] = ()  # of each image after the first, T1rho then T2
+    motion: tuple[EchoMotion, ...] = ()  # of each image but the first of the exam, T1rho then T2

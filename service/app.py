@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
+from config.protocol_cards import load_cards
 from config.settings import Settings
 from dicom_io.sender import AssociationRejected, Peer, PeerUnavailable, echo
 from service import jobs
@@ -217,5 +218,7 @@ class _Node:
         if self._settings.web.port == 0:
             return None
         from service.web import WebServer
+        from service.web_api import build_api
 
-        return WebServer(self._settings.web, self.health)
+        api = build_api(self._database, load_cards(self._settings.protocols_dir), self._settings)
+        return WebServer(self._settings.web, self.health, api)

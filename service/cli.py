@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING
 
 from config.protocol_cards import load_cards
 from config.settings import Settings, SettingsError, load_settings
-from service import atlas_command, evaluate_command, train_command, tune_command
+from service import (
+    atlas_command,
+    evaluate_command,
+    protocol_command,
+    quarantine_command,
+    train_command,
+    tune_command,
+)
 
 if TYPE_CHECKING:
     from models.registry import ModelRecord
@@ -77,6 +84,9 @@ def _parser() -> argparse.ArgumentParser:
     tune = commands.add_parser("tune", help="adapt a step of the analysis to your own exams")
     tune_command.add_arguments(tune, _load)
 
+    protocol = commands.add_parser("protocol", help="how the images of an exam are understood, and new protocol cards")
+    protocol_command.add_arguments(protocol, _load)
+
     simulate = commands.add_parser("simulate", help="writes a simulated exam with known truth")
     simulate.add_argument("--out", type=Path, required=True, help="folder for the DICOM files")
     simulate.add_argument("--protocol", choices=("mapss", "t1rho-fse"), default="mapss")
@@ -105,21 +115,9 @@ def _parser() -> argparse.ArgumentParser:
     jobs = commands.add_parser("jobs", help="analyses: queued, running, done, failed").add_subparsers(
         required=True, metavar="ACTION"
     )
-    quarantine = commands.add_parser("quarantine", help="what was held, and why").add_subparsers(
-        required=True, metavar="ACTION"
-    )
     for group, actions in (
         (exams, (("list", _exams_list),)),
         (jobs, (("list", _jobs_list), ("show", _jobs_show), ("retry", _jobs_retry))),
-        (
-            quarantine,
-            (
-                ("list", _quarantine_list),
-                ("show", _quarantine_show),
-                ("release", _quarantine_release),
-                ("discard", _quarantine_discard),
-            ),
-        ),
     ):
         for name, command in actions:
             action = group.add_parser(name)
@@ -127,10 +125,11 @@ def _parser() -> argparse.ArgumentParser:
                 action.add_argument("id", type=int)
             if name == "retry":
                 _add_lowest_disc(action)
-            if name == "discard":
-                action.add_argument("--reason", required=True, help="why the data are not needed")
             action.add_argument("--config", type=Path, help="settings file of the node (YAML)")
             action.set_defaults(command=command)
+
+    quarantine = commands.add_parser("quarantine", help="what was held, and why")
+    quarantine_command.add_arguments(quarantine, _load)
     return parser
 
 
@@ -306,42 +305,6 @@ def _jobs_retry(options: argparse.Namespace) -> int:
     if options.lowest_disc is None:
         return _unknown("failed job", options.id)
     return _unknown("failed job, or finished one that is its exam's newest and was named otherwise,", options.id)
-
-
-def _quarantine_list(options: argparse.Namespace) -> int:
-    from service import quarantine
-
-    for item in quarantine.list_items(_database(options)):
-        print(f"{item.id:6d}  {item.state:9s}  {item.code:22s}  {item.detail}")
-    return EXIT_OK
-
-
-def _quarantine_show(options: argparse.Namespace) -> int:
-    from service import quarantine
-
-    item = quarantine.get_item(_database(options), options.id)
-    if item is None:
-        return _unknown("quarantined item", options.id)
-    print(json.dumps(item.as_dict(), indent=2))
-    return EXIT_OK
-
-
-def _quarantine_release(options: argparse.Namespace) -> int:
-    from service import quarantine
-
-    try:
-        done = quarantine.release(_database(options), options.id)
-    except quarantine.CannotRelease as error:
-        print(error, file=sys.stderr)
-        return EXIT_USAGE
-    return EXIT_OK if done else _unknown("held item", options.id)
-
-
-def _quarantine_discard(options: argparse.Namespace) -> int:
-    from service import quarantine
-
-    done = quarantine.discard(_database(options), options.id, reason=options.reason)
-    return EXIT_OK if done else _unknown("held item", options.id)
 
 
 def _database(options: argparse.Namespace) -> "Database":

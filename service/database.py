@@ -111,7 +111,7 @@ job = Table(
     Column("inputs", JSON, nullable=False),  # paths relative to the inbox folder
     Column("inputs_digest", String(64), nullable=False),
     Column("calling_ae", String(16), nullable=False),
-    Column("protocol", String(64), nullable=False),
+    Column("protocol", String(256), nullable=False),  # names of one card or, joined, of two scans
     Column("attempts", Integer, nullable=False, default=0),
     Column("created_at", UtcDateTime, nullable=False),
     Column("lease_until", UtcDateTime),
@@ -216,6 +216,7 @@ quarantine = Table(
     Column("state", String(16), nullable=False, index=True),
     Column("resolved_reason", Text),
     Column("resolved_at", UtcDateTime),
+    Column("resolved_by", String(64)),  # who did it, where a person did
 )
 
 

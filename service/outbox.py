@@ -22,14 +22,18 @@ class Parcel:
 
 
 def destinations_for(settings: Settings, *, calling_ae: str, protocol: str) -> tuple[Destination, ...]:
-    """The destinations that the routes choose for a result; without any route, all of them."""
+    """The destinations that the routes choose for a result; without any route, all of them.
+
+    ``protocol``: as a job has it, the names of one card or more, joined by " + ". A route that asks for one of them is
+    taken: the result of T1rho and T2 as two scans is of both.
+    """
     if not settings.routes:
         return settings.destinations
-    facts = {"calling_ae_title": calling_ae, "protocol": protocol}
+    facts = {"calling_ae_title": {calling_ae}, "protocol": {protocol, *protocol.split(" + ")}}
     chosen = {
         name
         for route in settings.routes
-        if all(facts[key] == value for key, value in route.when.items())
+        if all(value in facts[key] for key, value in route.when.items())
         for name in route.send_to
     }
     return tuple(destination for destination in settings.destinations if destination.name in chosen)

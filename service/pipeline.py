@@ -129,7 +129,7 @@ def assemble(files: ExamFiles, settings: Settings) -> ExamAssembly:
     """The exam that the files make up, whole and of a known protocol.
 
     Raises:
-        UnsuitableInput: with the first reason why they do not.
+        UnsuitableInput: why they do not; the first of several kinds of reasons.
     """
     if not files.facts and files.refusals:
         raise UnsuitableInput(files.refusals[0].code, files.refusals[0].detail)
@@ -137,8 +137,9 @@ def assemble(files: ExamFiles, settings: Settings) -> ExamAssembly:
         raise UnsuitableInput(ReasonCode.UNREADABLE, "there is no file")
     assembly = assemble_exam(files.facts, load_cards(settings.protocols_dir), repeats=settings.completion.repeats)
     if assembly.state not in (AssemblyState.COMPLETE, AssemblyState.COMPLETE_WITHOUT_EVIDENCE):
-        reason = assembly.reasons[0]
-        raise UnsuitableInput(reason.code, reason.detail)
+        code = assembly.reasons[0].code
+        details = [reason.detail for reason in assembly.reasons if reason.code is code]
+        raise UnsuitableInput(code, "; ".join(details))
     return assembly
 
 

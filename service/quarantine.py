@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, or_, select
+from sqlalchemy import Connection, Row, Text, cast, insert, or_, select
 
 from processing.refusal import Reason, ReasonCode
 from service import database as db
 from service.database import Database, move
 from service.exam_studies import reopen
-from service.states import InstanceState, QuarantineState
+from service.states import InstanceState, JobState, QuarantineState
 
 
 class CannotRelease(Exception):
@@ -35,6 +35,7 @@ class QuarantineItem:
     created_at: datetime
     resolved_at: datetime | None
     resolved_reason: str | None
+    resolved_by: str | None
     instance_id: int | None
     exam_id: int | None
 
@@ -127,11 +128,20 @@ def _as_item(row: Row[Any]) -> QuarantineItem:
     )
 
 
-def list_items(database: Database, *, only_held: bool = False) -> list[QuarantineItem]:
-    """All cases, oldest first."""
+def list_items(
+    database: Database,
+    *,
+    only_held: bool = False,
+    state: QuarantineState | None = None,
+    code: ReasonCode | None = None,
+) -> list[QuarantineItem]:
+    """All cases, or those in one state or with one reason code, oldest first."""
     query = select(*_COLUMNS).select_from(_SOURCE).order_by(db.quarantine.c.id)
-    if only_held:
-        query = query.where(db.quarantine.c.state == str(QuarantineState.HELD))
+    wanted_state = QuarantineState.HELD if only_held else state
+    if wanted_state is not None:
+        query = query.where(db.quarantine.c.state == str(wanted_state))
+    if code is not None:
+        query = query.where(db.quarantine.c.code == str(code))
     with database.read() as connection:
         return [_as_item(row) for row in connection.execute(query)]
 
@@ -147,10 +157,10 @@ def _read(connection: Connection, item_id: int) -> QuarantineItem | None:
     return None if row is None else _as_item(row)
 
 
-def release(database: Database, item_id: int) -> bool:
+def release(database: Database, item_id: int, *, by: str = "") -> bool:
     """Put a held thing back into the intake, to be judged again; False if there is no such held case.
 
-    Of two objects with one SOP Instance UID the released one is used, and the other is set aside.
+    Of two objects with one SOP Instance UID the released one is used, and the other is set aside. ``by``: who does it.
 
     Raises:
         CannotRelease: the bytes are no DICOM object; they can only be discarded.
@@ -162,12 +172,13 @@ def release(database: Database, item_id: int) -> bool:
             return False
         if item.what == "object" and item.instance_id is None:
             raise CannotRelease(f"item {item_id} is not a whole DICOM object; it can only be discarded")
-        move(connection, db.quarantine, item_id, QuarantineState.RELEASED, resolved_at=now, resolved_reason="released")
+        done = {"resolved_at": now, "resolved_reason": "released", "resolved_by": by or None}
+        move(connection, db.quarantine, item_id, QuarantineState.RELEASED, **done)
         if item.instance_id is not None:
             if item.code == ReasonCode.INSTANCE_CONFLICT:
                 _set_aside_others(connection, item)
             move(connection, db.instance, item.instance_id, InstanceState.RECEIVED)
-        _reopen_exam(connection, item)
+        reopen_exam(connection, item)
         return True
 
 
@@ -180,10 +191,13 @@ def _set_aside_others(connection: Connection, item: QuarantineItem) -> None:
         move(connection, table, other, InstanceState.SET_ASIDE)
 
 
-def discard(database: Database, item_id: int, *, reason: str) -> bool:
+def discard(database: Database, item_id: int, *, reason: str, by: str = "") -> bool:
     """Close a case for good, with a person's reason; False if there is no such held case.
 
-    A held object is set aside and its file deleted. The images of a held exam stay.
+    A held object is set aside and its file deleted, unless an analysis uses it. The images of a held exam stay.
+
+    Raises:
+        ValueError: no reason is given.
     """
     now = datetime.now(UTC)
     if not reason.strip():
@@ -192,10 +206,11 @@ def discard(database: Database, item_id: int, *, reason: str) -> bool:
         item = _read(connection, item_id)
         if item is None or item.state is not QuarantineState.HELD:
             return False
-        move(connection, db.quarantine, item_id, QuarantineState.DISCARDED, resolved_at=now, resolved_reason=reason)
+        done = {"resolved_at": now, "resolved_reason": reason, "resolved_by": by or None}
+        move(connection, db.quarantine, item_id, QuarantineState.DISCARDED, **done)
         if item.instance_id is not None:
             move(connection, db.instance, item.instance_id, InstanceState.SET_ASIDE)
-            _reopen_exam(connection, item)
+            reopen_exam(connection, item)
         is_shared = item.path and _is_used(connection, item)
     if item.path and not is_shared:
         with contextlib.suppress(FileNotFoundError):
@@ -204,15 +219,20 @@ def discard(database: Database, item_id: int, *, reason: str) -> bool:
 
 
 def _is_used(connection: Connection, item: QuarantineItem) -> bool:
-    """True if another recorded object lies in the same file."""
+    """True if another recorded object lies in the same file, or an analysis that may run (again) reads it."""
     condition = db.instance.c.path == item.path
     if item.instance_id is not None:
         condition &= db.instance.c.id != item.instance_id
-    return connection.execute(select(db.instance.c.id).where(condition)).first() is not None
+    if connection.execute(select(db.instance.c.id).where(condition)).first() is not None:
+        return True
+    reads_it = select(db.job.c.id).where(
+        cast(db.job.c.inputs, Text).contains(item.path), db.job.c.state != str(JobState.SUPERSEDED)
+    )
+    return connection.execute(reads_it).first() is not None
 
 
-def _reopen_exam(connection: Connection, item: QuarantineItem) -> None:
-    """Let the intake judge the exam again."""
+def reopen_exam(connection: Connection, item: QuarantineItem) -> None:
+    """Let the intake judge the exam of a case again, inside the caller's transaction."""
     table = db.exam
     query = select(table.c.id).where(or_(table.c.id == item.exam_id, table.c.study_uid == item.study_uid))
     exam_id = connection.execute(query).scalar_one_or_none()

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from matplotlib.image import imsave
 
 from dicom_io.result_objects import WrittenObject, write_objects
-from dicom_io.volume_reader import ExamImages
+from dicom_io.volume_reader import ExamImages, MeasuredScan
 from processing.display import RESEARCH_USE_ONLY
 from processing.measurements import measured_levels
 from processing.montage import draw_montage
@@ -89,15 +89,13 @@ def write_refusal(reasons: Sequence[Reason], inputs: Iterable[HasSeries], folder
 
 def result_document(result: ExamResult, images: ExamImages, objects: Sequence[WrittenObject]) -> dict[str, Any]:
     """The content of ``result.json`` (:data:`RESULT_SCHEMA`). It says nothing about who the patient is."""
-    times = {key: list(result.times_ms.get(quantity, ())) for quantity, key in _TIMES_KEYS.items()}
-    protocol = ", ".join(images.protocols)
     return {
         "schema": RESULT_SCHEMA,
         "use": RESEARCH_USE_ONLY,
         "status": result.verdict.value,
         "reasons": [{"code": reason.code.value, "detail": reason.detail} for reason in result.reasons],
         "produced_at": result.produced_at.isoformat(),
-        "inputs": [{"series_uid": uid, "protocol": protocol, **times} for uid in images.source.series_uids],
+        "inputs": _inputs(result, images.scans),
         "motion": [_motion(one) for one in result.motion],
         "discs": [_disc(result, level) for level in result.mask.found] if result.mask else [],
         "objects": [
@@ -112,6 +110,19 @@ def result_document(result: ExamResult, images: ExamImages, objects: Sequence[Wr
         "timings_s": dict(result.timings_s),
         "versions": dict(result.versions),
     }
+
+
+def _inputs(result: ExamResult, scans: Iterable[MeasuredScan]) -> list[dict[str, Any]]:
+    """One entry for each series, with the times of what its scan was for."""
+    return [
+        {"series_uid": uid, "protocol": scan.protocol}
+        | {
+            key: list(result.times_ms.get(quantity, ())) if quantity in scan.quantities else []
+            for quantity, key in _TIMES_KEYS.items()
+        }
+        for scan in scans
+        for uid in scan.series_uids
+    ]
 
 
 def _motion(one: EchoMotion) -> dict[str, Any]:

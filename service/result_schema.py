@@ -167,7 +167,7 @@ class ResultDocument(_Part):
     reasons: tuple[ReasonEntry, ...]
     produced_at: datetime | None = Field(None, description="Time that stands in the DICOM objects; absent when refused")
     inputs: tuple[InputEntry, ...]
-    motion: tuple[MotionEntry, ...] = Field((), description="Of each image after the first; T1rho, then T2")
+    motion: tuple[MotionEntry, ...] = Field((), description="Of each image but the first of the exam; T1rho, then T2")
     discs: tuple[DiscEntry, ...] = Field(description="From below: L5S1 first")
     objects: tuple[ObjectEntry, ...]
     timings_s: dict[str, float] = Field(description="Step -> wall seconds")

@@ -1,17 +1,17 @@
-"""The node's HTTP endpoints: is it alive, is it ready. For research use only."""
+"""The node's HTTP server: is it alive, is it ready, and the API. For research use only."""
 
 import threading
 from collections.abc import Callable
 
 import uvicorn
-from fastapi import FastAPI, Response
+from fastapi import APIRouter, FastAPI, Response
 
 from config.settings import Web
 from service.health import Health
 
 
-def build_web(health: Callable[[], Health]) -> FastAPI:
-    """The application: ``/health/live`` and ``/health/ready`` (503 and what is wrong, if it is not)."""
+def build_web(health: Callable[[], Health], *routers: APIRouter) -> FastAPI:
+    """The application: ``/health/live``, ``/health/ready`` (503 and what is wrong, if it is not), and other routes."""
     app = FastAPI(title="discnode", description="For research use only.", docs_url=None, redoc_url=None)
 
     @app.get("/health/live")
@@ -26,15 +26,17 @@ def build_web(health: Callable[[], Health]) -> FastAPI:
         response.status_code = 200 if now.is_ready else 503
         return {"ready": now.is_ready, "receiver": now.receiver, "workers": now.workers, "database": now.database}
 
+    for router in routers:
+        app.include_router(router)
     return app
 
 
 class WebServer:
     """The application, served from a thread until it is closed."""
 
-    def __init__(self, settings: Web, health: Callable[[], Health]) -> None:
+    def __init__(self, settings: Web, health: Callable[[], Health], *routers: APIRouter) -> None:
         config = uvicorn.Config(
-            build_web(health), host=settings.bind, port=settings.port, log_config=None, access_log=False
+            build_web(health, *routers), host=settings.bind, port=settings.port, log_config=None, access_log=False
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, name="web", daemon=True)

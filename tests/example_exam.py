@@ -14,7 +14,7 @@ from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 from scipy.spatial.transform import Rotation
 
 from dicom_io.sources import SourceExam
-from dicom_io.volume_reader import ExamImages
+from dicom_io.volume_reader import ExamImages, MeasuredScan
 from processing.refusal import Reason, ReasonCode
 from processing.results import (
     Alignment,
@@ -260,4 +260,5 @@ def single_slice(result: ExamResult, source: SourceExam, k: int = 3) -> tuple[Ex
 
 def exam_images(result: ExamResult) -> ExamImages:
     """What the volume reader gives, as far as the result files need it."""
-    return ExamImages(result.background, (), ("ge-mapss",), source_exam())
+    scan = MeasuredScan("ge-mapss", (SERIES_UID,), (Quantity.T1RHO, Quantity.T2))
+    return ExamImages(result.background, (), (scan,), source_exam())

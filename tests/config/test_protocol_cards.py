@@ -209,6 +209,19 @@ def test_example_cards_are_in_order_and_used_only_where_copied_to() -> None:
     assert "ge-mapss" not in loaded  # two cards would match
 
 
+def test_a_verbose_pattern_is_kept_without_its_space_and_comments(site: Callable[..., Path]) -> None:
+    pattern = "(?x)^T1 [ _#]? RHO  # as written\n  \\ [])( #]{2} (?: \\d+ | \\# )"
+    card = next(card for card in load_cards(site({"match.series_description": pattern})) if card.name == "site-mapss")
+    compact = card.match.series_description
+    assert compact == r"^T1[ _#]?RHO\ [])( #]{2}(?:\d+|\#)"
+    for text in ("T1_RHO ))17", "T1RHO ##5", "T1 RHO ])#", "T1RHO", "T1 [ RHO))1"):
+        assert bool(re.search(pattern, text)) == bool(re.search(compact, text))
+
+
+def test_every_built_in_card_says_in_words_what_it_is_for() -> None:
+    assert all(card.match_in_words for card in load_cards())
+
+
 PHILIPS, SIEMENS, GE = "Philips Medical Systems", "SIEMENS", "GE MEDICAL SYSTEMS"
 
 
@@ -221,6 +234,13 @@ PHILIPS, SIEMENS, GE = "Philips Medical Systems", "SIEMENS", "GE MEDICAL SYSTEMS
         (PHILIPS, "T1rho SL 0/10/40/80", "philips-mapss-t1rho", "0/10/40/80", None),
         (PHILIPS, "3dmapps t1rho tsl0,10,40,80", "philips-mapss-t1rho", "0,10,40,80", None),
         (PHILIPS, "T1rho FSL500 TSL 0-10-40-80ms TE 2.1 3D", "philips-mapss-t1rho", "0-10-40-80", None),
+        (PHILIPS, "TSL 0_10_40_80 ms", "philips-mapss-t1rho", "0_10_40_80", None),
+        (PHILIPS, "3D_T1rho_0_10_40_80ms", "philips-mapss-t1rho", "0_10_40_80", None),
+        (PHILIPS, "T1rho TSLs 0 10 40 80 ms", "philips-mapss-t1rho", "0 10 40 80", None),
+        (PHILIPS, "MAPSS T2 0_12.8_25.7_51.4 ms", "philips-mapss-t2", None, "0_12.8_25.7_51.4"),
+        (PHILIPS, "T2prep_0_12.8_25.7_51.4ms", "philips-mapss-t2", None, "0_12.8_25.7_51.4"),
+        (PHILIPS, "T2 TE 0_12.8_25.7_51.4 ms", "philips-mapss-t2", None, "0_12.8_25.7_51.4"),
+        (PHILIPS, "MAPSS TSL 0_10_40_80 T2 0_12.8_25.7_51.4", "philips-mapss", "0_10_40_80", "0_12.8_25.7_51.4"),
         (PHILIPS, "MAPSS T2prep TE 0_12.8_25.7_51.4 ms", "philips-mapss-t2", None, "0_12.8_25.7_51.4"),
         (PHILIPS, "3DMAPPS TE 0_12.8_25.7_51.4ms", "philips-mapss-t2", None, "0_12.8_25.7_51.4"),
         (PHILIPS, "MAPSS TSL 0_10_40_80 ms TE 12.8_25.7_51.4", "philips-mapss", "0_10_40_80", "12.8_25.7_51.4"),
@@ -232,6 +252,8 @@ PHILIPS, SIEMENS, GE = "Philips Medical Systems", "SIEMENS", "GE MEDICAL SYSTEMS
         (SIEMENS, "T1rho 40 ms", "siemens-mapss", "40", None),
         (SIEMENS, "t1rho_mapss_tsl_80 1mm", "siemens-mapss", "80", None),
         (SIEMENS, "MAPSS T2 TE=25.7", "siemens-mapss", None, "25.7"),
+        (SIEMENS, "MAPSS T2 51.4", "siemens-mapss", None, "51.4"),
+        (SIEMENS, "MAPSS_prepTE_12.8", "siemens-mapss", None, "12.8"),
         (SIEMENS, "MAPSS T2prep TE 12.8", "siemens-mapss", None, "12.8"),
         (SIEMENS, "MAPSS_T2prep_51.4ms", "siemens-mapss", None, "51.4"),
         (SIEMENS, "T1rho TSL 40 TE 2.1", "siemens-mapss", "40", None),  # the TE is the read-out's
@@ -268,6 +290,8 @@ def test_names_that_sites_give_series_are_known_to_one_card(
         (GE, "T1rho FSE MAP"),
         (PHILIPS, "T2 map TE 10_20_30_40"),
         (PHILIPS, "T2 TSE TE 20_40_60_80 map"),
+        (PHILIPS, "T2 TE 10_20_30_40"),
+        (PHILIPS, "MAPSS 0_10_40_80"),
         (PHILIPS, "DWI b 0_500_1000"),
         (SIEMENS, "t2_tse_map_sag"),
         (SIEMENS, "T2* TSE"),

@@ -7,6 +7,7 @@ import numpy as np
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage
 
+from config.protocol_cards import ProtocolCard
 from dicom_io.headers import ImageFacts
 
 MAPSS_TIMES_MS = (0.0, 10.0, 12.8, 25.7, 40.0, 51.4, 80.0)
@@ -82,6 +83,22 @@ def fse_facts(n_slices: int = 12, *, series_uid: str = "1.2.3.2", **changes: obj
         )
         for slice_index in range(n_slices)
     ]
+
+
+def scan_card(name: str, together_with: str, **times: object) -> ProtocolCard:
+    """A card for one of two scans that make an exam together, with times in EchoTime."""
+    return ProtocolCard.model_validate(
+        {
+            "name": name,
+            "description": "for this test",
+            "role": "relaxometry",
+            "match": {"series_description": f"^{name}$"},
+            "times": {"rule": "echo_time", **times},
+            "expected": {"min_slices": 3, "max_slices": 64},
+            "scaling": "rescale_if_present",
+            "together_with": [together_with],
+        }
+    )
 
 
 def mr_dataset(

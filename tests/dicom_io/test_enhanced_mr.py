@@ -1,6 +1,7 @@
 """Enhanced MR: every frame is an image with its own place, time and scaling, and results refer to frames."""
 
 import hashlib
+import struct
 import time
 from io import BytesIO
 from pathlib import Path
@@ -8,6 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from enhanced_object import enhanced_mr, group
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
+from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -15,7 +19,8 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
 )
-from small_mr_exam import MAPSS_TIMES_MS, mapss_signal, mr_dataset
+from small_enhanced_exam import OBJECT_UID, SIGNAL, classic_headers, frame_pixels, mapss_object
+from small_mr_exam import MAPSS_TIMES_MS, mr_dataset
 
 from config.protocol_cards import ElementAddress, ScalingRule, load_cards
 from dicom_io.headers import ImageFacts, facts_from_bytes, facts_from_json, facts_to_json, read_facts
@@ -23,35 +28,6 @@ from dicom_io.pixels import read_image, read_images
 from dicom_io.series import assemble_exam
 from dicom_io.volume_reader import read_exam
 from processing.refusal import ReasonCode, UnsuitableInput
-
-OBJECT_UID = "1.2.3.1.77"
-SIGNAL = mapss_signal()  # (7 times, 4 slices, 6, 5)
-N_SLICES = SIGNAL.shape[1]
-
-
-def classic_headers(**changes: object) -> list[Dataset]:
-    """A MAPSS exam's classic headers, slice by slice, fastest by time."""
-    return [
-        mr_dataset(
-            SIGNAL[echo, slice_index],
-            **{
-                "EchoTime": time_ms,
-                "ImagePositionPatient": [20 - 4 * slice_index, -100, 100],
-                "BitsStored": 16,
-                **changes,
-            },
-        )
-        for slice_index in range(N_SLICES)
-        for echo, time_ms in enumerate(MAPSS_TIMES_MS)
-    ]
-
-
-def frame_pixels() -> np.ndarray:
-    return SIGNAL.transpose(1, 0, 2, 3).reshape(-1, *SIGNAL.shape[2:])
-
-
-def mapss_object(**changes: object) -> FileDataset:
-    return enhanced_mr(classic_headers(**changes), frame_pixels(), OBJECT_UID)
 
 
 def file_bytes(dataset: FileDataset) -> bytes:
@@ -243,6 +219,23 @@ def test_philips_private_items_are_found_by_their_creators(syntax: str, occupied
     assert one.position == (20, -100, 100)
 
 
+def test_private_items_of_lost_vr_are_found() -> None:
+    """As they pass through a system that does not know them: VR UN, implicit inside (PS3.5 6.2.2 note 2)."""
+
+    def implicit(tag: int, value: bytes) -> bytes:
+        return struct.pack("<HHI", tag >> 16, tag & 0xFFFF, len(value)) + value
+
+    inner = implicit(0x00181060, b"40") + implicit(0x20050010, b"Philips MR Imaging DD 001 ")
+    inner += implicit(0x2005100E, struct.pack("<f", 0.25))
+    dataset = mapss_object()
+    philips = dataset.PerFrameFunctionalGroupsSequence[2].private_block(
+        0x2005, "Philips MR Imaging DD 005", create=True
+    )
+    philips.add_new(0x0F, "UN", item(inner))
+    frames = facts_of(dataset)
+    assert [(one.scale_slope, one.trigger_time_ms) for one in frames[1:4]] == [(None, None), (0.25, 40), (None, None)]
+
+
 def test_a_scale_slope_of_another_creator_is_not_philips() -> None:
     dataset = mr_dataset(SIGNAL[0, 0])
     dataset.private_block(0x2005, "SOMEBODY ELSE", create=True).add_new(0x0E, "FL", 0.5)
@@ -304,6 +297,13 @@ def test_asked_elements_of_binary_form_are_text_in_a_classic_image() -> None:
     assert [value for _, value in facts.elements] == ["12.847", "-3", "51.4"]
 
 
+def test_asked_elements_hold_no_identity_and_may_be_unknown() -> None:
+    dataset = mr_dataset(SIGNAL[0, 0], OperatorsName="Somebody")
+    names = ("PatientName", "PatientID", "OperatorsName", "NoSuchThing", "Modality")
+    asked = tuple(ElementAddress(keyword=name) for name in names)
+    assert facts_of(dataset, asked)[0].elements == (("Modality", "MR"),)
+
+
 # ---- what is refused
 
 
@@ -356,6 +356,105 @@ def test_plain_bytes_in_the_place_of_functional_groups_are_refused() -> None:
     broken = content[:place] + (12).to_bytes(4, "little") + b"no item here" + content[place + 4 :]
     with pytest.raises(UnsuitableInput, match="PerFrameFunctionalGroupsSequence is no readable sequence"):
         facts_from_bytes(broken, Path("kept-here"))
+
+
+SMALL = file_bytes(enhanced_mr(classic_headers(TriggerTime=40)[:3], frame_pixels()[:3], OBJECT_UID))
+SMALL_IMPLICIT = file_bytes(enhanced_mr(classic_headers()[:3], frame_pixels()[:3], OBJECT_UID, ImplicitVRLittleEndian))
+
+
+def facts_or_refusal(content: bytes) -> None:
+    """Nothing else may come of a file; what comes can be kept."""
+    asked = (SPIN_LOCK, ElementAddress(keyword="InversionTimes"), ElementAddress(keyword="PatientName"))
+    try:
+        facts = facts_from_bytes(content, Path("kept-here"), asked)
+    except UnsuitableInput as refusal:
+        code = refusal.reason.code
+        event(code)
+    else:
+        event("facts")
+        assert facts_from_json(facts_to_json(facts, asked), Path("kept-here"), asked) == facts
+        return
+    assert code in (ReasonCode.UNREADABLE, ReasonCode.UNSUPPORTED_OBJECT)
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.data())
+def test_mutated_objects_give_facts_or_a_named_refusal(data: st.DataObject) -> None:
+    content = bytearray(data.draw(st.sampled_from([SMALL, SMALL_IMPLICIT])))
+    for _ in range(data.draw(st.integers(1, 4))):
+        place = data.draw(st.integers(132, len(content) - 1))
+        match data.draw(st.sampled_from(["set", "insert", "delete", "length"])):
+            case "set":
+                content[place] = data.draw(st.integers(0, 255))
+            case "insert":
+                content[place:place] = data.draw(st.binary(min_size=1, max_size=8))
+            case "delete":
+                del content[place : place + data.draw(st.integers(1, 8))]
+            case _:
+                content[place : place + 4] = b"\xff\xff\xff\xff"
+    facts_or_refusal(bytes(content))
+
+
+@pytest.mark.parametrize("content", [SMALL, SMALL_IMPLICIT])
+def test_no_prefix_of_an_object_is_taken_for_a_whole_one(content: bytes) -> None:
+    for length in range(0, len(content), 3):
+        with pytest.raises(UnsuitableInput):
+            facts_from_bytes(content[:length], Path("kept-here"))
+
+
+MACROS = [
+    *("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence", "MREchoSequence"),
+    *("PixelValueTransformationSequence", "FrameContentSequence", "MRImageFrameTypeSequence", "MRModifierSequence"),
+    *("CardiacSynchronizationSequence", "UnassignedPerFrameConvertedAttributesSequence"),
+]
+ATTRIBUTES = [
+    *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "EffectiveEchoTime"),
+    *("EchoTime", "TriggerTime", "RescaleSlope", "RescaleIntercept", "TemporalPositionIndex", "InversionTimes"),
+    *("FrameAcquisitionNumber", "FrameType", "ComplexImageComponent", "EchoNumbers", "NominalCardiacTriggerDelayTime"),
+]
+VALUES = st.sampled_from(["FD", "FL", "US", "UL", "SS", "DS", "IS", "CS", "LO", "UN", "OB", "OW"]).flatmap(
+    lambda vr: st.tuples(st.just(vr), st.binary(max_size=24).map(lambda value: value + b" " * (len(value) % 2)))
+)
+
+
+def element(tag: int, vr: str, value: bytes) -> bytes:
+    head = struct.pack("<HH", tag >> 16, tag & 0xFFFF) + vr.encode()
+    if vr in ("OB", "OW", "UN", "SQ"):
+        return head + struct.pack("<HI", 0, len(value)) + value
+    return head + struct.pack("<H", len(value)) + value
+
+
+def item(content: bytes) -> bytes:
+    return bytes.fromhex("feff00e0") + struct.pack("<I", len(content)) + content
+
+
+MACRO = st.dictionaries(st.sampled_from(ATTRIBUTES), VALUES, max_size=3).map(
+    lambda values: item(b"".join(element(tag_for_keyword(name), *values[name]) for name in sorted(values)))
+)
+GROUP = st.dictionaries(st.sampled_from(MACROS), st.lists(MACRO, max_size=2), max_size=4).map(
+    lambda macros: item(
+        b"".join(element(tag_for_keyword(name), "SQ", b"".join(macros[name])) for name in sorted(macros))
+    )
+)
+
+
+def without_groups(n_frames: int) -> bytes:
+    whole = mapss_object()
+    whole.NumberOfFrames = n_frames
+    del whole.SharedFunctionalGroupsSequence, whole.PerFrameFunctionalGroupsSequence
+    return file_bytes(whole)
+
+
+WITHOUT_GROUPS = {n_frames: without_groups(n_frames) for n_frames in (1, 2, 3)}
+
+
+@settings(max_examples=300, deadline=None)
+@given(GROUP, st.lists(GROUP, min_size=1, max_size=3))
+def test_groups_of_any_shape_give_facts_or_a_named_refusal(shared: bytes, frames: list[bytes]) -> None:
+    content = WITHOUT_GROUPS[len(frames)]
+    pixels = content.rindex(bytes.fromhex("e07f1000"))
+    groups = element(0x52009229, "SQ", shared) + element(0x52009230, "SQ", b"".join(frames))
+    facts_or_refusal(content[:pixels] + groups + content[pixels:])
 
 
 def test_five_hundred_frames_are_read_within_a_second() -> None:

@@ -1,6 +1,7 @@
 """Exams in parts: two scans, a study for each time, multi-frame objects, repeats; evidence that all is here."""
 
 import random
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_mr_exam import MAPSS_TIMES_MS, fse_facts, image_facts, mapss_facts
+from small_mr_exam import MAPSS_TIMES_MS, fse_facts, image_facts, mapss_facts, scan_card
 
 from config.protocol_cards import ProtocolCard, load_cards
 from config.settings import Repeats
@@ -17,21 +18,6 @@ from dicom_io.series import AssemblyState, ExamAssembly, assemble_exam
 
 CARDS = load_cards()
 T1RHO_MS, T2_MS = (0.0, 10.0, 40.0, 80.0), (0.0, 12.8, 25.7, 51.4)
-
-
-def scan_card(name: str, together_with: str, **times: object) -> ProtocolCard:
-    return ProtocolCard.model_validate(
-        {
-            "name": name,
-            "description": "for this test",
-            "role": "relaxometry",
-            "match": {"manufacturer": "^Philips", "series_description": name},
-            "times": {"rule": "echo_time", **times},
-            "expected": {"min_slices": 3, "max_slices": 64},
-            "scaling": "rescale_if_present",
-            "together_with": [together_with],
-        }
-    )
 
 
 TWO_SCANS = (
@@ -241,12 +227,18 @@ def test_a_split_object_is_whole_with_all_its_parts() -> None:
         assert assemble_exam(rest, CARDS).state is not AssemblyState.COMPLETE
 
 
-def test_one_object_for_each_time_is_counted_at_the_source() -> None:
+def test_one_object_for_each_time_lacks_no_slice() -> None:
     facts = framed(sorted(mapss_facts(announced=False), key=lambda one: one.echo_time_ms or 0), 7)
-    assert assemble_exam(facts, CARDS).state is AssemblyState.COMPLETE_WITHOUT_EVIDENCE
-    assert assemble_exam(facts, CARDS, known_counts={"1.2.3.1": 7}).state is AssemblyState.COMPLETE
+    assert assemble_exam(facts, CARDS).state is AssemblyState.COMPLETE
+    assert assemble_exam(facts[:72], CARDS).state is AssemblyState.INCOMPLETE
     more = assemble_exam(facts, CARDS, known_counts={"1.2.3.1": 8})
     assert more.missing_text == "ge-mapss: 84 images so far: the source has 1 more objects"
+
+
+def test_objects_of_some_slices_may_lack_others() -> None:
+    facts = framed(mapss_facts(announced=False), 4)
+    assert assemble_exam(facts, CARDS).state is AssemblyState.COMPLETE_WITHOUT_EVIDENCE
+    assert assemble_exam(facts, CARDS, known_counts={"1.2.3.1": 4}).state is AssemblyState.COMPLETE
 
 
 def test_phase_frames_are_set_aside_one_by_one() -> None:
@@ -295,6 +287,22 @@ def test_repeats_without_any_order_are_held() -> None:
     assembly = assemble_exam(facts, CARDS, repeats=Repeats.LATEST)
     assert codes(assembly) == ["PROTOCOL_DEVIATION"]
     assert "neither acquisition times nor numbers" in assembly.reasons[0].detail
+
+
+@pytest.mark.parametrize("repeats", Repeats)
+def test_some_slices_of_another_scan_are_an_aborted_one(repeats: Repeats) -> None:
+    aborted = [replace(one, images_in_acquisition=None) for one in again(mapss_facts(), 3)[: 5 * 7]]
+    assembly = assemble_exam([*mapss_facts(), *aborted], CARDS, repeats=repeats)
+    assert assembly.state is AssemblyState.COMPLETE
+    assert assembly.series_uids == ("1.2.3.1",)
+    assert {why for _, why in assembly.set_aside} == {"a fragment (5 slices); another series of ge-mapss holds more"}
+
+
+def test_a_smaller_scan_that_was_meant_so_is_a_repeat() -> None:
+    smaller = [replace(one, images_in_acquisition=35) for one in again(mapss_facts(), 3)[: 5 * 7]]
+    assert codes(assemble_exam([*mapss_facts(), *smaller], CARDS)) == ["PROTOCOL_DEVIATION"]
+    latest = assemble_exam([*mapss_facts(), *smaller], CARDS, repeats=Repeats.LATEST)
+    assert len(latest.images) == 35
 
 
 def test_a_repeat_in_the_same_series_is_told_by_its_acquisition_number() -> None:
@@ -356,6 +364,29 @@ def test_an_aborted_time_beside_a_whole_one_is_left_aside() -> None:
     assembly = assemble_exam([*facts, *aborted], CARDS)
     assert assembly.state is AssemblyState.COMPLETE
     assert {key for key, _ in assembly.set_aside} == {one.key for one in aborted}
+
+
+def test_a_spoilt_time_is_named_beside_what_is_missing() -> None:
+    facts = by_time(mapss_facts(images_in_acquisition=12))
+    spoilt = [replace(one, echo_time_ms=None) if one.echo_time_ms == 40 else one for one in facts]
+    text = assemble_exam(spoilt, CARDS).missing_text
+    assert "72/84 images: missing TSL 40 ms at all 12 slices; series 14 is not used: an image has no EchoTime" in text
+
+
+def test_a_series_that_no_card_fits_is_named_where_it_may_hold_what_is_missing() -> None:
+    facts = by_time(mapss_facts(images_in_acquisition=12))
+    misnamed = [replace(one, series_description="MPSS 40") if one.echo_time_ms == 40 else one for one in facts]
+    text = assemble_exam([*misnamed, *fse_facts(series_description="SAG DIXON", rows=512)], CARDS).missing_text
+    assert text.endswith("no protocol card fits series 'MPSS 40', which lies as this one does")
+
+
+def test_another_series_of_that_name_does_not_keep_the_times_from_being_joined() -> None:
+    facts = by_time(mapss_facts(images_in_acquisition=12))
+    localiser = again([replace(one, echo_time_ms=5.0, series_uid="1.2.3.9") for one in facts[:3]], 1)
+    assembly = assemble_exam([*facts, *localiser], CARDS)
+    assert assembly.state is AssemblyState.COMPLETE
+    assert len(assembly.set_aside) == 3
+    assert all("EchoTime is 5 ms in all 3 images" in why for _, why in assembly.set_aside)
 
 
 def test_a_study_for_each_time_is_one_exam() -> None:
@@ -491,9 +522,24 @@ def test_whatever_comes_is_answered_and_never_complete_with_an_image_missing(nam
     assert assembly.is_complete or assembly.reasons
     for series in assembly.measured:
         assert np.shape(series.grid) == (len(series.times_ms), len(series.grid[0]))
-        for row, time in zip(series.grid, series.times_ms, strict=True):
-            assert all(series.card.role == "anatomy" or abs((one.echo_time_ms or 0) - time) <= 0.5 for one in row)
+        for row, time_ms in zip(series.grid, series.times_ms, strict=True):
+            assert all(series.card.role == "anatomy" or abs((one.echo_time_ms or 0) - time_ms) <= 0.5 for one in row)
     assert not {one.key for one in assembly.images} & {key for key, _ in assembly.set_aside}
     if assembly.state is AssemblyState.COMPLETE:
         n_needed = sum(not one.complex_component and one.series_description != "SAG T2 FSE" for one in whole)
         assert len(assembly.images) == n_needed
+
+
+@pytest.mark.parametrize("studies", [True, False])
+def test_two_thousand_images_in_parts_take_less_than_a_second(studies: bool) -> None:
+    whole = mapss_facts(286)
+    cards = [
+        card.model_copy(update={"expected": card.expected.model_copy(update={"max_slices": 300})}) for card in CARDS
+    ]
+    facts = by_time(whole, studies=studies)
+    random.Random(1).shuffle(facts)
+    begin = time.process_time()
+    assembly = assemble_exam(facts, cards)
+    assert time.process_time() - begin < 1.0
+    assert assembly.state is AssemblyState.COMPLETE
+    assert len(assembly.images) == 2002

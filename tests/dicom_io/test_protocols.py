@@ -4,6 +4,8 @@ import math
 from dataclasses import replace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from small_mr_exam import MAPSS_TIMES_MS, image_facts, mapss_facts
 
 from config.protocol_cards import ProtocolCard, load_cards
@@ -48,7 +50,18 @@ def test_the_nearest_card_says_what_it_misses() -> None:
     with pytest.raises(UnsuitableInput) as caught:
         match_card([image_facts(manufacturer="SIEMENS", series_description="MAPSS")], CARDS[:1])
     assert caught.value.reason.detail.endswith(
-        "the nearest, ge-mapss: manufacturer 'SIEMENS' does not match '^GE\\\\b'"
+        "the nearest, ge-mapss: manufacturer 'SIEMENS' does not match '^GE\\\\b'; "
+        "it is for series of GE whose SeriesDescription says MAPSS"
+    )
+
+
+def test_the_nearest_card_is_one_of_the_same_maker() -> None:
+    with pytest.raises(UnsuitableInput) as caught:
+        match_card([image_facts(manufacturer="Philips", series_description="MAPSS T1rho")], load_cards())
+    assert caught.value.reason.detail.endswith(
+        "the nearest, philips-mapss-t1rho: series_description 'MAPSS T1rho' does not match what the card asks for; "
+        "it is for scans of Philips whose SeriesDescription lists the spin-lock times, "
+        "such as 'MAPSS TSL 0_10_40_80 ms'"
     )
 
 
@@ -292,7 +305,14 @@ def test_an_element_of_the_site_gives_times_in_its_unit() -> None:
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("forty", "no time"), ("0\\40", "no time"), ("", "no InversionTime"), ("20", "none of"), ("nan", "none of")],
+    [
+        ("forty", "no time"),
+        ("0\\40", "no time"),
+        ("", "no InversionTime"),
+        ("20", "none of"),
+        ("nan", "no time"),
+        ("4_0", "no time"),
+    ],
 )
 def test_elements_that_hold_no_time_are_unresolved(text: str, expected: str) -> None:
     card = card_with(**ELEMENT, element={"keyword": "InversionTime"})
@@ -304,3 +324,63 @@ def test_an_element_that_never_varies_is_unresolved() -> None:
     card = card_with(**ELEMENT, element={"keyword": "InversionTime"})
     images = [replace(one, elements=(("InversionTime", "0"),)) for one in mapss_facts()]
     assert "InversionTime is 0 ms in all 84 images" in unresolved(images, card)
+
+
+# --- whatever stands in a header
+
+NUMBER = st.one_of(
+    st.none(),
+    st.sampled_from([0.0, 10.0, 12.8, 40.0, 80.0, -0.0, 1e-320, 1e308, math.nan, math.inf, -math.inf]),
+    st.floats(-5, 100),
+)
+WORD = st.sampled_from(
+    ["TSL 0_10_40_80 ms", "TSL 40", "TE 12.8", "TSL 0_10", "TE 0_12.8_25.7_51.4", "TSL", "40", "٤٠ TSL ٤٠", "²", ""]
+)
+RULES = (
+    BY_NAME["ge-mapss"],
+    PHILIPS,
+    SIEMENS,
+    card_with(**ELEMENT, element={"keyword": "InversionTime"}, unit="us"),
+    *(
+        card_with(
+            rule="acquisition_order",
+            t1rho_ms=[0, 10, 40, 80],
+            order={"times_ms": [0, 40, 10, 80], "key": key, "fastest": fastest},
+        )
+        for key in ("instance_number", "acquisition_number", "temporal_position")
+        for fastest in ("time", "slice")
+    ),
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(data=st.data())
+def test_every_rule_gives_a_time_of_the_card_or_refuses(data: st.DataObject) -> None:
+    card = data.draw(st.sampled_from(RULES))
+    images = [
+        image_facts(
+            echo_time_ms=data.draw(NUMBER),
+            trigger_time_ms=data.draw(NUMBER),
+            series_description=f"{data.draw(WORD)} {data.draw(WORD)}",
+            elements=(("InversionTime", data.draw(st.one_of(WORD, st.floats().map(str), st.text(max_size=4)))),),
+            instance_number=data.draw(st.one_of(st.none(), st.integers(-3, 12), st.just(2**31))),
+            acquisition_number=data.draw(st.one_of(st.none(), st.integers(-1, 6))),
+            temporal_position=data.draw(st.one_of(st.none(), st.integers(0, 5))),
+            position=data.draw(st.sampled_from([(20.0, 0.0, 0.0), (16.0, 0.0, 0.0), (math.nan,) * 3, ()])),
+            frame_number=data.draw(st.sampled_from([None, None, 1, 2])),
+            sop_instance_uid=data.draw(st.sampled_from(["1.2", "1.3", "1.4"])),
+        )
+        for _ in range(data.draw(st.integers(1, 6)))
+    ]
+    try:
+        times = image_times(images, card)
+    except UnsuitableInput as refusal:
+        allowed = {ReasonCode.ECHO_UNRESOLVED}
+        if card.times.order is not None:
+            allowed.add(ReasonCode.GEOMETRY_INCONSISTENT)
+        unexpected = {refusal.reason.code} - allowed
+    else:
+        unexpected = {one.nominal_ms for one in times} - set(card.times.distinct_ms)
+        assert len(times) == len(images)
+        assert all(abs(one.nominal_ms - one.written_ms) <= card.times.tolerance_ms for one in times)
+    assert not unexpected

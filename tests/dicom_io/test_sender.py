@@ -1,13 +1,16 @@
+import threading
 from pathlib import Path
 
 import numpy as np
 import pydicom
 import pytest
 from peers import Orthanc, Storescp, free_port, run_tool
+from pynetdicom.association import Association
 from small_mr_exam import mr_dataset, write_mapss
 
+from dicom_io import sender
 from dicom_io.presentation import describe, is_stored, proposed_contexts
-from dicom_io.sender import AssociationRejected, Peer, PeerUnavailable, echo, send_files
+from dicom_io.sender import AssociationRejected, Peer, PeerUnavailable, SendOutcome, echo, send_files
 
 pytestmark = pytest.mark.peers
 
@@ -102,3 +105,31 @@ def test_what_a_status_means(status: int, stored: bool) -> None:
 def test_too_many_kinds_for_one_association() -> None:
     with pytest.raises(ValueError, match="128"):
         proposed_contexts((f"1.2.{number}", "1.2.840.10008.1.2") for number in range(129))
+
+
+def test_the_librarys_reactor_takes_no_answer_away(
+    storescp: Storescp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As under load: its loop is past its checkpoint, and looks for messages, whenever an answer comes."""
+    paths = images(tmp_path)
+    stop = threading.Event()
+
+    def look(association: Association) -> None:
+        while not stop.is_set():
+            association._serve_request = lambda message, context_id: None  # what it does with an answer: drops it
+            context_id, message = association.dimse.get_msg(block=False)
+            if message:
+                association._serve_request(message, context_id)
+
+    original = sender._send
+
+    def send_beside_the_reactor(association: Association, path: Path, *, message_id: int) -> SendOutcome:
+        if message_id == 1:
+            threading.Thread(target=look, args=(association,), daemon=True).start()
+        return original(association, path, message_id=message_id)
+
+    monkeypatch.setattr(sender, "_send", send_beside_the_reactor)
+    try:
+        assert all(one.stored for one in send_files(paths, peer_of(storescp, timeout_s=3.0)))
+    finally:
+        stop.set()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
 from small_mr_exam import MAPSS_TIMES_MS, fse_facts, image_facts, mapss_facts
 
 from config.protocol_cards import ScalingRule, load_cards
@@ -66,6 +67,22 @@ def test_missing_inner_slice_is_a_hole(announced: bool) -> None:
     assert assembly.state is AssemblyState.INCOMPLETE
     assert "77/84 images: missing all times at slice 7" in assembly.missing_text
     assert len(assembly.missing) == 7
+
+
+@pytest.mark.parametrize(("step", "missing"), [(2, "slices 2, 4, 6, 8, 10"), (3, "slices 2, 3, 5, 6, 8, 9")])
+def test_every_other_slice_is_missing_where_the_header_tells_a_smaller_spacing(step: int, missing: str) -> None:
+    facts = [one for one in mapss_facts(announced=False) if (20 - one.position[0]) / 4 % step == 0]
+    assembly = assemble(facts)
+    assert assembly.state is AssemblyState.INCOMPLETE
+    assert f"missing all times at {missing}" in assembly.missing_text
+    counted = assemble([replace(one, images_in_acquisition=len(facts)) for one in facts])
+    assert counted.state is AssemblyState.COMPLETE  # the scanner says that these are all
+
+
+@pytest.mark.parametrize("spacing_mm", [0.4, 1.0, 3.0, 6.0, 8.0, -4.0, 0.0, 1e-300, 1e300, None])
+def test_a_spacing_in_the_header_that_means_something_else_is_not_believed(spacing_mm: float | None) -> None:
+    assembly = assemble(mapss_facts(announced=False, spacing_between_slices_mm=spacing_mm))
+    assert assembly.state is AssemblyState.COMPLETE_WITHOUT_EVIDENCE
 
 
 def test_missing_edge_slice_is_seen_by_the_count_alone() -> None:
@@ -227,6 +244,32 @@ def test_single_slice_exam_needs_its_thickness() -> None:
     assert "without a slice thickness" in assemble(exam(slice_thickness_mm=None)).reasons[0].detail
 
 
+@pytest.mark.parametrize("decimals", [4, 6])
+@pytest.mark.parametrize("angles_deg", [(0, 0, 20), (12, -7, 9), (0, 25, 0), (180, 0, 5)])
+def test_oblique_stacks_are_laid_out_along_their_normal(angles_deg: tuple[float, ...], decimals: int) -> None:
+    turn = Rotation.from_euler("xyz", angles_deg, degrees=True).as_matrix()
+    order = random.Random(4).sample(range(12), 12)  # acquired interleaved, from either side
+    facts = [
+        replace(
+            one,
+            position=tuple(np.round(turn @ one.position, decimals).tolist()),
+            orientation=tuple(np.round((turn @ np.reshape(one.orientation, (2, 3)).T).T.ravel(), decimals).tolist()),
+            instance_number=order[(one.instance_number or 1) % 12] + 1,
+        )
+        for one in mapss_facts()
+    ]
+    random.Random(5).shuffle(facts)
+    assembly = assemble(facts)
+    assert assembly.state is AssemblyState.COMPLETE, assembly.reasons
+    (series,) = assembly.relaxometry
+    straight = assemble(mapss_facts()).relaxometry[0].affine
+    expected = np.eye(4)
+    expected[:3, :3] = turn
+    corners = np.array([[s, r, c, 1] for s in (0, 11) for r in (0, 255) for c in (0, 255)]).T
+    rounding = 0.5 * 10.0**-decimals
+    assert np.abs((series.affine - expected @ straight) @ corners).max() < 2 * rounding * 200  # over 200 mm
+
+
 # --- several series in one study
 
 
@@ -343,6 +386,8 @@ def test_one_series_per_time_is_joined(announced: int | None, expected: Assembly
         assert len(assembly.series_uids) == 7
     without_one_time = assemble([one for one in facts if one.echo_time_ms != 40])
     assert without_one_time.state is AssemblyState.INCOMPLETE
+    total = max(84, announced or 0)
+    assert f"ge-mapss: 72/{total} images: missing TSL 40 ms at all 12 slices" in without_one_time.missing_text
 
 
 def test_joined_series_must_share_scaling_and_place() -> None:

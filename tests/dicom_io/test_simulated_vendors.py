@@ -2,10 +2,12 @@
 
 import re
 import subprocess
+import warnings
 from collections import defaultdict
 from itertools import product
 from pathlib import Path
 
+import highdicom
 import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
@@ -171,6 +173,51 @@ def test_every_flavour_lies_where_the_exam_lies(objects: dict, exam: PhantomExam
             np.testing.assert_allclose(index[1:], 0, atol=1e-4)
             assert abs(index[0] - round(index[0])) < 1e-4
             assert 0 <= round(index[0]) < N_SLICES
+
+
+@pytest.mark.parametrize(
+    ("flavour", "series"), [("siemens, enhanced", "series-005"), ("philips, enhanced", "series-201")]
+)
+def test_highdicom_finds_the_volume_of_an_enhanced_object_where_the_exam_lies(
+    written: dict[str, list[Path]], exam: PhantomExam, flavour: str, series: str
+) -> None:
+    (path,) = (path for path in written[flavour] if path.parent.name == series)
+    volume = highdicom.imread(path).get_volume()
+    affine = exam.anatomy_image.affine if series == "series-201" else exam.affine
+    shape = (N_SLICES, *exam.signal.shape[2:]) if series != "series-201" else exam.anatomy_image.array.shape
+    assert volume.spatial_shape == shape
+    corners = np.array([[*corner, 1] for corner in np.ndindex(2, 2, 2)]) * [*(np.array(shape) - 1), 1]
+    found, expected = corners @ volume.affine.T, corners @ affine.T
+    # highdicom may begin at the other end of the stack
+    distances = np.linalg.norm(found[:, None] - expected[None], axis=2).min(axis=1)
+    assert distances.max() < 0.01
+
+
+@pytest.mark.parametrize(
+    ("flavour", "shape"),
+    [
+        ("philips, enhanced", (64, 64, N_SLICES, 4)),
+        ("philips, enhanced, one scan", (64, 64, N_SLICES, 7)),
+        ("philips, enhanced, phase", (64, 64, N_SLICES, 2, 4)),
+        ("siemens, enhanced", (64, 64, N_SLICES)),
+    ],
+)
+def test_nibabel_sorts_the_frames_by_slice_and_time(
+    written: dict[str, list[Path]], flavour: str, shape: tuple[int, ...]
+) -> None:
+    (path,) = (path for path in written[flavour] if path.parent.name in ("series-301", "series-003"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # nibabel warns of its DICOM readers as experimental
+        from nibabel.nicom.dicomwrappers import wrapper_from_file
+    wrapper = wrapper_from_file(path)
+    assert wrapper.image_shape == shape
+    dataset = dcmread(path)
+    expected = dataset.pixel_array.reshape(-1, 64, 64)  # frames: by slice, then time; phase after magnitude
+    found = np.moveaxis(np.asarray(wrapper.get_unscaled_data()), (0, 1), (-2, -1))  # (slices, [parts,] [times,] ...)
+    found = found[::-1]  # nibabel begins at the lowest place along the normal
+    if len(shape) == 5:
+        found = np.moveaxis(found, 1, 0)
+    np.testing.assert_array_equal(found.reshape(expected.shape), expected)
 
 
 def test_no_uid_is_shared_between_flavours(objects: dict) -> None:

@@ -10,7 +10,7 @@ from PIL import Image
 from pydicom import dcmread
 from pydicom.encaps import encapsulate
 from pydicom.uid import UID, ExplicitVRBigEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
-from small_mr_exam import MAPSS_TIMES_MS, mapss_signal, mr_dataset, write_mapss
+from small_mr_exam import MAPSS_TIMES_MS, mapss_signal, mr_dataset, scan_card, write_mapss
 
 from config.protocol_cards import load_cards
 from dicom_io.headers import read_facts
@@ -67,6 +67,40 @@ def test_other_pixels_under_the_same_uids_are_another_exam(tmp_path: Path) -> No
     dataset.PixelData = dataset.PixelData[::-1]
     dataset.save_as(paths[3])
     assert read(paths).source.pixels_sha256 != first
+
+
+def test_two_scans_are_two_decays_with_a_first_image_each(tmp_path: Path) -> None:
+    signal = mapss_signal()
+    for number, (name, rows) in enumerate((("two-t1rho", (0, 1, 4, 6)), ("two-t2", (0, 2, 3, 5))), start=1):
+        (tmp_path / name).mkdir()
+        for path in write_mapss(
+            tmp_path / name, signal[:, :: 3 - 2 * number] + number, RescaleSlope=str(number), ImagesInAcquisition=16
+        ):
+            dataset = dcmread(path)
+            dataset.SeriesDescription, dataset.SeriesInstanceUID = name, f"1.2.3.{number}"
+            dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"{dataset.SOPInstanceUID}.{number}"
+            dataset.save_as(path)
+            if MAPSS_TIMES_MS.index(float(dataset.EchoTime)) not in rows:
+                path.unlink()
+    cards = [
+        scan_card(name, other, **{key: [MAPSS_TIMES_MS[row] for row in rows]})
+        for name, other, key, rows in (
+            ("two-t1rho", "two-t2", "t1rho_ms", (0, 1, 4, 6)),
+            ("two-t2", "two-t1rho", "t2_ms", (0, 2, 3, 5)),
+        )
+    ]
+    exam = read_exam(assemble_exam([one for path in tmp_path.rglob("*-*-*") for one in read_facts(path)], cards))
+    assert [stack.role for stack in exam.stacks] == [Quantity.T1RHO, Quantity.T2]
+    assert exam.times_ms == {Quantity.T1RHO: (0, 10, 40, 80), Quantity.T2: (0, 12.8, 25.7, 51.4)}
+    assert np.array_equal(exam.stacks[0].signal, signal[[0, 1, 4, 6]] + 1)
+    assert np.array_equal(exam.stacks[1].signal, 2.0 * (signal[[0, 2, 3, 5], ::-1] + 2))  # each at its own scale
+    assert np.array_equal(exam.background.array, signal[0] + 1)
+    assert [(scan.protocol, scan.series_uids) for scan in exam.scans] == [
+        ("two-t1rho", ("1.2.3.1",)),
+        ("two-t2", ("1.2.3.2",)),
+    ]
+    assert len(exam.source.all_instances) == 32
+    assert {one.SeriesInstanceUID for one in exam.source.grid_instances} == {"1.2.3.1"}
 
 
 def test_slices_are_ordered_by_place_whatever_way_they_were_acquired(tmp_path: Path) -> None:

@@ -157,3 +157,5 @@ def test_routes_choose_destinations() -> None:
     assert [one.name for one in destinations_for(routed, calling_ae="MR1", protocol="t2-fse")] == ["b", "c"]
     assert [one.name for one in destinations_for(routed, calling_ae="MR1", protocol="x")] == ["b"]
     assert destinations_for(routed, calling_ae="MR2", protocol="x") == ()
+    two_scans = "ge-mapss + philips-mapss-t2"
+    assert [one.name for one in destinations_for(routed, calling_ae="MR2", protocol=two_scans)] == ["b"]

@@ -1,0 +1,142 @@
+"""The HTTP API under ``/api``: exams, analyses, and the quarantine as a place to work. Described by ``/openapi.json``.
+
+There is no authentication yet. So what changes something is only done where the server listens on the loopback
+interface, and not for a page of another site that a browser on the same machine happens to show.
+"""
+
+import ipaddress
+from collections.abc import Sequence
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from fastapi import APIRouter, Depends, HTTPException, Query, Request
+from pydantic import BaseModel, ConfigDict, Field
+
+from config.protocol_cards import ProtocolCard, asked_elements
+from config.settings import Settings
+from processing.refusal import ReasonCode
+from service import exams, jobs, quarantine
+from service.database import Database
+from service.exam_groups import CannotDiscard, discard_group
+from service.quarantine_details import describe_item
+from service.states import ExamState, JobState, QuarantineState
+
+_BY = "api"
+
+
+class Discard(BaseModel):
+    """Why a case is closed; of a held exam, which images are set aside (none: all stay)."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    reason: str = Field(pattern=r"\S", max_length=2000, description="Why the data are not needed")
+    series_uid: str = Field("", max_length=64, description="Of a held exam: set only this series aside")
+    patient: str = Field("", max_length=3, description="Of a held exam: set only this patient's images aside, e.g. B")
+
+
+def build_api(database: Database, cards: Sequence[ProtocolCard], settings: Settings) -> APIRouter:
+    """The routes, for the protocol cards and the settings of the node."""
+    api = APIRouter(prefix="/api")
+    changing = [Depends(_guard(settings.web.bind))]
+    page = Annotated[int, Query(ge=1, le=10_000, description="At most so many, the newest")]
+
+    @api.get("/quarantine")
+    def list_quarantine(
+        state: QuarantineState | None = None, code: ReasonCode | None = None, limit: page = 1000
+    ) -> list[dict[str, Any]]:
+        """The cases, oldest first."""
+        return [item.as_dict() for item in quarantine.list_items(database, state=state, code=code)][-limit:]
+
+    @api.get("/quarantine/{item_id}")
+    def show_quarantine(item_id: int) -> dict[str, Any]:
+        """One case: its reason, what helps, and the header without identity."""
+        return describe_item(database, _item(database, item_id), cards, settings.completion.repeats)
+
+    @api.post("/quarantine/{item_id}/release", dependencies=changing)
+    def release_quarantine(item_id: int) -> dict[str, Any]:
+        """Put the held thing back into the intake, to be judged again."""
+        _item(database, item_id)
+        try:
+            done = quarantine.release(database, item_id, by=_BY)
+        except quarantine.CannotRelease as error:
+            raise HTTPException(409, str(error)) from error
+        return _changed(database, item_id, done)
+
+    @api.post("/quarantine/{item_id}/discard", dependencies=changing)
+    def discard_quarantine(item_id: int, body: Discard) -> dict[str, Any]:
+        """Close the case for good, or set images of a held exam aside."""
+        item = _item(database, item_id)
+        if not body.series_uid and not body.patient:
+            done = quarantine.discard(database, item_id, reason=body.reason, by=_BY)
+            return _changed(database, item_id, done)
+        chosen = {"series_uid": body.series_uid, "patient": body.patient}
+        try:
+            discard_group(database, item, asked_elements(cards), reason=body.reason, by=_BY, **chosen)
+        except CannotDiscard as error:
+            raise HTTPException(409, str(error)) from error
+        return _changed(database, item_id, True)
+
+    @api.get("/exams")
+    def list_exams(state: ExamState | None = None, limit: page = 1000) -> list[dict[str, Any]]:
+        """The exams of the node, how far each is and what it waits for, oldest first."""
+        found = [exam for exam in exams.list_exams(database) if state in (None, exam.state)]
+        return [exam.as_dict() for exam in found[-limit:]]
+
+    @api.get("/jobs")
+    def list_jobs(state: JobState | None = None, limit: page = 1000) -> list[dict[str, Any]]:
+        """The analyses, oldest first."""
+        found = [job for job in jobs.list_jobs(database) if state in (None, job.state)]
+        return [job.as_dict() for job in found[-limit:]]
+
+    @api.get("/jobs/{job_id}")
+    def show_job(job_id: int) -> dict[str, Any]:
+        """One analysis."""
+        job = jobs.get_job(database, job_id)
+        if job is None:
+            raise HTTPException(404, f"There is no job with number {job_id}.")
+        return job.as_dict()
+
+    return api
+
+
+def _item(database: Database, item_id: int) -> quarantine.QuarantineItem:
+    item = quarantine.get_item(database, item_id)
+    if item is None:
+        raise HTTPException(404, f"There is no quarantined item with number {item_id}.")
+    return item
+
+
+def _changed(database: Database, item_id: int, done: bool) -> dict[str, Any]:
+    item = _item(database, item_id)
+    if not done:
+        raise HTTPException(409, f"Item {item_id} is not held any more: it is {item.state}.")
+    return item.as_dict()
+
+
+def _guard(bind: str) -> Any:
+    """Refuses changes that come from elsewhere than this machine, or from a page of another site."""
+
+    def check(request: Request) -> None:
+        if not _is_loopback(bind):
+            text = (
+                "Changes are only possible where web.bind is a loopback address (127.0.0.1), because the API has no"
+                " authentication. Use 'discnode quarantine' on the node."
+            )
+            raise HTTPException(403, text)
+        origin = request.headers.get("origin")
+        names = [request.headers.get("host", ""), *([urlsplit(origin).netloc] if origin is not None else [])]
+        if not all(_is_loopback(urlsplit(f"//{name}").hostname or "") for name in names):
+            raise HTTPException(
+                403, "Changes must be asked of 127.0.0.1 or localhost, and not by a page of another site."
+            )
+
+    return check
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
