@@ -201,7 +201,7 @@ def as_lines(explanation: "ExamExplanation", folders: Sequence[Path], *, each_im
     needs = needs_of(explanation)
     if needs:
         lines += ["Needed to measure it:", *(f"  - {need}" for need in needs)]
-    return lines
+    return ["".join(sign if sign.isprintable() else "?" for sign in line) for line in lines]
 
 
 def _series_title(series: "SeriesExplanation") -> str:

@@ -132,3 +132,12 @@ def test_a_draft_does_not_overwrite_and_has_the_right_suffix(exam: Path, tmp_pat
 def test_a_draft_on_stdout_is_yaml(exam: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["protocol", "draft", str(exam)]) == 0
     assert yaml.safe_load(capsys.readouterr().out)["replaces"] == ["ge-mapss"]
+
+
+def test_control_characters_of_a_header_do_not_reach_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "exam"
+    folder.mkdir()
+    write_mapss(folder, mapss_signal(), Manufacturer="GE \x1b[2J SYSTEMS", SeriesDescription="MAPSS \x1b[31m")
+    assert "\x1b" not in explained(capsys, folder, status=0)
