@@ -29,8 +29,15 @@ class ObjectKind(StrEnum):
 
     SEG = "seg"
     PMAP = "pmap"
+    MR = "mr"
     SR = "sr"
+    PDF = "pdf"
     OVERLAY = "overlay"
+    DEFORMATION = "deformation"
+
+
+#: What a destination receives that does not say: everything but the deformation fields.
+USUAL_OBJECTS = tuple(kind for kind in ObjectKind if kind is not ObjectKind.DEFORMATION)
 
 
 class Repeats(StrEnum):
@@ -99,7 +106,7 @@ class Destination(Section):
     ae_title: AETitle = Field(description="Called AE title")
     host: str = Field(description="Address or host name")
     port: Port = Field(description="TCP port")
-    objects: tuple[ObjectKind, ...] = Field(tuple(ObjectKind), description="Kinds of objects it receives")
+    objects: tuple[ObjectKind, ...] = Field(USUAL_OBJECTS, description="Kinds of objects it receives")
 
 
 class Route(Section):

@@ -8,7 +8,7 @@ import yaml
 from pydantic import ValidationError
 
 import config
-from config.settings import ObjectKind, Settings, SettingsError, load_settings
+from config.settings import USUAL_OBJECTS, ObjectKind, Settings, SettingsError, load_settings
 
 DEFAULTS_FILE = Path(config.__file__).parent / "discnode.yaml"
 
@@ -101,9 +101,9 @@ def test_empty_file_gives_the_defaults(tmp_path: Path) -> None:
         ("ae_title: 'A\\B'\n", "ae_title", "pattern"),
         ("destinations: [{name: a, ae_title: A, port: 1}]\n", "destinations.0.host", "Field required"),
         (
-            "destinations: [{name: a, ae_title: A, host: h, port: 1, objects: [pdf]}]\n",
+            "destinations: [{name: a, ae_title: A, host: h, port: 1, objects: [film]}]\n",
             "destinations.0.objects.0",
-            "'seg', 'pmap', 'sr' or 'overlay' (found 'pdf')",
+            "'overlay' or 'deformation' (found 'film')",
         ),
         ("delivery: {first_retry_s: 90, longest_retry_s: 60}\n", "delivery", "first_retry_s 90 is more than longest"),
     ],
@@ -145,7 +145,7 @@ def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
 
 def test_routes_and_destinations_are_read(tmp_path: Path) -> None:
     settings = load_settings(write(tmp_path, DESTINATIONS + "routes: [{when: {protocol: ge-mapss}, send_to: [lab]}]\n"))
-    assert settings.destinations[0].objects == tuple(ObjectKind)
+    assert settings.destinations[0].objects == USUAL_OBJECTS
     assert settings.destinations[1].objects == (ObjectKind.SR,)
     assert settings.routes[0].when == {"protocol": "ge-mapss"}
 
