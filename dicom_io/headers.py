@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from pydicom.config import IGNORE
 from pydicom.dataelem import RawDataElement
 from pydicom.uid import UID
 
@@ -213,7 +214,7 @@ def _object_facts(header: RawHeader) -> dict[str, Any]:
         "series_description": header.text("SeriesDescription"),
         "protocol_name": header.text("ProtocolName"),
         "photometric_interpretation": header.text("PhotometricInterpretation"),
-        "frame_of_reference_uid": header.text("FrameOfReferenceUID"),
+        "frame_of_reference_uid": header.uid("FrameOfReferenceUID") if header.text("FrameOfReferenceUID") else "",
         "series_number": header.integer("SeriesNumber"),
         "instance_number": header.integer("InstanceNumber"),
         "images_in_acquisition": header.integer("ImagesInAcquisition"),
@@ -310,7 +311,7 @@ def _patient_key(header: RawHeader) -> str:
 def _check_kind(header: RawHeader) -> None:
     sop_class_uid = header.uid("SOPClassUID")
     if sop_class_uid not in (MR_IMAGE_STORAGE, *_ENHANCED):
-        name = UID(sop_class_uid).name
+        name = UID(sop_class_uid, IGNORE).name
         text = f"{name} is not read, only MR Image Storage and Enhanced MR Image Storage"
         raise UnsuitableInput(ReasonCode.UNSUPPORTED_OBJECT, text)
     if not header.raw("PixelData"):

@@ -228,7 +228,7 @@ def _lookalikes(unmatched: Sequence[Images], known: Sequence[Images]) -> str:
     planes = {plane(images[0]) for images in known if images[0].orientation}
     alike = [images[0].series_description for images in unmatched if plane(images[0]) in planes]
     names = ", ".join(repr(name)[:72] for name in dict.fromkeys(alike[:3]))
-    return f"; no protocol card fits series {names}, which lies as this one does" if alike else ""
+    return f"; on the same planes lies series {names}, which no protocol card fits" if alike else ""
 
 
 def _sort_by_card(arrived: Arrived, cards: Sequence[ProtocolCard], findings: _Findings) -> _ByCard:

@@ -366,18 +366,22 @@ def test_an_aborted_time_beside_a_whole_one_is_left_aside() -> None:
     assert {key for key, _ in assembly.set_aside} == {one.key for one in aborted}
 
 
-def test_a_spoilt_time_is_named_beside_what_is_missing() -> None:
+def test_a_series_whose_time_is_not_known_is_not_called_missing() -> None:
     facts = by_time(mapss_facts(images_in_acquisition=12))
-    spoilt = [replace(one, echo_time_ms=None) if one.echo_time_ms == 40 else one for one in facts]
-    text = assemble_exam(spoilt, CARDS).missing_text
-    assert "72/84 images: missing TSL 40 ms at all 12 slices; series 14 is not used: an image has no EchoTime" in text
+    spoilt = [replace(one, echo_time_ms=41.0) if one.echo_time_ms == 40 else one for one in facts]
+    assembly = assemble_exam(spoilt, CARDS)
+    assert codes(assembly) == ["ECHO_UNRESOLVED"]
+    assert "EchoTime 41 ms is none of the times" in assembly.reasons[0].detail
+    elsewhere = [replace(one, rows=512) if one.echo_time_ms == 41 else one for one in spoilt]  # another kind of series
+    text = assemble_exam(elsewhere, CARDS).missing_text
+    assert "72/84 images: missing TSL 40 ms at all 12 slices; series 14 is not used: EchoTime 41 ms is none" in text
 
 
 def test_a_series_that_no_card_fits_is_named_where_it_may_hold_what_is_missing() -> None:
     facts = by_time(mapss_facts(images_in_acquisition=12))
     misnamed = [replace(one, series_description="MPSS 40") if one.echo_time_ms == 40 else one for one in facts]
     text = assemble_exam([*misnamed, *fse_facts(series_description="SAG DIXON", rows=512)], CARDS).missing_text
-    assert text.endswith("no protocol card fits series 'MPSS 40', which lies as this one does")
+    assert text.endswith("on the same planes lies series 'MPSS 40', which no protocol card fits")
 
 
 def test_another_series_of_that_name_does_not_keep_the_times_from_being_joined() -> None:
