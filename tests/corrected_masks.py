@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -220,7 +221,15 @@ def by_slicer(automatic: Path, images: Sequence[Path], out: Path) -> None:
     folder.mkdir()
     for one in assembly.measured[0].grid[0]:
         (folder / one.path.name).write_bytes(one.path.read_bytes())
-    command = ["itkimage2segimage", "--inputDICOMDirectory", folder, "--inputImageList", nrrd, "--skip", "1"]
+    command = [
+        Path(sys.executable).parent / "itkimage2segimage",
+        "--inputDICOMDirectory",
+        folder,
+        "--inputImageList",
+        nrrd,
+        "--skip",
+        "1",
+    ]
     command += ["--inputMetadata", described, "--outputDICOM", out]
     subprocess.run([str(one) for one in command], check=True, capture_output=True, timeout=60)
 

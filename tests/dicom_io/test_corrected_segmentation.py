@@ -84,6 +84,7 @@ def test_what_ohifs_library_writes_is_read_voxel_by_voxel(grid: ExamGrid) -> Non
     """Written by dcmjs 0.51.1 as OHIF calls it, from the images of this module and labels as a person types them."""
     given = read_corrected(DATA / "dcmjs_segmentation.dcm", grid, {"1.2.3.1"})
     np.testing.assert_array_equal(given.levels, erased(drawn_discs(SHAPE)))
+    assert given.origin.tool == "dcmjs-0.0"  # which names no maker
 
 
 def test_the_program_that_saved_it_is_named(automatic: Path, grid: ExamGrid, tmp_path: Path) -> None:
