@@ -1,5 +1,6 @@
 """A segmentation that a person sends back: what is accepted, on which voxels, and what is refused with which code."""
 
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from corrected_masks import (
     write_automatic,
 )
 from pydicom import Dataset, dcmread
-from pydicom.uid import generate_uid
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless, generate_uid
 from small_mr_exam import mapss_signal, write_mapss
 
 from dicom_io.corrected_segmentation import ExamGrid, exam_grid, read_corrected
@@ -78,6 +79,54 @@ def test_what_a_person_drew_is_read_voxel_by_voxel(
     np.testing.assert_array_equal(given.levels, EXPECTED[name]())
     assert given.origin.sop_instance_uid == dcmread(path).SOPInstanceUID
     assert given.origin.editor == ("" if name == "some discs" else EDITOR)
+
+
+def _deflated(dataset: Dataset) -> None:
+    dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+
+
+def _implicit(dataset: Dataset) -> None:
+    dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+
+
+def _described_frame_by_frame(dataset: Dataset) -> None:
+    """Orientation and spacing at each frame, not once for all."""
+    shared = dataset.SharedFunctionalGroupsSequence[0]
+    for frame in dataset.PerFrameFunctionalGroupsSequence:
+        frame.PlaneOrientationSequence = deepcopy(shared.PlaneOrientationSequence)
+        frame.PixelMeasuresSequence = deepcopy(shared.PixelMeasuresSequence)
+    del shared.PlaneOrientationSequence, shared.PixelMeasuresSequence
+
+
+def _without_optional_parts(dataset: Dataset) -> None:
+    """What other programs leave out: dimensions' organization, derivation, algorithm, colours."""
+    for frame in dataset.PerFrameFunctionalGroupsSequence:
+        del frame.DerivationImageSequence
+    for segment in dataset.SegmentSequence:
+        del segment.RecommendedDisplayCIELabValue, segment.SegmentationAlgorithmIdentificationSequence
+        segment.SegmentAlgorithmType = "MANUAL"
+    del dataset.ContributingEquipmentSequence, dataset.SegmentsOverlap
+
+
+@pytest.mark.parametrize("change", [_deflated, _implicit, _described_frame_by_frame, _without_optional_parts])
+def test_other_forms_of_the_same_segmentation_are_read_alike(
+    change, automatic: Path, grid: ExamGrid, tmp_path: Path
+) -> None:
+    dataset = edited(dcmread(automatic))
+    change(dataset)
+    path = tmp_path / "corrected.dcm"
+    implicit = dataset.file_meta.TransferSyntaxUID == ImplicitVRLittleEndian
+    dataset.save_as(path, implicit_vr=implicit, little_endian=True)
+    np.testing.assert_array_equal(read_corrected(path, grid).levels, drawn_discs(SHAPE))
+
+
+def test_a_compressed_label_map_is_read(automatic: Path, images: list[Path], grid: ExamGrid, tmp_path: Path) -> None:
+    path = tmp_path / "corrected.dcm"
+    VARIANTS["label map"](automatic, images, path)
+    dataset = dcmread(path)
+    dataset.compress(RLELossless)
+    dataset.save_as(path)
+    np.testing.assert_array_equal(read_corrected(path, grid).levels, erased(drawn_discs(SHAPE)))
 
 
 def test_what_ohifs_library_writes_is_read_voxel_by_voxel(grid: ExamGrid) -> None:

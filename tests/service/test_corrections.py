@@ -114,6 +114,16 @@ def test_a_corrected_segmentation_is_the_next_version_of_its_exam(
     assert EDITOR not in caplog.text
 
 
+def test_it_may_refer_to_a_series_that_the_node_made(analysed: Desk, automatic: Path, tmp_path: Path) -> None:
+    """A viewer shows results on the node's derived series, and draws there."""
+    path = change(automatic, tmp_path / "corrected.dcm")
+    dataset = dcmread(path)
+    dataset.ReferencedSeriesSequence[0].SeriesInstanceUID = dcmread(automatic).SeriesInstanceUID
+    analysed.arrive(saved(dataset, path), 5)
+    analysed.sweep(5)
+    assert (len(analysed.jobs), analysed.cases) == (2, [])
+
+
 def test_it_is_measured_with_the_images_that_were_measured(
     analysed: Desk, automatic: Path, images: list[Path], tmp_path: Path
 ) -> None:
