@@ -164,7 +164,12 @@ class _Node:
         self._receiver_died_before = True
 
     def _on_worker_death(self, name: str, status: int) -> None:
-        for job in jobs.release_lost(self._database, datetime.now(UTC), self._settings.jobs.attempts, worker=name):
+        try:
+            lost = jobs.release_lost(self._database, datetime.now(UTC), self._settings.jobs.attempts, worker=name)
+        except SQLAlchemyError as error:  # locked by another program, or the disk is full: its lease will run out
+            _log.error("job of the dead worker not released yet", extra={"error": type(error).__name__})
+            return
+        for job in lost:
             _log.error("job lost its worker", extra={"job": job.id, "state": job.state, "attempt": job.attempts})
 
     def _sweep_intake(self) -> None:
