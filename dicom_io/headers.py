@@ -43,6 +43,7 @@ class ImageFacts:
     ``pixel_spacing_mm`` is between rows, then between columns. ``pixel_sha256``: of this image's stored pixels.
     ``complex_component``: MAGNITUDE, PHASE, REAL, IMAGINARY or MIXED (PS3.3 C.8.13.3.1.1), of Enhanced MR.
     ``ge_complex_part``: GE's (0043,102F), 0 magnitude, 1 phase, 2 real, 3 imaginary; GE tells it nowhere else.
+    ``announced_slices``: Philips' (2001,xx18), how many slices the scan has.
     ``scale_slope``: Philips' (2005,xx0E). ``trigger_time_ms``: TriggerTime, or NominalCardiacTriggerDelayTime.
     ``concatenation``: number and total of the objects into which one Enhanced MR object was split; () if it was not.
     ``elements``: (name, value as text) of the elements that protocol cards ask for and that are there.
@@ -88,6 +89,7 @@ class ImageFacts:
     acquisition_number: int | None = None
     temporal_position: int | None = None
     images_in_acquisition: int | None = None
+    announced_slices: int | None = None
     orientation: tuple[float, ...] = ()
     position: tuple[float, ...] = ()
     pixel_spacing_mm: tuple[float, ...] = ()
@@ -253,6 +255,7 @@ def _image_facts(header: FrameHeader, elements: Sequence[ElementAddress]) -> dic
         ),
         "rescale_slope": header.decimal("PixelValueTransformationSequence/RescaleSlope", "RescaleSlope"),
         "rescale_intercept": header.decimal("PixelValueTransformationSequence/RescaleIntercept", "RescaleIntercept"),
+        "announced_slices": _positive(header.private_number(0x2001, "Philips Imaging DD 001", 0x18)),
         "scale_slope": header.private_number(0x2005, "Philips MR Imaging DD 001", 0x0E),
         "elements": tuple((name, value) for name, value in asked if value),
         **_geometry(header),
@@ -279,6 +282,11 @@ def _geometry(header: FrameHeader) -> dict[str, Any]:
 def _only(numbers: tuple[float, ...]) -> float | None:
     """The number where there is just one; several inversion times (VM 1-n) tell no single one."""
     return numbers[0] if len(numbers) == 1 else None
+
+
+def _positive(number: float | None) -> int | None:
+    """A count; None where there is none."""
+    return int(number) if number is not None and number >= 1 and number == int(number) else None
 
 
 def _upper(texts: tuple[str, ...]) -> tuple[str, ...]:

@@ -550,3 +550,34 @@ def test_two_thousand_images_in_parts_take_less_than_a_second(studies: bool) -> 
     assert time.process_time() - begin < 1.0
     assert assembly.state is AssemblyState.COMPLETE
     assert len(assembly.images) == 2002
+
+
+# --- how many slices the scanner says there are
+
+
+def counted_by_slices(n_announced: int | None, *, slices: range = range(6)) -> ExamAssembly:
+    scans = [
+        replace(one, images_in_acquisition=None, announced_slices=n_announced)
+        for part in (t1rho(slices=slices), t2(slices=slices))
+        for one in part
+    ]
+    return assemble_exam(scans, TWO_SCANS)
+
+
+@pytest.mark.parametrize(
+    ("n_announced", "state"),
+    [
+        (6, AssemblyState.COMPLETE),
+        (None, AssemblyState.COMPLETE_WITHOUT_EVIDENCE),
+        (5, AssemblyState.COMPLETE_WITHOUT_EVIDENCE),
+        (8, AssemblyState.INCOMPLETE),
+    ],
+)
+def test_the_announced_number_of_slices_is_evidence_either_way(n_announced: int | None, state: AssemblyState) -> None:
+    assert counted_by_slices(n_announced).state is state
+
+
+def test_a_lost_outer_slice_is_known_by_the_announced_number() -> None:
+    assembly = counted_by_slices(6, slices=range(5))
+    assert assembly.state is AssemblyState.INCOMPLETE
+    assert "20/24 images: the scanner announced 4 more" in assembly.missing_text
