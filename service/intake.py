@@ -191,7 +191,8 @@ class Intake:
             beside = fragments_beside(connection, exam.id, *subject)
             if any(has_unread(connection, one.study_uid) for one in beside):
                 raise _Arrived
-        parts = [one for one in beside if self._is_fragment(one)]
+        places = {one.frame_of_reference_uid for one in exam.facts}
+        parts = [one for one in beside if self._is_fragment(one, places)]
         for some in ([one for one in parts if not one.is_refused], parts):  # what was refused may spoil the whole
             if not some:
                 continue
@@ -201,14 +202,19 @@ class Intake:
                 return *joined, is_over
         return exam, assembly, silent
 
-    def _is_fragment(self, other: Fragment) -> bool:
-        """Whether an exam has images that are not whole. Of lost files it is told when it is judged itself."""
+    def _is_fragment(self, other: Fragment, places: set[str]) -> bool:
+        """Whether an exam has images that are not whole, and lie in one of these frames of reference.
+
+        Those of another session of the day would only spoil the whole. Of lost files it is told when it is judged.
+        """
         try:
             look = self._look((other.exam_id,), (other.study_uid,))
         except (UnsuitableInput, OSError) as error:
             _log.warning("exam not read", extra={"study_uid": other.study_uid, "error": type(error).__name__})
             return False
-        return bool(look.facts) and not self._assembly_of(look).is_complete
+        if places.isdisjoint(one.frame_of_reference_uid for one in look.facts):
+            return False
+        return not self._assembly_of(look).is_complete
 
     def _joined(self, exam: _Exam, parts: Sequence[Fragment]) -> tuple[_Exam, ExamAssembly] | None:
         """The exam with others, if they are whole together, and none without the others."""
