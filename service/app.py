@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from config.protocol_cards import load_cards
 from config.settings import Settings
-from dicom_io.sender import AssociationRejected, Peer, PeerUnavailable, echo
+from dicom_io.sender import AssociationRejected, Peer, PeerUnavailable, abort_associations, echo
 from service import jobs
 from service.children import EXIT_CANNOT_START
 from service.commitments import report_due
@@ -136,6 +136,7 @@ class _Node:
                 web.close()
             self._receiver.stop(STOP_RECEIVER_S)
             stopped = self._workers.stop(STOP_WORKERS_S)
+            abort_associations()  # a PACS that has been asked for images may take minutes to say anything
             schedule.shutdown(wait=True)
             for name in stopped:
                 jobs.release_lost(
