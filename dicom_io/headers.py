@@ -30,7 +30,7 @@ _PERHAPS_LOSSY_SYNTAXES = ("1.2.840.10008.1.2.4.91", "1.2.840.10008.1.2.4.112", 
 
 
 #: Changes when :class:`ImageFacts` reads more or otherwise: facts that were kept by an earlier version are read anew.
-FACTS_FORMAT = 2
+FACTS_FORMAT = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,7 +256,7 @@ def _image_facts(header: FrameHeader, elements: Sequence[ElementAddress]) -> dic
         "rescale_slope": header.decimal("PixelValueTransformationSequence/RescaleSlope", "RescaleSlope"),
         "rescale_intercept": header.decimal("PixelValueTransformationSequence/RescaleIntercept", "RescaleIntercept"),
         "announced_slices": _positive(header.private_number(0x2001, "Philips Imaging DD 001", 0x18)),
-        "scale_slope": header.private_number(0x2005, "Philips MR Imaging DD 001", 0x0E),
+        "scale_slope": header.private_number(0x2005, "Philips MR Imaging DD 001", 0x0E, is_of_each_image=True),
         "elements": tuple((name, value) for name, value in asked if value),
         **_geometry(header),
     }
