@@ -122,8 +122,13 @@ class _Decoding:
 
     def stored_values(self, content: memoryview) -> _StoredValues:
         """Decode one frame and keep the bits that are stored: what lies above them is no signal (PS3.5 8.1.1)."""
+        if self._syntax == RLELossless:  # PS3.5 G: whole pixel cells, as they lie in native pixel data
+            return self._significant(self._decompress(bytes(content)), self._high_bit)
         if is_encapsulated(str(self._syntax)):
-            return self._significant(self._decompress(bytes(content)), self._bits_stored - 1)
+            if self._high_bit != self._bits_stored - 1:
+                text = f"HighBit {self._high_bit} of {self._bits_stored} bits, compressed: where they lie is not known"
+                raise UnsuitableInput(ReasonCode.UNREADABLE, text)
+            return self._significant(self._decompress(bytes(content)), self._high_bit)
         order = "<" if self._syntax.is_little_endian else ">"
         kind = f"{order}u{self._bits_allocated // 8}"
         return self._significant(np.frombuffer(content, kind).reshape(self._shape), self._high_bit)
@@ -163,7 +168,8 @@ class _Decoding:
             "photometric_interpretation": "MONOCHROME2",
             "pixel_representation": int(self._signed),
             "bits_allocated": self._bits_allocated,
-            "bits_stored": self._bits_stored,
+            # of RLE all bits are asked for: pydicom would cut them to those stored as if they lay lowest
+            "bits_stored": self._bits_allocated if self._syntax == RLELossless else self._bits_stored,
             "number_of_frames": 1,
             "pixel_keyword": "PixelData",
         }
