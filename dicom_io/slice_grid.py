@@ -11,7 +11,7 @@ from dicom_io.headers import ImageFacts
 from dicom_io.missing_images import Awaited, MissingImage, awaited_text, missing_text
 from dicom_io.protocols import ImageTime, image_times
 from dicom_io.scaling import check_scaling
-from dicom_io.slice_places import check_placed, group_by_slice
+from dicom_io.slice_places import check_locations, check_placed, group_by_slice
 from processing.refusal import ReasonCode, UnsuitableInput
 from processing.results import Affine
 from processing.volume import SPACING_TOLERANCE, affine_from_orientation, check_regular, is_sagittal, normal_of
@@ -88,6 +88,7 @@ def lay_out(
     found_times = image_times(facts, card)
     image_slices, places = group_by_slice(facts)
     cells = _fill_cells(facts, image_slices, found_times, card)
+    check_locations(facts, image_slices.tolist())
 
     normal = normal_of(facts[0].orientation)
     numbers = _slice_numbers(places @ normal, _announced_spacing_mm(facts), is_counted)

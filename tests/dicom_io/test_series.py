@@ -467,3 +467,21 @@ def test_two_thousand_images_take_less_than_a_second() -> None:
     assembly = assemble([*relaxometry, *others])
     assert time.process_time() - begin < 1.0
     assert assembly.state is AssemblyState.COMPLETE
+
+
+def located(facts: list[ImageFacts]) -> list[ImageFacts]:
+    return [replace(one, slice_location_mm=-one.position[0] + 3.0) for one in facts]
+
+
+def test_two_images_of_one_time_with_exchanged_positions_were_measured() -> None:
+    """Slices next to each other look alike: the signal does not tell, but SliceLocation does."""
+    facts = located(mapss_facts())
+    assert assemble(facts).is_complete
+    one, other = 5 * 7 + 4, 6 * 7 + 4
+    facts[one], facts[other] = (
+        replace(facts[one], position=facts[other].position),
+        replace(facts[other], position=facts[one].position),
+    )
+    assembly = assemble(facts)
+    assert codes(assembly) == ["GEOMETRY_INCONSISTENT"]
+    assert "one ImagePositionPatient and SliceLocations" in assembly.reasons[0].detail
