@@ -53,7 +53,8 @@ def read_images(images: Sequence[ImageFacts], scaling: ScalingRule) -> Iterator[
 
     Raises:
         UnsuitableInput: UNSUPPORTED_OBJECT, naming a transfer syntax that cannot be decoded; UNREADABLE, when pixels
-            cannot be decoded or a file is no longer the one whose header was read.
+            cannot be decoded or a file is no longer the one whose header was read; SCALING_UNKNOWN, when scaled values
+            are beyond all numbers.
         OSError: a file cannot be read.
     """
     to_come = Counter(facts.path for facts in images)
@@ -95,7 +96,11 @@ class _OpenObject:
         slope, intercept = scaling_of(facts, scaling)
         stored = self._decoding.stored_values(stored_bytes)
         values = stored if self._lut is None else self._lut.apply(stored)
-        signal: FloatArray = (values.astype(np.float64) * slope + intercept).astype(np.float32)
+        exact = values.astype(np.float64) * slope + intercept
+        if not np.abs(exact).max() <= np.finfo(np.float32).max:
+            text = f"slope {slope:g} and intercept {intercept:g} make values that no scanner measures"
+            raise UnsuitableInput(ReasonCode.SCALING_UNKNOWN, text)
+        signal: FloatArray = exact.astype(np.float32)
         return signal
 
 

@@ -19,6 +19,9 @@ from processing.volume import SPACING_TOLERANCE, affine_from_orientation, check_
 #: No slices lie closer; an announced spacing below it is a broken header.
 _LEAST_SPACING_MM = 0.1
 
+#: Two halves of one slice lie nearer than this part of the usual spacing.
+_TORN = 0.75
+
 #: Direction cosines and pixel spacings that differ by less are the same, written with other rounding.
 _SAME_NUMBER = 1e-3
 
@@ -97,6 +100,7 @@ def lay_out(
             return PartialSeries(card, len(facts), (), awaited_text(len(facts), awaited))
         check_regular(places, normal)  # names the slice that is out of place
         raise UnsuitableInput(ReasonCode.GEOMETRY_INCONSISTENT, "the slices are not regularly spaced")
+    _check_not_torn(cells, places @ normal, card)
     partial = _if_partial(len(facts), cells, numbers, card, awaited)
     if partial is not None:
         return partial
@@ -200,6 +204,24 @@ def _fill_cells(
             raise UnsuitableInput(ReasonCode.GEOMETRY_INCONSISTENT, text)
         raise UnsuitableInput(ReasonCode.PROTOCOL_DEVIATION, f"two different images for {where}; {card.name} has one")
     return cells
+
+
+def _check_not_torn(cells: _Cells, depths: npt.NDArray[np.float64], card: ProtocolCard) -> None:
+    """Refuse a slice of which some images lie apart, where every other one is whole: nothing of it is missing."""
+    times = set(_times_of(card))
+    held = [{time for index, time in cells if index == place} for place in range(len(depths))]
+    torn = [place for place, found in enumerate(held) if found != times]
+    if (
+        len(torn) != 2
+        or torn[1] != torn[0] + 1
+        or held[torn[0]] & held[torn[1]]
+        or held[torn[0]] | held[torn[1]] != times
+    ):
+        return
+    gaps = np.diff(depths)
+    if len(gaps) > 2 and gaps[torn[0]] < _TORN * np.median(gaps):
+        text = f"images of slice {torn[0] + 1} lie {gaps[torn[0]]:.2f} mm apart"
+        raise UnsuitableInput(ReasonCode.GEOMETRY_INCONSISTENT, text)
 
 
 def _announced_spacing_mm(facts: Sequence[ImageFacts]) -> float | None:

@@ -348,3 +348,11 @@ def test_a_size_that_is_not_that_of_the_pixels_was_read_shifted(tmp_path: Path, 
     with pytest.raises(UnsuitableInput, match="bytes, 3182 are there") as caught:
         stored_in(path)
     assert caught.value.reason.code is ReasonCode.UNREADABLE
+
+
+def test_values_beyond_all_numbers_were_measured(tmp_path: Path) -> None:
+    path = write(tmp_path / "image", random_values(16, 16, signed=False), 16, RescaleSlope="1e300", RescaleIntercept=0)
+    (facts,) = read_facts(path)
+    with pytest.raises(UnsuitableInput) as caught:
+        read_image(facts, ScalingRule.RESCALE_PER_IMAGE)
+    assert caught.value.reason.code is ReasonCode.SCALING_UNKNOWN

@@ -485,3 +485,13 @@ def test_two_images_of_one_time_with_exchanged_positions_were_measured() -> None
     assembly = assemble(facts)
     assert codes(assembly) == ["GEOMETRY_INCONSISTENT"]
     assert "one ImagePositionPatient and SliceLocations" in assembly.reasons[0].detail
+
+
+@pytest.mark.parametrize("moved_mm", [0.4, 1.0, 2.0, -1.0])
+def test_an_image_beside_its_slice_was_waited_for_as_hundreds_of_missing_ones(moved_mm: float) -> None:
+    facts = mapss_facts()
+    x, y, z = facts[45].position
+    facts[45] = replace(facts[45], position=(x + moved_mm, y, z))
+    assembly = assemble(facts)
+    assert codes(assembly) == ["GEOMETRY_INCONSISTENT"]
+    assert f"lie {abs(moved_mm):.2f} mm apart" in assembly.reasons[0].detail
