@@ -81,6 +81,7 @@ def test_scans_that_do_not_lie_on_one_grid_are_refused() -> None:
             parts[name] = [image for k in range(4) for image in series(name, number + 3, position=moved[k])[k : k + 1]]
     assembly = assemble_exam(all_of(parts), CARDS)
     assert [reason.code.value for reason in assembly.reasons] == ["GEOMETRY_INCONSISTENT"]
+    assert assembly.reasons[0].detail.startswith("T1rho and T2 of siemens-mapss do not lie on one grid")
 
 
 def test_the_first_image_of_t2_was_taken_for_a_lost_one_of_t1rho() -> None:
