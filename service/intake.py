@@ -58,7 +58,7 @@ def decide(assembly: ExamAssembly, held: Sequence[Reason], *, silent: bool, awai
     Args:
         assembly: what its readable images make up.
         held: reasons of its objects that are in quarantine.
-        silent: nothing has arrived for ``completion.idle_s``.
+        silent: nothing has arrived for ``completion.idle_s``, or, where anatomy is all there is, ``anatomy_idle_s``.
         awaited: its sender has listed objects that have not come; of which series is not known.
     """
     conflicts = tuple(reason for reason in (*assembly.reasons, *held) if reason.code in _CONFLICTS)
@@ -133,10 +133,13 @@ class Intake:
         with self._database.read() as connection:
             rows = connection.execute(query).all()
         for row in rows:
-            self._judge(row.id, row.study_uid, now, idle_since, silent=row.last_arrival_at <= idle_since)
+            self._judge(row.id, row.study_uid, now, row.last_arrival_at)
         self._corrections.sweep(now)
 
-    def _judge(self, exam_id: int, study_uid: str, now: datetime, idle_since: datetime, *, silent: bool) -> None:
+    def _judge(self, exam_id: int, study_uid: str, now: datetime, last_arrival_at: datetime) -> None:
+        completion = self._settings.completion
+        idle_since = now - timedelta(seconds=completion.idle_s)
+        silent = last_arrival_at <= idle_since
         with self._database.write() as connection:
             if has_unread(connection, study_uid):
                 return  # it came after the headers were read; the news stay for the next sweep
@@ -148,6 +151,8 @@ class Intake:
             assembly = self._assembly_of(exam)
             if not assembly.is_complete:
                 exam, assembly, silent = self._with_fragments(exam, assembly, idle_since, silent)
+            if assembly.is_complete and not assembly.relaxometry:
+                silent = last_arrival_at <= now - timedelta(seconds=completion.resolved_anatomy_idle_s)
             awaited = exam.evidence.awaited_reason(len({one.sop_instance_uid for one in exam.facts}))
             decision = decide(assembly, exam.held, silent=silent, awaited=awaited)
             if decision.step not in (Step.ENQUEUE, Step.WAIT):
