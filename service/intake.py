@@ -146,6 +146,7 @@ class Intake:
             # News that come from here on are seen by the next sweep.
             connection.execute(update(db.exam).where(db.exam.c.id == exam_id).values(has_news=False))
         exam = alone = _Exam((exam_id,), (study_uid,), (), (), Evidence({}))
+        correction: str | None = None
         try:
             exam = alone = self._look((exam_id,), (study_uid,))
             assembly = self._assembly_of(exam)
@@ -157,6 +158,8 @@ class Intake:
             decision = decide(assembly, exam.held, silent=silent, awaited=awaited)
             if decision.step not in (Step.ENQUEUE, Step.WAIT):
                 exam = alone  # the other parts are told the same when they are judged
+            if decision.step is Step.ENQUEUE:
+                correction = self._corrections.fitting(exam.study_uids, assembly)
         except _Arrived:
             return
         except UnsuitableInput as refusal:  # a file that an earlier version took, read anew
@@ -167,7 +170,6 @@ class Intake:
             text = f"judging the exam failed ({type(error).__name__}); see the log"
             assembly, awaited = ExamAssembly(AssemblyState.REFUSED), None
             decision = Decision(Step.HOLD, (Reason(ReasonCode.INTERNAL, text),))
-        correction = self._corrections.fitting(exam.study_uids, assembly) if decision.step is Step.ENQUEUE else None
         with self._database.write() as connection:
             if _has_changed(connection, exam):
                 return
