@@ -10,6 +10,7 @@ from pydicom.dataset import Dataset, FileDataset
 from dicom_io.raw_header import parse
 from dicom_io.segmentation_reader import disc_segments, open_segmentation
 from dicom_io.series import ExamAssembly
+from dicom_io.source_attributes import MANUFACTURER
 from dicom_io.sources import SourceExam
 from dicom_io.uids import tracking_uid
 from processing.correction import check_discs
@@ -113,7 +114,7 @@ def _check_frame(dataset: Dataset, grid: ExamGrid, known_series: Collection[str]
 
 
 def _origin(dataset: FileDataset, path: Path) -> MaskOrigin:
-    """Who drew it, and with what: the last program that says that it changed the object, else its maker."""
+    """Who drew it, and with what: the object's maker; if that is the node itself, the program that changed it before."""
     changed_by = [
         item
         for item in dataset.get("ContributingEquipmentSequence") or ()
@@ -121,7 +122,7 @@ def _origin(dataset: FileDataset, path: Path) -> MaskOrigin:
             code.get("CodeValue") == _MODIFYING_EQUIPMENT for code in item.get("PurposeOfReferenceCodeSequence") or ()
         )
     ]
-    program = changed_by[-1] if changed_by else dataset
+    program = changed_by[-1] if changed_by and _text(dataset, "Manufacturer") == MANUFACTURER else dataset
     editors = (
         str(one.get(name) or "") for name in ("ContentCreatorName", "OperatorsName") for one in (dataset, program)
     )

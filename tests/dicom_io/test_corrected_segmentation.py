@@ -184,6 +184,7 @@ def _no_frame(dataset: Dataset) -> None:
 
 
 def _other_images(dataset: Dataset) -> None:
+    dataset.ReferencedSeriesSequence = dataset.ReferencedSeriesSequence[:1]
     dataset.ReferencedSeriesSequence[0].SeriesInstanceUID = "1.2.99.1"
 
 

@@ -34,6 +34,10 @@ def test_what_was_changed_in_words() -> None:
     )
 
 
+def is_modifying(equipment: Dataset) -> bool:
+    return bool(equipment.PurposeOfReferenceCodeSequence[0].CodeValue == "109103")
+
+
 @pytest.mark.peers
 def test_every_object_names_the_editor_and_is_valid(tmp_path: Path) -> None:
     need("dciodvfy")
@@ -42,7 +46,7 @@ def test_every_object_names_the_editor_and_is_valid(tmp_path: Path) -> None:
     for written in write_objects(result, source, np.zeros((50, 70, 3), np.uint8), tmp_path):
         path = tmp_path / written.path
         dataset = dcmread(path)
-        equipment = dataset.ContributingEquipmentSequence[-1]
+        (equipment,) = (one for one in dataset.ContributingEquipmentSequence if is_modifying(one))
         assert (equipment.Manufacturer, equipment.ContributionDescription) == ("3D Slicer 5.8", WORDS)
         assert equipment.OperatorsName == "Müller^Jörg"
         if "ContentLabel" in dataset:

@@ -147,8 +147,8 @@ def check_objects(before: dict[str, Any], found: dict[str, Any], out: Path, corr
     earlier = {one["sop_instance_uid"] for one in before["objects"]}
     assert earlier.isdisjoint(one["sop_instance_uid"] for one in found["objects"])
     for one in found["objects"]:
-        equipment = dcmread(out / one["path"]).ContributingEquipmentSequence[-1]
-        assert equipment.PurposeOfReferenceCodeSequence[0].CodeValue == "109103"
+        everyone = dcmread(out / one["path"]).ContributingEquipmentSequence
+        (equipment,) = (by for by in everyone if by.PurposeOfReferenceCodeSequence[0].CodeValue == "109103")
         assert correction["sop_instance_uid"] in equipment.ContributionDescription
         assert str(equipment.get("OperatorsName") or "") == correction["editor"]
     segmentation = dcmread(out / "dicom/seg.dcm")
