@@ -114,7 +114,7 @@ def _check_frame(dataset: Dataset, grid: ExamGrid, known_series: Collection[str]
 
 
 def _origin(dataset: FileDataset, path: Path) -> MaskOrigin:
-    """Who drew it, and with what: the object's maker; if that is the node itself, the program that changed it before."""
+    """Who drew it, and with what: the maker of the object; if that is the node, the program that changed it before."""
     changed_by = [
         item
         for item in dataset.get("ContributingEquipmentSequence") or ()
