@@ -184,8 +184,8 @@ def _no_frame(dataset: Dataset) -> None:
 
 
 def _other_images(dataset: Dataset) -> None:
-    dataset.ReferencedSeriesSequence = dataset.ReferencedSeriesSequence[:1]
-    dataset.ReferencedSeriesSequence[0].SeriesInstanceUID = "1.2.99.1"
+    for number, series in enumerate(dataset.ReferencedSeriesSequence):
+        series.SeriesInstanceUID = f"1.2.99.{number}"
 
 
 def _between_the_slices(dataset: Dataset) -> None:

@@ -272,8 +272,8 @@ def _other_grid(dataset: Dataset) -> None:
 
 
 def _other_images(dataset: Dataset) -> None:
-    dataset.ReferencedSeriesSequence = dataset.ReferencedSeriesSequence[:1]
-    dataset.ReferencedSeriesSequence[0].SeriesInstanceUID = "1.2.99.1"
+    for number, series in enumerate(dataset.ReferencedSeriesSequence):
+        series.SeriesInstanceUID = f"1.2.99.{number}"
 
 
 def _unknown_level(dataset: Dataset) -> None:
