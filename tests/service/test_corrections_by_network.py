@@ -12,7 +12,7 @@ from small_mr_exam import mapss_signal, write_mapss
 
 from dicom_io.sender import Peer, send_files
 from dicom_io.simulated_scanner import write_exam
-from processing.phantom import simulate_exam
+from processing.phantom import simulate_examfrom service.delivery import list_deliveries
 
 pytestmark = pytest.mark.peers
 
@@ -57,7 +57,9 @@ def test_a_correction_is_measured_by_the_real_analysis_and_delivered(storescp: S
         storescu(node.port, images)
         wait_until((results / "v1" / "result.json").is_file, "the first result", 400)
         first = json.loads((results / "v1" / "result.json").read_text())
-        wait_until(lambda: len(storescp.files) == len(first["objects"]), "its objects at the archive", 60)
+        wait_until(lambda: [job.state for job in node.jobs] == ["done"], "the first job to be done", 60)
+        n_first = len(node.ask(list_deliveries))
+        wait_until(lambda: len(storescp.files) == n_first, "its objects at the archive", 60)
         automatic = results / "v1" / "dicom" / "seg.dcm"
         mask = tmp_path / "corrected.dcm"
         VARIANTS["label map"](automatic, images, mask)
@@ -65,8 +67,9 @@ def test_a_correction_is_measured_by_the_real_analysis_and_delivered(storescp: S
         store(node, mask)
         wait_until((results / "v2" / "result.json").is_file, "the second result", 400)
         second = json.loads((results / "v2" / "result.json").read_text())
-        wait_until(lambda: len(storescp.files) == len(first["objects"]) + len(second["objects"]), "the new objects", 60)
-        assert [job.state for job in node.jobs] == ["done", "done"]
+        wait_until(lambda: [job.state for job in node.jobs] == ["done", "done"], "the second job to be done", 60)
+        assert len(node.ask(list_deliveries)) == 2 * n_first
+        wait_until(lambda: len(storescp.files) == 2 * n_first, "the new objects at the archive", 60)
         assert node.cases == []
     assert second["predecessor"]["version"] == 1
     assert second["correction"]["editor"] == EDITOR

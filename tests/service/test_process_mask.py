@@ -143,7 +143,7 @@ def test_six_edited_segmentations_are_measured_each_in_less_than_a_minute(
 
 def check_objects(before: dict[str, Any], found: dict[str, Any], out: Path, correction: dict[str, Any]) -> None:
     """All objects are made anew, under new UIDs, and name the editor."""
-    assert [one["kind"] for one in found["objects"]] == [one["kind"] for one in before["objects"]]
+    assert {one["kind"] for one in found["objects"]} == {one["kind"] for one in before["objects"]}
     earlier = {one["sop_instance_uid"] for one in before["objects"]}
     assert earlier.isdisjoint(one["sop_instance_uid"] for one in found["objects"])
     for one in found["objects"]:
