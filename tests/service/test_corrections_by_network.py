@@ -12,7 +12,8 @@ from small_mr_exam import mapss_signal, write_mapss
 
 from dicom_io.sender import Peer, send_files
 from dicom_io.simulated_scanner import write_exam
-from processing.phantom import simulate_examfrom service.delivery import list_deliveries
+from processing.phantom import simulate_exam
+from service.delivery import list_deliveries
 
 pytestmark = pytest.mark.peers
 
