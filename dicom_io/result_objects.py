@@ -9,6 +9,7 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset
 
 from config.settings import ObjectKind
+from dicom_io.document_writer import ReportPdf, document_object
 from dicom_io.map_writer import map_object
 from dicom_io.overlay_writer import overlay_object
 from dicom_io.report_writer import report_object
@@ -28,9 +29,13 @@ class WrittenObject:
 
 
 def write_objects(
-    result: ExamResult, source: SourceExam, picture: npt.NDArray[np.uint8], folder: Path
+    result: ExamResult,
+    source: SourceExam,
+    picture: npt.NDArray[np.uint8],
+    folder: Path,
+    pdf: ReportPdf | None = None,
 ) -> tuple[WrittenObject, ...]:
-    """Write segmentation, maps, report and overview of a result into ``folder / "dicom"``.
+    """Write segmentation, maps, measurements, overview and report of a result into ``folder / "dicom"``.
 
     An exam without echoes has no maps; its report holds volumes only. Writing the same result twice gives the same
     bytes.
@@ -40,10 +45,11 @@ def write_objects(
         source: the images it was measured from.
         picture: the overview, (rows, columns, 3) uint8 sRGB.
         folder: exists; gets a subfolder ``dicom``.
+        pdf: the report for people, if there is one.
     """
     (folder / "dicom").mkdir()
     written = []
-    for kind, name, dataset in _make(result, source, picture):
+    for kind, name, dataset in _make(result, source, picture, pdf):
         path = Path("dicom") / f"{name}.dcm"
         dataset.save_as(folder / path, enforce_file_format=True)
         written.append(WrittenObject(kind, path, str(dataset.SOPClassUID), str(dataset.SOPInstanceUID)))
@@ -51,7 +57,7 @@ def write_objects(
 
 
 def _make(
-    result: ExamResult, source: SourceExam, picture: npt.NDArray[np.uint8]
+    result: ExamResult, source: SourceExam, picture: npt.NDArray[np.uint8], pdf: ReportPdf | None
 ) -> Iterator[tuple[ObjectKind, str, Dataset]]:
     segmentation = segmentation_object(result, source)
     yield ObjectKind.SEG, "seg", segmentation
@@ -60,3 +66,5 @@ def _make(
             yield ObjectKind.PMAP, quantity.value.lower(), map_object(result, source, quantity)
     yield ObjectKind.SR, "sr", report_object(result, source, segmentation)
     yield ObjectKind.OVERLAY, "overlay", overlay_object(result, source, picture)
+    if pdf is not None:
+        yield ObjectKind.PDF, "report", document_object(result, source, pdf)

@@ -1,6 +1,6 @@
 """The files of an analysed exam, as a person or a script opens them.
 
-result.json, discs.csv, qc.png, qc_registration.png (of an exam with maps) and dicom/*.dcm.
+result.json, discs.csv, report.pdf, report.html, qc.png, qc_registration.png (of an exam with maps) and dicom/*.dcm.
 """
 
 import csv
@@ -19,6 +19,9 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.image import imsave
 
+from config.settings import ReportSettings
+from dicom_io.document_writer import ReportPdf
+from dicom_io.exam_heading import exam_heading
 from dicom_io.result_objects import WrittenObject, write_objects
 from dicom_io.volume_reader import ExamImages, MeasuredScan
 from processing.display import RESEARCH_USE_ONLY
@@ -28,6 +31,7 @@ from processing.refusal import Reason
 from processing.registration_page import draw_registration_page
 from processing.results import DiscMeasurement, EchoMotion, ExamResult, Level, Quantity, Region, Verdict
 from service.refusal_file import refusal_document
+from service.reports.exam_report import RenderedReport, exam_report, render
 
 #: Name and version of the format of ``result.json``; described in ``service/result_schema.json``.
 RESULT_SCHEMA = "discnode.result/1"
@@ -36,7 +40,8 @@ _CSV_COLUMNS = (
     *("level", "region", "quantity", "mean_ms", "sd_ms", "median_ms", "n", "n_excluded", "volume_mm3"),
     *("member_sd_ms", "member_dice", "ring_entropy", "use"),
 )
-_OUR_FILES = ("result.json", "discs.csv", "qc.png", "qc_registration.png", "dicom")
+_OUR_FILES = ("result.json", "discs.csv", "report.html", "report.pdf", "qc.png", "qc_registration.png", "dicom")
+_USUAL_REPORT = ReportSettings()
 _KEYS = {Quantity.T1RHO: "t1rho_ms", Quantity.T2: "t2_ms"}
 _TIMES_KEYS = {Quantity.T1RHO: "t1rho_times_ms", Quantity.T2: "t2_times_ms"}
 
@@ -58,10 +63,12 @@ class HasSeries(Protocol):
         """SeriesInstanceUID."""
 
 
-def write_result(result: ExamResult, images: ExamImages, folder: Path) -> ResultSummary:
+def write_result(
+    result: ExamResult, images: ExamImages, folder: Path, *, settings: ReportSettings = _USUAL_REPORT
+) -> ResultSummary:
     """Write everything about one exam into ``folder``, which appears whole or not at all.
 
-    What an earlier analysis left there is replaced; other files in it stay.
+    What an earlier analysis left there is replaced; other files in it stay. ``settings``: what the report shows.
 
     Raises:
         ValueError: the result has no disc.
@@ -72,7 +79,11 @@ def write_result(result: ExamResult, images: ExamImages, folder: Path) -> Result
         _write_picture(partial / "qc.png", picture)
         if result.maps and result.mask is not None and measured_levels(result.mask):
             _write_picture(partial / "qc_registration.png", draw_registration_page(result))
-        objects = write_objects(result, images.source, picture, partial)
+        document = exam_report(result, exam_heading(images.source), settings.subject)
+        report = render(document)
+        _write_report(partial, report)
+        pdf = ReportPdf(document.title, report.pdf, settings.subject.value)
+        objects = write_objects(result, images.source, picture, partial, pdf)
         _write_csv(partial / "discs.csv", result)
         _write_json(partial / "result.json", result_document(result, images, objects))
     return ResultSummary(result.verdict, result.reasons, objects)
@@ -208,6 +219,11 @@ def _number(value: float | None) -> float | None:
 
 def _write_picture(path: Path, picture: npt.NDArray[np.uint8]) -> None:
     imsave(path, picture, metadata={"Comment": RESEARCH_USE_ONLY, "Software": "discnode"})
+
+
+def _write_report(folder: Path, report: RenderedReport) -> None:
+    (folder / "report.html").write_text(report.html, encoding="utf-8")
+    (folder / "report.pdf").write_bytes(report.pdf)
 
 
 def _write_json(path: Path, document: Mapping[str, Any]) -> None:

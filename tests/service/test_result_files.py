@@ -37,9 +37,11 @@ def test_all_files_are_there_and_nothing_else(written):
     names = {
         "result.json",
         "discs.csv",
+        "report.html",
+        "report.pdf",
         "qc.png",
         "qc_registration.png",
-        *(f"dicom/{name}.dcm" for name in ("seg", "t1rho", "t2", "sr", "overlay")),
+        *(f"dicom/{name}.dcm" for name in ("seg", "t1rho", "t2", "sr", "overlay", "report")),
     }
     assert contents(folder).keys() == names
     assert [path.name for path in folder.parent.iterdir()] == ["out"]
@@ -269,9 +271,10 @@ def test_a_folder_in_use_gets_new_results_and_keeps_the_rest(written, tmp_path):
     without = example_exam.exam_result(with_maps=False)
     result = written[0]
     write_result(result, example_exam.exam_images(result), tmp_path / "out")
-    assert len(contents(tmp_path / "out")) == 10
+    assert len(contents(tmp_path / "out")) == 13
     write_result(without, example_exam.exam_images(without), tmp_path / "out")
     names = {"notes.txt", "result.json", "discs.csv", "qc.png", "dicom/seg.dcm", "dicom/sr.dcm", "dicom/overlay.dcm"}
+    names |= {"report.html", "report.pdf", "dicom/report.dcm"}
     assert contents(tmp_path / "out").keys() == names
     assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]

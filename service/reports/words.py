@@ -1,0 +1,111 @@
+"""Numbers and reasons in the words of a report."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+
+from processing.advice import ADVICE, SUMMARIES
+from processing.display import LEVEL_NAMES, QUANTITY_NAMES, REGION_NAMES
+from processing.refusal import Reason
+from processing.results import Level, Quantity, Region
+from service.reports.document import Flag, Flags, Notice, Tone
+
+USE = "RESEARCH USE ONLY. NOT FOR DIAGNOSIS."
+NONE = "–"
+
+#: Why a voxel has no value (processing.fitting.FitStatus), in words.
+EXCLUSIONS: Mapping[str, str] = {
+    "NON_FINITE_SIGNAL": "signal not finite",
+    "NO_SIGNAL": "too little signal",
+    "NO_DECAY": "signal does not fall",
+    "NOT_CONVERGED": "fit did not converge",
+    "OUT_OF_RANGE": "fit outside 1 to 1000 ms",
+    "OUTSIDE_IMAGE": "not imaged",
+    "ABOVE_CEILING": "above the ceiling",
+}
+_WORDS: Mapping[str, str] = {
+    **{level.name: name for level, name in LEVEL_NAMES.items()},
+    **{quantity.value: name for quantity, name in QUANTITY_NAMES.items()},
+    **{region.value: name for region, name in REGION_NAMES.items()},
+    **EXCLUSIONS,
+}
+_NAMES = re.compile(rf"(?<![\w/])({'|'.join(sorted(_WORDS, key=len, reverse=True))})(?![\w/])")
+_LEVELS = {name: level for level in Level for name in (level.name, LEVEL_NAMES[level])}
+
+
+def number(value: float | None, digits: int) -> str:
+    """A number with so many decimals, or a dash for what does not exist."""
+    return f"{value:.{digits}f}" if value is not None and math.isfinite(value) else NONE
+
+
+def mean_and_sd(mean: float, sd: float) -> str:
+    """``mean ± SD`` with one decimal; the mean alone where there is no SD."""
+    if not math.isfinite(mean):
+        return NONE
+    return f"{mean:.1f} ± {sd:.1f}" if math.isfinite(sd) else f"{mean:.1f}"
+
+
+def percent(part: int, whole: int) -> str:
+    """A share in per cent with one decimal; a dash of nothing. What is not 0 is never shown as 0."""
+    if whole == 0:
+        return NONE
+    return "< 0.1" if 0 < part / whole < 0.0005 else f"{100 * part / whole:.1f}"
+
+
+def count(n: int, one: str, many: str) -> str:
+    """``1 disc``, ``12,345 discs``."""
+    return f"{n:,} {one if n == 1 else many}"
+
+
+def in_words(detail: str) -> str:
+    """A reason's detail with the names that the code uses in words: L5S1 becomes L5/S1, T1rho T1ρ."""
+    return _NAMES.sub(lambda found: _WORDS[found[0]], detail)
+
+
+def levels_named(detail: str) -> tuple[Level, ...]:
+    """The discs that a detail speaks of, from above."""
+    found = {level for name, level in _LEVELS.items() if re.search(rf"(?<![\w/]){name}(?![\w/])", detail)}
+    return tuple(sorted(found, reverse=True))
+
+
+def listed(names: Sequence[str]) -> str:
+    """``a``, ``a and b``, ``a, b and c``."""
+    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)
+
+
+def flags(heading: str, reasons: Sequence[Reason]) -> Flags:
+    """All reasons, each with what was found; what helps stands with the first of its kind."""
+    made = []
+    said = set()
+    for reason in reasons:
+        advice = "" if reason.code in said else ADVICE[reason.code]
+        made.append(Flag(SUMMARIES[reason.code], in_words(reason.detail), advice, reason.code.value))
+        said.add(reason.code)
+    return Flags(heading, tuple(made))
+
+
+def review_notice(reasons: Sequence[Reason], most: int) -> Notice:
+    """The doubts of a measured exam in one line each kind, naming the discs concerned; the details stand elsewhere."""
+    if not reasons:
+        return Notice(Tone.GOOD, "No doubts", ("Every automatic check was passed.",))
+    of_kind: dict[str, set[Level]] = {}
+    for reason in reasons:
+        of_kind.setdefault(SUMMARIES[reason.code], set()).update(levels_named(reason.detail))
+    lines = [
+        f"{kind}: {listed([LEVEL_NAMES[one] for one in sorted(levels, reverse=True)])}." if levels else f"{kind}."
+        for kind, levels in of_kind.items()
+    ]
+    if len(lines) > most:
+        lines = [*lines[: most - 1], f"And {len(lines) - most + 1} more."]
+    title = f"Needs review: {count(len(reasons), 'doubt', 'doubts')}, explained on page 2"
+    return Notice(Tone.CAUTION, title, tuple(lines))
+
+
+def quantity_names(quantities: Sequence[Quantity]) -> str:
+    """``T1ρ and T2``."""
+    return listed([QUANTITY_NAMES[one] for one in quantities])
+
+
+def region_heading(region: Region) -> str:
+    """A region as the heading of a column."""
+    return REGION_NAMES[region]
