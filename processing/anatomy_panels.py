@@ -135,9 +135,9 @@ def name_discs(axes: Axes, result: ExamResult, slice_index: int, view: View) -> 
             )
 
 
-def letter_edges(axes: Axes, view: View) -> None:
-    """The letters of the patient's sides at the edges."""
-    places = ((0.025, 0.5), (0.975, 0.5), (0.5, 0.975), (0.5, 0.025))
+def letter_edges(axes: Axes, view: View, *, sides_at: float = 0.5) -> None:
+    """The letters of the patient's sides at the edges; those at left and right so far up (0..1)."""
+    places = ((0.025, sides_at), (0.975, sides_at), (0.5, 0.975), (0.5, 0.025))
     for (x, y), letter in zip(places, (*view.column_ends, *view.row_ends), strict=True):
         axes.text(x, y, letter, transform=axes.transAxes, va="center", **_LETTERS)
 

@@ -2,11 +2,13 @@
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from processing.anatomy_panels import (
     ON_PAPER,
+    View,
     draw_map,
     draw_slices,
     letter_edges,
@@ -21,13 +23,16 @@ from processing.results import DiscMask, ExamResult, Quantity
 
 _DPI = 150
 #: Inches; printed at two thirds, so that writing of 11 points comes out at 7.
-_WIDTH_IN, _MAPS_HEIGHT_IN, _SLICES_HEIGHT_IN = 10.6, 4.9, 2.1
+_WIDTH_IN, _SLICES_HEIGHT_IN = 10.6, 2.1
+_MOST_PANEL_IN, _TITLE_IN, _GAP_IN = 4.7, 0.34, 0.16
+_SCALE_IN = 0.92  # beside a map: its colours, their values and unit
+_HALF_IN = 0.04  # room below the panels
 
 
 def draw_maps_picture(result: ExamResult) -> npt.NDArray[np.uint8]:
-    """Named discs on the anatomy beside each map with its scale, (735, 1590, 3) uint8 sRGB, middle slice.
+    """Named discs on the anatomy beside each map with its scale, (rows, 1590, 3) uint8 sRGB, middle slice.
 
-    Without maps: the whole slice beside its part around the discs.
+    Without maps: the whole slice beside its part around the discs. All panels are as high as fits beside each other.
 
     Raises:
         ValueError: the result has no disc.
@@ -35,30 +40,55 @@ def draw_maps_picture(result: ExamResult) -> npt.NDArray[np.uint8]:
     mask = _mask_of(result)
     midline = midline_slice(mask.levels)
     crop = view_of(mask.levels, result.background.affine, cropped=True)
-    whole = view_of(mask.levels, result.background.affine, cropped=False)
     quantities = [quantity for quantity in Quantity if quantity in result.maps]
-    figure, canvas = _figure(_MAPS_HEIGHT_IN)
-    n_panels = 1 + max(len(quantities), 1)
-    cells = figure.add_gridspec(1, n_panels, left=0.01, right=0.93, top=0.93, bottom=0.01, wspace=0.2)
-    anatomy = figure.add_subplot(cells[0])
-    view = crop if quantities else whole
-    show_anatomy(anatomy, result, midline, view)
-    outline(anatomy, result, midline, view, width=1.3)
-    name_discs(anatomy, result, midline, view)
-    letter_edges(anatomy, view)
-    scale_bar(anatomy, view, 20.0 if quantities else 50.0)
-    title = f"Slice {midline + 1} of {len(mask.levels)}"
-    anatomy.set_title(title, color=ON_PAPER.text, fontsize=13, loc="left")
-    for place, quantity in enumerate(quantities, start=1):
-        draw_map(figure, figure.add_subplot(cells[place]), result, quantity, midline, crop, ON_PAPER)
     if not quantities:
-        larger = figure.add_subplot(cells[1])
-        show_anatomy(larger, result, midline, crop)
-        outline(larger, result, midline, crop, width=1.3)
-        letter_edges(larger, crop)
-        scale_bar(larger, crop, 20.0)
-        larger.set_title("Discs, larger", color=ON_PAPER.text, fontsize=13, loc="left")
+        whole = view_of(mask.levels, result.background.affine, cropped=False)
+        figure, canvas, (left, right) = _side_by_side([whole, crop], scales=False)
+        _draw_discs(left, result, midline, whole, 50.0)
+        _draw_discs(right, result, midline, crop, 20.0)
+        return _drawn(canvas)
+    figure, canvas, (first, *others) = _side_by_side([crop] * (1 + len(quantities)), scales=True)
+    _draw_discs(first, result, midline, crop, 20.0)
+    for axes, quantity in zip(others, quantities, strict=True):
+        draw_map(figure, axes, result, quantity, midline, crop, ON_PAPER)
     return _drawn(canvas)
+
+
+def _side_by_side(views: list[View], *, scales: bool) -> tuple[Figure, FigureCanvasAgg, list[Axes]]:
+    """Panels of one height, from the left; beside each but the first is room for the scale of its colours."""
+    shares = [_width_mm(view) / _height_mm(view) for view in views]
+    taken_in = _GAP_IN * len(views) + (_SCALE_IN * (len(views) - 1) if scales else 0.0)
+    panel_in = min(_MOST_PANEL_IN, (_WIDTH_IN - taken_in) / sum(shares))
+    height_in = panel_in + _TITLE_IN + _HALF_IN
+    figure, canvas = _figure(height_in)
+    spare_in = (_WIDTH_IN - taken_in - panel_in * sum(shares)) / max(1, len(shares) - 1)
+    places, left_in = [], 0.0
+    for number, share in enumerate(shares):
+        width_in = panel_in * share
+        box = (left_in / _WIDTH_IN, _HALF_IN / height_in, width_in / _WIDTH_IN, panel_in / height_in)
+        places.append(figure.add_axes(box))
+        left_in += width_in + _GAP_IN + (_SCALE_IN + spare_in if scales and number else 0.0)
+    return figure, canvas, places
+
+
+def _width_mm(view: View) -> float:
+    left, right, _, _ = view.extent
+    return right - left
+
+
+def _height_mm(view: View) -> float:
+    _, _, bottom, top = view.extent
+    return bottom - top
+
+
+def _draw_discs(axes: Axes, result: ExamResult, slice_index: int, view: View, bar_mm: float) -> None:
+    show_anatomy(axes, result, slice_index, view)
+    outline(axes, result, slice_index, view, width=1.3)
+    name_discs(axes, result, slice_index, view)
+    letter_edges(axes, view, sides_at=0.93)  # level with no disc's name
+    scale_bar(axes, view, bar_mm)
+    title = f"Slice {slice_index + 1} of {len(result.background.array)}"
+    axes.set_title(title, color=ON_PAPER.text, fontsize=13, loc="left")
 
 
 def draw_slices_picture(result: ExamResult) -> npt.NDArray[np.uint8]:

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,8 +31,10 @@ from processing.montage import draw_montage
 from processing.refusal import Reason
 from processing.registration_page import draw_registration_page
 from processing.results import DiscMeasurement, EchoMotion, ExamResult, Level, Quantity, Region, Verdict
-from service.refusal_file import refusal_document
-from service.reports.exam_report import RenderedReport, exam_report, render
+from service.refusal_file import REPORT_FILES, refusal_document
+from service.reports.exam_report import exam_report
+from service.reports.refusal_report import refusal_report
+from service.reports.rendering import RenderedReport, render
 
 #: Name and version of the format of ``result.json``; described in ``service/result_schema.json``.
 RESULT_SCHEMA = "discnode.result/1"
@@ -40,7 +43,7 @@ _CSV_COLUMNS = (
     *("level", "region", "quantity", "mean_ms", "sd_ms", "median_ms", "n", "n_excluded", "volume_mm3"),
     *("member_sd_ms", "member_dice", "ring_entropy", "use"),
 )
-_OUR_FILES = ("result.json", "discs.csv", "report.html", "report.pdf", "qc.png", "qc_registration.png", "dicom")
+_OUR_FILES = ("result.json", "discs.csv", *REPORT_FILES, "qc.png", "qc_registration.png", "dicom")
 _USUAL_REPORT = ReportSettings()
 _KEYS = {Quantity.T1RHO: "t1rho_ms", Quantity.T2: "t2_ms"}
 _TIMES_KEYS = {Quantity.T1RHO: "t1rho_times_ms", Quantity.T2: "t2_times_ms"}
@@ -90,10 +93,11 @@ def write_result(
 
 
 def write_refusal(reasons: Sequence[Reason], inputs: Iterable[HasSeries], folder: Path) -> ResultSummary:
-    """Write the ``result.json`` of an exam that could not be measured: why, and which series it was."""
+    """Write ``result.json`` and the report of an exam that could not be measured: why, and which series it was."""
     series_uids = sorted({one.series_uid for one in inputs})
     with _whole_folder(folder) as partial:
-        document = refusal_document(reasons, series_uids) | {"use": RESEARCH_USE_ONLY}
+        document = refusal_document(reasons, series_uids)
+        _write_report(partial, render(refusal_report(reasons, series_uids, version("discnode"))))
         _write_json(partial / "result.json", document)
     return ResultSummary(Verdict.REFUSED, tuple(reasons), ())
 
@@ -222,8 +226,8 @@ def _write_picture(path: Path, picture: npt.NDArray[np.uint8]) -> None:
 
 
 def _write_report(folder: Path, report: RenderedReport) -> None:
-    (folder / "report.html").write_text(report.html, encoding="utf-8")
-    (folder / "report.pdf").write_bytes(report.pdf)
+    for name, content in report.files().items():
+        (folder / name).write_bytes(content)
 
 
 def _write_json(path: Path, document: Mapping[str, Any]) -> None:

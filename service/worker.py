@@ -23,6 +23,7 @@ from service.database import Database, open_database
 from service.jobs import Job, LeaseLost
 from service.logs import log_to_stderr
 from service.outbox import Parcel, destinations_for
+from service.refusal_file import remove_exam_refusal
 from service.result_versions import mark_version
 
 _log = logging.getLogger(__name__)
@@ -200,6 +201,7 @@ def publish(out: Path, final: Path) -> None:
         temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         _flush(temporary)
         os.replace(temporary, newest)
+        remove_exam_refusal(final.parent)
     _flush(final.parent)
 
 

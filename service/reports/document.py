@@ -29,10 +29,11 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Facts side by side, under a heading if there is one."""
+    """Facts, ``in_row`` of them side by side, under a heading if there is one."""
 
     heading: str
     facts: tuple[Fact, ...]
+    in_row: int = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ class Flag:
     """Something to be checked: what it is, what was found, what helps, and its reason code."""
 
     title: str
-    detail: str
+    details: tuple[str, ...]
     advice: str
     code: str
 
@@ -104,6 +105,10 @@ class Table:
                 spans.append((column.group, 1))
         return tuple(spans) if any(name for name, _ in spans) else ()
 
+    def starts_group(self, at: int) -> bool:
+        """Whether a column is the first of a group that follows another one."""
+        return at > 1 and self.columns[at].group not in ("", self.columns[at - 1].group)
+
 
 @dataclass(frozen=True, slots=True)
 class Picture:
@@ -154,7 +159,7 @@ class Document:
 
 def _texts(block: Block) -> Iterator[str]:
     match block:
-        case Facts(heading, facts):
+        case Facts(heading, facts, _):
             yield heading
             for fact in facts:
                 yield from (fact.name, fact.value)
@@ -163,7 +168,7 @@ def _texts(block: Block) -> Iterator[str]:
         case Flags(heading, flags):
             yield heading
             for flag in flags:
-                yield from (flag.title, flag.detail, flag.advice, flag.code)
+                yield from (flag.title, *flag.details, flag.advice, flag.code)
         case Table(heading, columns, rows, note):
             yield heading
             yield from (column.heading for column in columns)

@@ -1,7 +1,6 @@
 """The exam report: what a reader wants on the first page, how far it can be trusted on the second."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from io import BytesIO
 from typing import Final
@@ -18,43 +17,12 @@ from processing.results import ExamResult
 from service.reports import exam_tables, words
 from service.reports.document import Block, Document, Fact, Facts, Page, Picture, Text
 from service.reports.exam_tables import quantities_of
-from service.reports.html import html_page
-from service.reports.pdf import pdf_file
 
 TITLE: Final = "Relaxation times of the lumbar discs"
 VOLUMES_TITLE: Final = "Volumes of the lumbar discs"
-_CITATION = "Iriondo C, Pedoia V, Majumdar S. Magn Reson Med 2020;84:1376–1390, doi 10.1002/mrm.28210."
+_CITATION = "Iriondo C, Pedoia V, Majumdar S. Magn Reson Med 2020;84:1376–1390, doi\N{NO-BREAK SPACE}10.1002/mrm.28210."
 _MOST_DOUBTS = 4  # lines of the notice on the first page
-
-#: Entries of ``ExamResult.versions`` that the report shows, and what it calls them.
-_VERSIONS = {
-    "discnode": "discnode",
-    "model": "networks",
-    "model_version": "version of the networks",
-    "model_sha256": "SHA-256 of the networks",
-    "disc_threshold": "probability of a disc from",
-    "inference_provider": "networks run by",
-    "lowest_disc": "lowest disc",
-    "protocol": "protocol card",
-    "settings_digest": "digest of the settings",
-    "fit": "fit",
-    "atlas": "atlas",
-    "atlas_sha256": "SHA-256 of the atlas",
-    "registration_preset": "registration",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class RenderedReport:
-    """One report in both forms."""
-
-    html: str
-    pdf: bytes
-
-
-def render(document: Document) -> RenderedReport:
-    """Both forms of a report. The same document gives the same bytes."""
-    return RenderedReport(html_page(document), pdf_file(document))
+_OF_NETWORKS = {"disc_threshold": "disc from probability", "inference_provider": "run by", "model_sha256": "SHA-256"}
 
 
 def exam_report(result: ExamResult, heading: ExamHeading, subject: SubjectLine) -> Document:
@@ -135,12 +103,11 @@ def _quality(result: ExamResult) -> list[Block]:
         exam_tables.registration_table(result),
         exam_tables.echo_table(result),
     )
-    versions = tuple(Fact(name, result.versions[key]) for key, name in _VERSIONS.items() if key in result.versions)
     return [
         *([words.flags("To be checked", result.reasons)] if result.reasons else []),
-        _slices_picture(result),
+        *([_slices_picture(result)] if _n_slices(result) > 1 else []),
         *(table for table in tables if table is not None),
-        Facts("Made with", versions),
+        Facts("Made with", _made_with(result.versions), in_row=1),
     ]
 
 
@@ -175,8 +142,34 @@ def _maps_picture(result: ExamResult) -> Picture:
     )
 
 
+def _made_with(versions: Mapping[str, str]) -> tuple[Fact, ...]:
+    """What decides the numbers, each on a line, as far as it is known."""
+    get = versions.get
+    n_members = get("model_members", "1")
+    networks = [f"{get('model', '')} {get('model_version', '')}".strip()]
+    networks += [f"{n_members} networks"] if n_members != "1" else []
+    networks += [f"{name} {versions[key]}" for key, name in _OF_NETWORKS.items() if key in versions]
+    atlas = [get("atlas", "")] + [f"SHA-256 {versions[key]}" for key in ("atlas_sha256",) if key in versions]
+    facts = {
+        "discnode": get("discnode", ""),
+        "settings": get("settings_digest", ""),
+        "protocol card": get("protocol", ""),
+        "networks": ", ".join(networks),
+        "lowest disc": get("lowest_disc", ""),
+        "fit": words.in_words(get("fit", "")),
+        "atlas": ", ".join(part for part in atlas if part),
+        "registration": get("registration_preset", ""),
+    }
+    return tuple(Fact(name, value) for name, value in facts.items() if value)
+
+
+def _n_slices(result: ExamResult) -> int:
+    """How many slices the discs lie in."""
+    return 0 if result.mask is None else int(np.count_nonzero(result.mask.levels.any(axis=(1, 2))))
+
+
 def _slices_picture(result: ExamResult) -> Picture:
-    n_slices = int(np.count_nonzero(result.mask.levels.any(axis=(1, 2)))) if result.mask is not None else 0
+    n_slices = _n_slices(result)
     levels = len(measured_levels(result.mask)) if result.mask is not None else 0
     return _picture(
         draw_slices_picture(result),
@@ -187,7 +180,7 @@ def _slices_picture(result: ExamResult) -> Picture:
 
 def _picture(pixels: npt.NDArray[np.uint8], description: str, caption: str) -> Picture:
     stream = BytesIO()
-    Image.fromarray(pixels).save(stream, "PNG", optimize=True)
+    Image.fromarray(pixels).save(stream, "PNG", compress_level=6)
     height, width = pixels.shape[:2]
     return Picture(stream.getvalue(), width, height, description, caption)
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from processing.display import LEVEL_COLOURS, LEVEL_NAMES, QUANTITY_NAMES
 from processing.measurements import measured_levels
-from processing.results import DiscConfidence, DiscMeasurement, ExamResult, Level, Quantity, Region
+from processing.results import LUMBAR_LEVELS, DiscConfidence, DiscMeasurement, ExamResult, Level, Quantity, Region
 from service.reports.document import Column, Row, Table
 from service.reports.words import EXCLUSIONS, NONE, count, mean_and_sd, number, percent, region_heading
 
@@ -16,13 +16,15 @@ def quantities_of(result: ExamResult) -> tuple[Quantity, ...]:
     return tuple(quantity for quantity in Quantity if quantity in result.maps)
 
 
-def levels_of(result: ExamResult) -> tuple[Level, ...]:
-    """The measured discs from above, as the pictures show them."""
-    return tuple(reversed(measured_levels(result.mask))) if result.mask is not None else ()
+#: The discs that are measured, from above, as the pictures show them.
+FROM_ABOVE = tuple(reversed(LUMBAR_LEVELS))
 
 
 def disc_table(result: ExamResult) -> Table:
-    """Whole discs: mean ± SD, median, voxels and excluded share of each quantity, and the volume."""
+    """Whole discs: mean ± SD, median, voxels and excluded share of each quantity, and the volume.
+
+    A disc that was not found has a row of dashes: it must not be overlooked.
+    """
     rows_by_place = _by_place(result.measurements)
     has_members = any(row.n_members is not None for row in result.measurements)
     columns = [Column("disc")]
@@ -31,7 +33,7 @@ def disc_table(result: ExamResult) -> Table:
         columns += [Column(name, f"{QUANTITY_NAMES[quantity]} (ms)") for name in names]
     columns.append(Column("cm³", "volume"))
     rows = []
-    for level in levels_of(result):
+    for level in FROM_ABOVE:
         cells: list[str] = []
         for quantity in quantities_of(result):
             cells += _whole(rows_by_place.get((level, Region.WHOLE_DISC, quantity)), has_members)
@@ -43,6 +45,8 @@ def disc_table(result: ExamResult) -> Table:
         note += " Networks ±: SD of the mean over the single networks' outlines."
     if not quantities_of(result):
         note = "This exam has no images at several times: volumes only."
+    if any(level not in result.volumes_mm3 for level in FROM_ABOVE):
+        note += " A dash: not found, or without a value."
     return Table("Whole discs", tuple(columns), tuple(rows), note)
 
 
@@ -67,7 +71,7 @@ def part_table(result: ExamResult) -> Table | None:
     for quantity in quantities_of(result):
         columns += [Column(region_heading(region), f"{QUANTITY_NAMES[quantity]} (ms), mean ± SD") for region in _PARTS]
     rows = []
-    for level in levels_of(result):
+    for level in FROM_ABOVE:
         places = [(level, region, quantity) for quantity in quantities_of(result) for region in _PARTS]
         found = [rows_by_place.get(place) for place in places]
         rows.append(_row(level, [NONE if one is None else mean_and_sd(one.mean_ms, one.sd_ms) for one in found]))
@@ -102,7 +106,7 @@ def excluded_lines(result: ExamResult) -> tuple[str, ...]:
 def segmentation_table(result: ExamResult) -> Table | None:
     """How sure the networks are of each disc; None of a mask that no network made."""
     confidence = {one.level: one for one in result.mask.confidence} if result.mask is not None else {}
-    found = [level for level in levels_of(result) if level in confidence]
+    found = [level for level in FROM_ABOVE if level in confidence]
     if not found:
         return None
     has_members = any(one.member_dice is not None for one in confidence.values())
@@ -130,7 +134,7 @@ def registration_table(result: ExamResult) -> Table | None:
     aligned = {one.alignment.level: one.alignment for one in result.registered}
     names = ("disc", "Dice", "Dice, centroid only", "SD of det J", "smallest det J", "folded voxels")
     rows = []
-    for level in levels_of(result):
+    for level in reversed(measured_levels(result.mask)) if result.mask is not None else ():
         one = aligned.get(level)
         cells = ["not registered", *[NONE] * 4]
         if one is not None:

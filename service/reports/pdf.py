@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
+from reportlab import rl_config
 from reportlab.lib import colors
 from reportlab.lib.enums import TA_CENTER, TA_RIGHT
 from reportlab.lib.pagesizes import A4
@@ -40,13 +41,14 @@ _TONES = {
     Tone.CAUTION: (colors.HexColor("#d18b00"), colors.HexColor("#fff7e6")),
     Tone.STOP: (colors.HexColor("#b3261e"), colors.HexColor("#fdefee")),
 }
-_MARGIN, _HEAD, _FOOT = 15 * mm, 22 * mm, 16 * mm
+_MARGIN, _HEAD, _FOOT = 15 * mm, 20 * mm, 15 * mm
 _WIDTH = A4[0] - 2 * _MARGIN
+_MOST_SPARE = 24 * mm  # in a column; a table of few columns is not spread over the page
 
 
 def pdf_file(document: Document) -> bytes:
     """The file. Its dates are fixed, so that the same report gives the same bytes."""
-    _register_fonts()
+    _prepare()
     stream = BytesIO()
     template = BaseDocTemplate(
         stream,
@@ -66,13 +68,14 @@ def pdf_file(document: Document) -> bytes:
             for number, page in enumerate(document.pages)
         ]
     )
-    template.build(list(_flowables(document)))
+    template.build(list(_flowables(document)), canvasmaker=_NumberedCanvas)
     return stream.getvalue()
 
 
 @cache
-def _register_fonts() -> None:
-    """DejaVu Sans, which comes with matplotlib and has ρ, ±, and the letters of most of Europe."""
+def _prepare() -> None:
+    """Fonts: DejaVu Sans, which comes with matplotlib, and has ρ, ± and the letters of most of Europe."""
+    rl_config.useA85 = 0  # streams as bytes; as letters they take a quarter more, and seconds
     spec = importlib.util.find_spec("matplotlib")
     assert spec is not None
     assert spec.origin is not None
@@ -83,7 +86,7 @@ def _register_fonts() -> None:
 
 
 def _decorator(document: Document, title: str) -> Any:
-    """Draws what stands on every page: title and use above, the document's footer, use and page number below."""
+    """Draws what stands on every page: title and use above, the document's footer and its use below."""
 
     def draw(canvas: Canvas, _: BaseDocTemplate) -> None:
         top, bottom, right = A4[1] - 14 * mm, 9 * mm, A4[0] - _MARGIN
@@ -101,10 +104,30 @@ def _decorator(document: Document, title: str) -> Any:
         canvas.setFont(_REGULAR, 6.5)
         canvas.drawString(_MARGIN, bottom, document.footer)
         canvas.drawCentredString(A4[0] / 2, bottom, document.use)
-        canvas.drawRightString(right, bottom, f"page {canvas.getPageNumber()}")
         canvas.restoreState()
 
     return draw
+
+
+class _NumberedCanvas(Canvas):  # type: ignore[misc]
+    """Writes ``page 1 of 2`` on each page, once it is known how many there are."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._finished: list[dict[str, Any]] = []
+
+    def showPage(self) -> None:  # noqa: N802 - reportlab's name
+        self._finished.append(dict(self.__dict__))
+        self._startPage()
+
+    def save(self) -> None:
+        for number, page in enumerate(self._finished, start=1):
+            self.__dict__.update(page)
+            self.setFillColor(_FAINT)
+            self.setFont(_REGULAR, 6.5)
+            self.drawRightString(A4[0] - _MARGIN, 9 * mm, f"page {number} of {len(self._finished)}")
+            super().showPage()
+        super().save()
 
 
 def _flowables(document: Document) -> Iterator[Flowable]:
@@ -125,10 +148,10 @@ def _block(block: Block) -> Iterator[Flowable]:
         case Flags():
             yield from _flags(block)
         case Table():
-            yield KeepTogether([*_heading(block.heading), _grid(block), *_note(block.note), Spacer(0, 2 * mm)])
+            yield KeepTogether([*_heading(block.heading), _grid(block), *_note(block.note), Spacer(0, 3 * mm)])
         case Picture():
             height = _WIDTH * block.height_px / block.width_px
-            yield KeepTogether([Image(BytesIO(block.png), _WIDTH, height), *_note(block.caption), Spacer(0, 1 * mm)])
+            yield KeepTogether([Image(BytesIO(block.png), _WIDTH, height), *_note(block.caption), Spacer(0, 3 * mm)])
         case Text(heading, paragraphs):
             yield from _heading(heading)
             yield from (_text(paragraph, _style(7.5)) for paragraph in paragraphs)
@@ -160,17 +183,18 @@ def _note(note: str) -> list[Flowable]:
 
 
 def _facts(block: Facts) -> Iterator[Flowable]:
-    """Two facts in a row."""
-    yield from _heading(block.heading)
     name, value = _style(7.5, colour=_FAINT), _style(7.5)
-    cells = [[_text(one.name, name), _text(one.value, value)] for one in block.facts]
-    pairs = [cells[at : at + 2] for at in range(0, len(cells), 2)]
-    rows = [[*pair[0], *(pair[1] if len(pair) > 1 else ("", ""))] for pair in pairs]
-    width = 36 * mm if block.heading else 18 * mm
-    grid = Grid(rows, [width, _WIDTH / 2 - width] * 2, hAlign="LEFT")
-    grid.setStyle([("VALIGN", (0, 0), (-1, -1), "TOP"), *_padding(0, 0.5 * mm), ("LEFTPADDING", (1, 0), (-1, -1), 4)])
-    yield grid
-    yield Spacer(0, 2 * mm)
+    cells = [cell for one in block.facts for cell in (_text(one.name, name), _text(one.value, value))]
+    in_row = 2 * block.in_row
+    cells += [""] * (-len(cells) % in_row)
+    width = (18 if block.in_row > 1 else 24) * mm
+    grid = Grid(
+        [cells[at : at + in_row] for at in range(0, len(cells), in_row)],
+        [width, _WIDTH / block.in_row - width] * block.in_row,
+        hAlign="LEFT",
+    )
+    grid.setStyle([("VALIGN", (0, 0), (-1, -1), "TOP"), *_padding(0, 0.5 * mm), ("RIGHTPADDING", (1, 0), (-1, -1), 6)])
+    yield KeepTogether([*_heading(block.heading), grid, Spacer(0, 2 * mm)])
 
 
 def _padding(across: float, along: float) -> list[tuple[Any, ...]]:
@@ -199,12 +223,12 @@ def _flags(block: Flags) -> Iterator[Flowable]:
     for flag in block.flags:
         code = f'<font name="{_REGULAR}" size="6" color="#5a6670">{escape(flag.code)}</font>'
         texts = [
-            Paragraph(f"{escape(flag.title)}  {code}", _style(7.5, bold=True)),
-            _text(flag.detail, _style(7.5)),
+            Paragraph(f"{escape(flag.title)}  {code}", _style(8, bold=True)),
+            *(_text(detail, _style(7.5)) for detail in flag.details),
         ]
         if flag.advice:
             texts.append(_text(flag.advice, _style(6.5, colour=_FAINT)))
-        yield KeepTogether([*texts, Spacer(0, 1.6 * mm)])
+        yield KeepTogether([*texts, Spacer(0, 2 * mm)])
     yield Spacer(0, 1.5 * mm)
 
 
@@ -256,12 +280,12 @@ def _named(name: str, colour: Colour | None) -> Paragraph:
 
 
 def _widths(block: Table) -> list[float]:
-    """As wide as the longest text of each column asks for, together the width of the page."""
+    """As wide as the longest text of each column asks for, together the width of the page if there are many."""
     needs = []
     for at, column in enumerate(block.columns):
         cells = [row.name if at == 0 else row.cells[at - 1] for row in block.rows]
         longest = max((pdfmetrics.stringWidth(cell, _BOLD if at == 0 else _REGULAR, 7.5) for cell in cells), default=0)
         words = max(pdfmetrics.stringWidth(word, _REGULAR, 6.5) for word in column.heading.split())
-        needs.append(max(longest + (11 if at == 0 else 0), words) + 6)
-    spare = (_WIDTH - sum(needs)) / max(1, len(needs) - 1)
+        needs.append(max(longest + (11 if at == 0 else 0), words) + (14 if block.starts_group(at) else 6))
+    spare = min((_WIDTH - sum(needs)) / max(1, len(needs) - 1), _MOST_SPARE)
     return [needs[0], *(need + spare for need in needs[1:])]

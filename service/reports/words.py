@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 
 from processing.advice import ADVICE, SUMMARIES
 from processing.display import LEVEL_NAMES, QUANTITY_NAMES, REGION_NAMES
-from processing.refusal import Reason
+from processing.refusal import Reason, ReasonCode
 from processing.results import Level, Quantity, Region
 from service.reports.document import Flag, Flags, Notice, Tone
 
 USE = "RESEARCH USE ONLY. NOT FOR DIAGNOSIS."
 NONE = "–"
+_MOST_FINDINGS = 8  # of one kind
 
 #: Why a voxel has no value (processing.fitting.FitStatus), in words.
 EXCLUSIONS: Mapping[str, str] = {
@@ -34,8 +35,8 @@ _LEVELS = {name: level for level in Level for name in (level.name, LEVEL_NAMES[l
 
 
 def number(value: float | None, digits: int) -> str:
-    """A number with so many decimals, or a dash for what does not exist."""
-    return f"{value:.{digits}f}" if value is not None and math.isfinite(value) else NONE
+    """A number with so many decimals and a true minus, or a dash for what does not exist."""
+    return f"{value:z.{digits}f}".replace("-", "−") if value is not None and math.isfinite(value) else NONE
 
 
 def mean_and_sd(mean: float, sd: float) -> str:
@@ -74,13 +75,17 @@ def listed(names: Sequence[str]) -> str:
 
 
 def flags(heading: str, reasons: Sequence[Reason]) -> Flags:
-    """All reasons, each with what was found; what helps stands with the first of its kind."""
-    made = []
-    said = set()
+    """The reasons by kind: what was found, each finding once, and what helps."""
+    details: dict[ReasonCode, dict[str, None]] = {}
     for reason in reasons:
-        advice = "" if reason.code in said else ADVICE[reason.code]
-        made.append(Flag(SUMMARIES[reason.code], in_words(reason.detail), advice, reason.code.value))
-        said.add(reason.code)
+        said = in_words(reason.detail)
+        details.setdefault(reason.code, {})[said[:1].upper() + said[1:]] = None
+    made = []
+    for code, found in details.items():
+        shown = tuple(found)
+        if len(shown) > _MOST_FINDINGS:
+            shown = (*shown[: _MOST_FINDINGS - 1], f"and {len(shown) - _MOST_FINDINGS + 1} more, all in result.json")
+        made.append(Flag(SUMMARIES[code], shown, ADVICE[code], code.value))
     return Flags(heading, tuple(made))
 
 
@@ -97,7 +102,7 @@ def review_notice(reasons: Sequence[Reason], most: int) -> Notice:
     ]
     if len(lines) > most:
         lines = [*lines[: most - 1], f"And {len(lines) - most + 1} more."]
-    title = f"Needs review: {count(len(reasons), 'doubt', 'doubts')}, explained on page 2"
+    title = f"Needs review: {count(len(reasons), 'doubt', 'doubts')}, see Quality control"
     return Notice(Tone.CAUTION, title, tuple(lines))
 
 

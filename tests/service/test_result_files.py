@@ -289,7 +289,7 @@ def test_a_refusal_says_why_and_of_which_series(tmp_path):
     reasons = (Reason(ReasonCode.ECHO_UNRESOLVED, "EchoTime is 0 in all images"),)
     summary = write_refusal(reasons, [Facts("1.2.4"), Facts("1.2.3"), Facts("1.2.4")], tmp_path / "out")
     assert (summary.status, summary.reasons, summary.objects) == ("refused", reasons, ())
-    assert contents(tmp_path / "out").keys() == {"result.json"}
+    assert contents(tmp_path / "out").keys() == {"result.json", "report.html", "report.pdf"}
     text = (tmp_path / "out" / "result.json").read_text(encoding="utf-8")
     document = ResultDocument.model_validate_json(text)
     assert document.status is Verdict.REFUSED
