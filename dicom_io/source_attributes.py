@@ -13,6 +13,7 @@ from pydicom.filewriter import correct_ambiguous_vr
 from pydicom.uid import UID
 from pydicom.valuerep import DA, DT, TM, DSfloat
 
+from dicom_io.editor import name_editor
 from dicom_io.source_references import name_frames, single_image_uids
 from dicom_io.sources import SourceExam
 from dicom_io.uids import result_uid
@@ -134,6 +135,8 @@ def complete(dataset: Dataset, result: ExamResult, source: SourceExam, *, role: 
             setattr(dataset, keyword, None)
     if "ContentLabel" in dataset:
         dataset.ContentCreatorName = ""  # Type 2 of the Content Identification macro (PS3.3 10.9)
+    if result.correction is not None:
+        name_editor(dataset, result.correction)
     dataset.SeriesDescription = f"{description} - {RESEARCH_USE_ONLY}"
     _date(dataset, local_time(result.produced_at, header))
     name_frames(dataset, source)

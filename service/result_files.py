@@ -30,7 +30,7 @@ from processing.measurements import measured_levels
 from processing.montage import draw_montage
 from processing.refusal import Reason
 from processing.registration_page import draw_registration_page
-from processing.results import DiscMeasurement, EchoMotion, ExamResult, Level, Quantity, Region, Verdict
+from processing.results import Correction, DiscMeasurement, EchoMotion, ExamResult, Level, Quantity, Region, Verdict
 from service.refusal_file import REPORT_FILES, refusal_document
 from service.reports.exam_report import exam_report
 from service.reports.refusal_report import refusal_report
@@ -112,6 +112,7 @@ def result_document(result: ExamResult, images: ExamImages, objects: Sequence[Wr
         "produced_at": result.produced_at.isoformat(),
         "inputs": _inputs(result, images.scans),
         "motion": [_motion(one) for one in result.motion],
+        **({} if result.correction is None else {"correction": _correction(result.correction)}),
         "discs": [_disc(result, level) for level in result.mask.found] if result.mask else [],
         "objects": [
             {
@@ -149,6 +150,20 @@ def _motion(one: EchoMotion) -> dict[str, Any]:
         "columns_mm": _number(one.columns_mm),
         "rotation_deg": _number(one.rotation_deg),
         "corrected": one.corrected,
+    }
+
+
+def _correction(one: Correction) -> dict[str, Any]:
+    return {
+        "sop_instance_uid": one.origin.sop_instance_uid or None,
+        "sha256": one.origin.sha256,
+        "editor": one.origin.editor,
+        "tool": one.origin.tool,
+        "automatic_dice": {level.name: _number(dice) for level, dice in one.automatic_dice.items()},
+        "removed": [level.name for level in one.removed],
+        "automatic_refusal": None
+        if one.automatic_refusal is None
+        else {"code": one.automatic_refusal.code.value, "detail": one.automatic_refusal.detail},
     }
 
 

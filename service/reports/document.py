@@ -15,6 +15,7 @@ class Tone(StrEnum):
     """How a notice is meant."""
 
     GOOD = "good"
+    PLAIN = "plain"
     CAUTION = "caution"
     STOP = "stop"
 

@@ -89,6 +89,7 @@ def _findings(result: ExamResult) -> list[Block]:
     excluded = exam_tables.excluded_lines(result)
     return [
         words.review_notice(result.reasons, _MOST_DOUBTS),
+        *([words.correction_notice(result.correction)] if result.correction is not None else []),
         _maps_picture(result),
         exam_tables.disc_table(result),
         *([parts] if parts is not None else []),
@@ -116,6 +117,8 @@ def _method(result: ExamResult) -> str:
     n_members = int(result.versions.get("model_members", "1"))
     networks = "a network" if n_members == 1 else f"{n_members} networks"
     found = f"The discs were outlined on the first image by {networks} and named upwards from the sacrum."
+    if result.correction is not None:
+        found = "The discs were drawn or changed by a person on what networks had outlined."
     quantities = quantities_of(result)
     if not quantities:
         return f"{found} Their volume is that of all voxels within the outline. Method: {_CITATION}"

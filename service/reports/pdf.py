@@ -38,17 +38,32 @@ _FILES = {_REGULAR: "DejaVuSans.ttf", _BOLD: "DejaVuSans-Bold.ttf"}
 _INK, _FAINT, _LINE, _USE = (colors.HexColor(one) for one in ("#1b2530", "#5a6670", "#d5dce2", "#a3201a"))
 _TONES = {
     Tone.GOOD: (colors.HexColor("#1f8a4c"), colors.HexColor("#eef8f1")),
+    Tone.PLAIN: (colors.HexColor("#4a6a8a"), colors.HexColor("#eef3f8")),
     Tone.CAUTION: (colors.HexColor("#d18b00"), colors.HexColor("#fff7e6")),
     Tone.STOP: (colors.HexColor("#b3261e"), colors.HexColor("#fdefee")),
 }
 _MARGIN, _HEAD, _FOOT = 15 * mm, 20 * mm, 15 * mm
 _WIDTH = A4[0] - 2 * _MARGIN
+_PICTURE_SCALES = (1.0, 0.85, 0.7, 0.55)
 _MOST_SPARE = 24 * mm  # in a column; a table of few columns is not spread over the page
 
 
 def pdf_file(document: Document) -> bytes:
-    """The file. Its dates are fixed, so that the same report gives the same bytes."""
+    """The file. Its dates are fixed, so that the same report gives the same bytes.
+
+    What does not fit on one sheet goes on on the next one; only the first page stays on one sheet, with smaller
+    pictures where it must.
+    """
     _prepare()
+    for scale in _PICTURE_SCALES:
+        content, n_first = _built(document, scale)
+        if n_first == 1:
+            break
+    return content
+
+
+def _built(document: Document, picture_scale: float) -> tuple[bytes, int]:
+    """The file, and how many sheets its first page took."""
     stream = BytesIO()
     template = BaseDocTemplate(
         stream,
@@ -62,14 +77,15 @@ def pdf_file(document: Document) -> bytes:
         pageCompression=1,
     )
     frame = Frame(_MARGIN, _FOOT, _WIDTH, A4[1] - _HEAD - _FOOT, 0, 0, 0, 0, id="body")
+    sheets: list[str] = []
     template.addPageTemplates(
         [
-            PageTemplate(f"{number}", [frame], onPage=_decorator(document, page.title))
+            PageTemplate(f"{number}", [frame], onPage=_decorator(document, page.title, sheets))
             for number, page in enumerate(document.pages)
         ]
     )
-    template.build(list(_flowables(document)), canvasmaker=_NumberedCanvas)
-    return stream.getvalue()
+    template.build(list(_flowables(document, picture_scale)), canvasmaker=_NumberedCanvas)
+    return stream.getvalue(), sheets.count(document.pages[0].title)
 
 
 @cache
@@ -85,11 +101,12 @@ def _prepare() -> None:
     pdfmetrics.registerFontFamily(_REGULAR, normal=_REGULAR, bold=_BOLD, italic=_REGULAR, boldItalic=_BOLD)
 
 
-def _decorator(document: Document, title: str) -> Any:
-    """Draws what stands on every page: title and use above, the document's footer and its use below."""
+def _decorator(document: Document, title: str, sheets: list[str]) -> Any:
+    """Draws what stands on every sheet: title and use above, the document's footer and its use below. Counts them."""
 
     def draw(canvas: Canvas, _: BaseDocTemplate) -> None:
         top, bottom, right = A4[1] - 14 * mm, 9 * mm, A4[0] - _MARGIN
+        sheets.append(title)
         canvas.saveState()
         canvas.setFillColor(_INK)
         canvas.setFont(_BOLD, 13)
@@ -130,16 +147,16 @@ class _NumberedCanvas(Canvas):  # type: ignore[misc]
         super().save()
 
 
-def _flowables(document: Document) -> Iterator[Flowable]:
+def _flowables(document: Document, picture_scale: float) -> Iterator[Flowable]:
     for number, page in enumerate(document.pages):
         yield NextPageTemplate(f"{number}")
         if number:
             yield PageBreak()
         for block in page.blocks:
-            yield from _block(block)
+            yield from _block(block, picture_scale)
 
 
-def _block(block: Block) -> Iterator[Flowable]:
+def _block(block: Block, picture_scale: float) -> Iterator[Flowable]:
     match block:
         case Facts():
             yield from _facts(block)
@@ -150,8 +167,9 @@ def _block(block: Block) -> Iterator[Flowable]:
         case Table():
             yield KeepTogether([*_heading(block.heading), _grid(block), *_note(block.note), Spacer(0, 3 * mm)])
         case Picture():
-            height = _WIDTH * block.height_px / block.width_px
-            yield KeepTogether([Image(BytesIO(block.png), _WIDTH, height), *_note(block.caption), Spacer(0, 3 * mm)])
+            width = _WIDTH * picture_scale
+            image = Image(BytesIO(block.png), width, width * block.height_px / block.width_px, hAlign="LEFT")
+            yield KeepTogether([image, *_note(block.caption), Spacer(0, 3 * mm)])
         case Text(heading, paragraphs):
             yield from _heading(heading)
             yield from (_text(paragraph, _style(7.5)) for paragraph in paragraphs)

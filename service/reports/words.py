@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from processing.advice import ADVICE, SUMMARIES
 from processing.display import LEVEL_NAMES, QUANTITY_NAMES, REGION_NAMES
 from processing.refusal import Reason, ReasonCode
-from processing.results import Level, Quantity, Region
+from processing.results import Correction, Level, Quantity, Region
 from service.reports.document import Flag, Flags, Notice, Tone
 
 USE = "RESEARCH USE ONLY. NOT FOR DIAGNOSIS."
@@ -104,6 +104,21 @@ def review_notice(reasons: Sequence[Reason], most: int) -> Notice:
         lines = [*lines[: most - 1], f"And {len(lines) - most + 1} more."]
     title = f"Needs review: {count(len(reasons), 'doubt', 'doubts')}, see Quality control"
     return Notice(Tone.CAUTION, title, tuple(lines))
+
+
+def correction_notice(correction: Correction) -> Notice:
+    """That a person has drawn or changed the discs: who, with what, and how much."""
+    origin = correction.origin
+    editor = " ".join(origin.editor.replace("^", " ").split()) or "a person who is not named"
+    of = f"segmentation {origin.sop_instance_uid}" if origin.sop_instance_uid else f"file, SHA-256 {origin.sha256}"
+    by = f"By {editor}{f', with {origin.tool}' if origin.tool else ''}: {of}."
+    dice = correction.automatic_dice
+    said = listed([f"{LEVEL_NAMES[level]} {dice[level]:.3f}" for level in sorted(dice, reverse=True)])
+    compared = f"Dice with the automatic discs: {said}." if said else "There are no automatic discs to compare with."
+    if correction.removed:
+        removed = listed([LEVEL_NAMES[level] for level in sorted(correction.removed, reverse=True)])
+        compared += f" Left out: {removed}."
+    return Notice(Tone.PLAIN, "Discs drawn or changed by a person", (by, compared))
 
 
 def quantity_names(quantities: Sequence[Quantity]) -> str:
