@@ -58,18 +58,19 @@ def open_segmentation(path: Path) -> FileDataset:
             fractional one.
     """
     dataset = parse(path.read_bytes())
-    if str(dataset.get("SOPClassUID", "")) not in SEGMENTATION_CLASSES:
+    said = str(dataset.file_meta.get("MediaStorageSOPClassUID", ""))
+    if not {said, str(dataset.get("SOPClassUID", said))} <= set(SEGMENTATION_CLASSES):
         raise UnsuitableInput(ReasonCode.UNSUPPORTED_OBJECT, "not a DICOM Segmentation")
-    kind = str(dataset.get("SegmentationType", ""))
-    if kind not in ("BINARY", "LABELMAP"):
-        text = f"a segmentation of type {kind or 'unknown'}; BINARY or LABELMAP is expected"
-        raise UnsuitableInput(ReasonCode.UNSUPPORTED_OBJECT, text)
     pixels = dataset.get_item("PixelData", keep_deferred=True)
     if not isinstance(pixels, RawDataElement) or not pixels.value:
         raise UnsuitableInput(ReasonCode.UNREADABLE, "the segmentation is broken (no pixel data)")
     if pixels.length not in (0xFFFFFFFF, len(pixels.value)):
         text = f"the segmentation is cut short: {len(pixels.value)} of {pixels.length} bytes of pixel data are there"
         raise UnsuitableInput(ReasonCode.UNREADABLE, text)
+    kind = str(dataset.get("SegmentationType", ""))
+    if kind not in ("BINARY", "LABELMAP"):
+        text = f"a segmentation of type {kind or 'unknown'}; BINARY or LABELMAP is expected"
+        raise UnsuitableInput(ReasonCode.UNSUPPORTED_OBJECT, text)
     return dataset
 
 
@@ -87,6 +88,11 @@ def disc_segments(dataset: FileDataset, tracked: Mapping[str, Level] | None = No
     """
     try:
         segments = {int(one.SegmentNumber): one for one in dataset.SegmentSequence}
+        n_frames = int(dataset.NumberOfFrames)
+        if len(dataset.PerFrameFunctionalGroupsSequence) != n_frames:
+            raise ValueError("another number of frames than of their descriptions")
+        if not dataset.get("FrameOfReferenceUID"):  # highdicom places frames only within one
+            dataset.FrameOfReferenceUID = dataset.StudyInstanceUID
         with quiet_pydicom():
             segmentation = Segmentation.from_dataset(dataset, copy=False)
     except _FAULTS as error:

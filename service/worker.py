@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from config.settings import Settings
 from processing.refusal import Reason, UnsuitableInput
@@ -66,11 +66,19 @@ class ResultSummary(Protocol):
 class Analysis(Protocol):
     """(files, folder that appears whole, settings, production time) -> summary.
 
-    ``lowest_disc`` is given only where a person has named the lowest disc in view.
+    ``lowest_disc`` is given only where a person has named the lowest disc in view, ``mask`` only where a person has
+    sent discs: a DICOM Segmentation.
     """
 
     def __call__(
-        self, paths: Sequence[Path], out: Path, settings: Settings, produced_at: datetime, *, lowest_disc: Level = ...
+        self,
+        paths: Sequence[Path],
+        out: Path,
+        settings: Settings,
+        produced_at: datetime,
+        *,
+        lowest_disc: Level = ...,
+        mask: Path = ...,
     ) -> ResultSummary:
         """Analyse one exam."""
 
@@ -149,10 +157,7 @@ def _analyse(
     out = attempt / "out"
     paths = [database.inbox_dir / name for name in job.inputs]
     try:
-        if job.lowest_disc is None:
-            summary = analysis(paths, out, settings, job.created_at)
-        else:
-            summary = analysis(paths, out, settings, job.created_at, lowest_disc=job.lowest_disc)
+        summary = analysis(paths, out, settings, job.created_at, **_said(database, job))
         verdict, reasons, objects = Verdict(summary.status), tuple(summary.reasons), tuple(summary.objects)
     except UnsuitableInput as refusal:
         verdict, reasons, objects = Verdict.REFUSED, (refusal.reason,), ()
@@ -170,6 +175,12 @@ def _analyse(
     publish(out, settings.storage_dir / job.result_folder)
     shutil.rmtree(attempts_folder, ignore_errors=True)
     return verdict, reasons, parcels
+
+
+def _said(database: Database, job: Job) -> dict[str, Any]:
+    """What a person has said of the exam, as arguments of the analysis."""
+    named = {} if job.lowest_disc is None else {"lowest_disc": job.lowest_disc}
+    return named | ({} if job.correction is None else {"mask": database.inbox_dir / job.correction})
 
 
 def _relative(path: Path, out: Path) -> Path:
