@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 
 from dicom_io.raw_header import PARSE_FAULTS, quiet_pydicom
 from dicom_io.sources import SourceExam
@@ -43,9 +44,10 @@ def _text(header: Dataset, keyword: str) -> str:
     """A value as text, several joined; empty where it is absent or cannot be read as its VR says."""
     try:
         with quiet_pydicom():
-            value = header.get(keyword)
-            several = isinstance(value, (list, tuple)) or getattr(value, "VM", 1) != 1
-            text = " ".join(str(one) for one in value) if several else str(value if value is not None else "")
+            value = header.get(keyword, "")
+            text = " ".join(
+                str(one) for one in (value if isinstance(value, MultiValue) else (value,)) if one is not None
+            )
     except PARSE_FAULTS:
         return ""
     return " ".join(text.replace("\0", " ").split())

@@ -11,6 +11,7 @@ import pytest
 from matplotlib.image import imread
 from pydicom import dcmread
 
+from config.settings import ObjectKind, ReportSettings, SubjectLine
 from processing.montage import draw_montage
 from processing.refusal import Reason, ReasonCode
 from processing.registration_page import draw_registration_page
@@ -247,6 +248,23 @@ def test_no_file_but_the_dicom_objects_tells_who_the_patient_is(written):
     for name in ("result.json", "discs.csv", "qc.png", "qc_registration.png"):
         data = (folder / name).read_bytes()
         assert [one for one in secrets if one.encode("utf-8") in data or one.encode("latin-1") in data] == []
+
+
+def test_the_report_is_the_one_in_the_dicom_object(written):
+    _, summary, folder = written
+    (one,) = [one for one in summary.objects if one.kind is ObjectKind.PDF]
+    document = dcmread(folder / one.path)
+    assert document.EncapsulatedDocument[: document.EncapsulatedDocumentLength] == (folder / "report.pdf").read_bytes()
+    assert "P-0815" in (folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_subject_is_shown_as_the_settings_say(written, tmp_path):
+    result = example_exam.exam_result((Level.L4L5,), with_maps=False)
+    settings = ReportSettings(subject=SubjectLine.NONE)
+    write_result(result, example_exam.exam_images(result), tmp_path / "out", settings=settings)
+    page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
+    assert "not shown" in page
+    assert "P-0815" not in page
 
 
 def test_writing_twice_gives_the_same_bytes(written, tmp_path):
