@@ -8,6 +8,8 @@ from io import BytesIO
 
 import example_exam
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pypdf import PdfReader
 
 from config.settings import SubjectLine
@@ -316,6 +318,15 @@ def test_a_refusal_says_why_and_what_helps_on_one_page():
     assert ADVICE[ReasonCode.SERIES_INCOMPLETE][:40] in page
     assert "and 3 more, all in result.json" in page
     assert {text for text in made.texts() if text} <= set(PageText(shown.html).texts)
+
+
+@settings(max_examples=40, deadline=None)
+@given(text=st.text(max_size=200) | st.text("<>&\"';/ ab\x00\x1b\n\u2028山😀", max_size=80))
+def test_whatever_a_header_held_a_refusal_can_be_written(text):
+    """Details quote headers; the supervisor writes refusals and must not stumble over one."""
+    both = render(refusal_report((Reason(ReasonCode.UNREADABLE, text),), [text], "0.1.0"))
+    assert "This exam was not measured" in pdf_pages(both.pdf)[0]
+    assert "This exam was not measured" in both.html
 
 
 # ---- whose exam it is
