@@ -2,6 +2,8 @@
 
 import dataclasses
 import re
+import subprocess
+import sys
 from datetime import date
 from html.parser import HTMLParser
 from io import BytesIO
@@ -327,6 +329,12 @@ def test_whatever_a_header_held_a_refusal_can_be_written(text):
     both = render(refusal_report((Reason(ReasonCode.UNREADABLE, text),), [text], "0.1.0"))
     assert "This exam was not measured" in pdf_pages(both.pdf)[0]
     assert "This exam was not measured" in both.html
+
+
+def test_the_supervisor_writes_a_refusal_without_the_libraries_of_pictures():
+    code = "import sys, service.reports.refusal_report, service.reports.rendering; print('matplotlib' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "False\n"
 
 
 # ---- whose exam it is
