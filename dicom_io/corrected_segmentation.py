@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileDataset
 
 from dicom_io.raw_header import parse
 from dicom_io.segmentation_reader import disc_segments, open_segmentation
@@ -112,7 +112,7 @@ def _check_frame(dataset: Dataset, grid: ExamGrid, known_series: Collection[str]
         raise UnsuitableInput(ReasonCode.IDENTITY_CONFLICT, text)
 
 
-def _origin(dataset: Dataset, path: Path) -> MaskOrigin:
+def _origin(dataset: FileDataset, path: Path) -> MaskOrigin:
     """Who drew it, and with what: the last program that says that it changed the object, else its maker."""
     changed_by = [
         item
@@ -129,8 +129,14 @@ def _origin(dataset: Dataset, path: Path) -> MaskOrigin:
         sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
         sop_instance_uid=str(dataset.SOPInstanceUID),
         editor=next((one for one in editors if one), ""),
-        tool=" ".join(text for name in _PROGRAM_KEYWORDS if (text := _text(program, name))),
+        tool=_tool(program) or str(dataset.file_meta.get("ImplementationVersionName") or ""),
     )
+
+
+def _tool(program: Dataset) -> str:
+    """Maker, name and version; nothing where the maker is left open."""
+    words = [_text(program, name) for name in _PROGRAM_KEYWORDS]
+    return "" if words[0].lower() in ("", "unspecified", "unknown") else " ".join(word for word in words if word)
 
 
 def _text(dataset: Dataset, keyword: str) -> str:

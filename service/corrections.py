@@ -123,12 +123,12 @@ class Corrections:
         given = self._read(self._database.inbox_dir / row.path, assembly, known_series)
         for one in own:
             if one.sop_instance_uid == row.sop_uid and one.path.is_file():
-                if _is_same(given, self._read(one.path, assembly)):
+                if self._is_same(given, one.path, assembly):
                     return _Ignored("it is the node's own")
                 text = "it has the UID of a segmentation of the node, but other discs; what is changed needs a new UID"
                 raise UnsuitableInput(ReasonCode.INSTANCE_CONFLICT, text)
         current = self._current(job, [one.path for one in own if one.kind is ObjectKind.SEG])
-        if current is not None and _is_same(given, self._read(current, assembly)):
+        if current is not None and self._is_same(given, current, assembly):
             return _Ignored("its discs are those of the newest result")
         return None
 
@@ -167,6 +167,13 @@ class Corrections:
             )
             raise UnsuitableInput(ReasonCode.SERIES_INCOMPLETE, text)
         return read_corrected(path, exam_grid(assembly), known_series)
+
+    def _is_same(self, given: GivenMask, other: Path, assembly: ExamAssembly) -> bool:
+        """Whether another segmentation holds the same discs; one that cannot be read does not."""
+        try:
+            return bool(np.array_equal(given.levels, self._read(other, assembly).levels))
+        except UnsuitableInput:
+            return False
 
     def _enqueue(self, row: Row[Any], exam: _Exam, job: jobs.Job, now: datetime) -> None:
         request = jobs.JobRequest(
@@ -235,7 +242,3 @@ def _exam_of(connection: Connection, study_uid: str) -> _Exam | None:
     usable = latest is not None and latest.state is not JobState.SUPERSEDED
     job = jobs.read_job(connection, latest.id) if latest is not None and usable else None
     return _Exam(exam_id, ExamState(row.state), row.version, job, "" if latest is None else latest.inputs_digest)
-
-
-def _is_same(one: GivenMask, other: GivenMask) -> bool:
-    return bool(np.array_equal(one.levels, other.levels))

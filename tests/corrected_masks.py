@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from pydicom.pixels import pack_bits
 from pydicom.uid import generate_uid
 
 from config.protocol_cards import load_cards
+from dicom_io.corrected_segmentation import exam_grid, read_corrected
 from dicom_io.headers import read_facts
 from dicom_io.segmentation_writer import segmentation_object
 from dicom_io.series import ExamAssembly, assemble_exam
@@ -82,6 +84,11 @@ def frames_of(dataset: Dataset) -> np.ndarray:
     return dataset.pixel_array.reshape(-1, dataset.Rows, dataset.Columns).copy()
 
 
+def first_column(frames: np.ndarray) -> int:
+    """The first column that shows a disc."""
+    return int(np.flatnonzero(frames.any(axis=(0, 1)))[0])
+
+
 def put_frames(dataset: Dataset, frames: np.ndarray, groups: Sequence[Dataset]) -> None:
     dataset.PixelData = pack_bits(frames.astype(np.uint8))
     dataset["PixelData"].VR = "OB"
@@ -107,7 +114,7 @@ def in_another_order(automatic: Path, images: Sequence[Path], out: Path) -> None
     """Frames sorted by segment and then against the slices, those without a voxel left out."""
     dataset = edited(dcmread(automatic))
     frames, groups = frames_of(dataset), dataset.PerFrameFunctionalGroupsSequence
-    frames[:, :, :8] = 0
+    frames[:, :, : first_column(frames) + 4] = 0
     kept = [index for index in range(len(frames)) if frames[index].any()]
     order = sorted(
         kept,
@@ -123,9 +130,8 @@ def in_another_order(automatic: Path, images: Sequence[Path], out: Path) -> None
 def as_label_map(automatic: Path, images: Sequence[Path], out: Path) -> None:
     """One label map instead of a bit for each segment (Supplement 243)."""
     assembly = assembly_of(images)
-    exam = read_exam(assembly)
     before = highdicom.seg.segread(automatic)
-    labels = erased(drawn_discs(exam.background.array.shape))
+    labels = erased(read_corrected(automatic, exam_grid(assembly)).levels)
     dataset = highdicom.seg.Segmentation(
         source_images=[_with_all_types(dcmread(one.path)) for one in assembly.measured[0].grid[0]],
         pixel_array=labels,
@@ -193,7 +199,7 @@ def with_other_names(automatic: Path, images: Sequence[Path], out: Path) -> None
         else:
             segment.SegmentLabel = "Bandscheibe oben"
     frames = frames_of(dataset)
-    frames[:, :, 10] = 0
+    frames[:, :, first_column(frames) + 6] = 0
     put_frames(dataset, frames, dataset.PerFrameFunctionalGroupsSequence)
     dataset.save_as(out)
 
@@ -201,7 +207,7 @@ def with_other_names(automatic: Path, images: Sequence[Path], out: Path) -> None
 def by_slicer(automatic: Path, images: Sequence[Path], out: Path) -> None:
     """Written by the program that 3D Slicer calls (dcmqi), from the labels and the images."""
     assembly = assembly_of(images)
-    discs = erased(drawn_discs(read_exam(assembly).background.array.shape))
+    discs = erased(read_corrected(automatic, exam_grid(assembly)).levels)
     grid = assembly.measured[0].affine
     volume = SimpleITK.GetImageFromArray(discs)
     spacing = np.linalg.norm(grid[:3, :3], axis=0)
@@ -215,7 +221,15 @@ def by_slicer(automatic: Path, images: Sequence[Path], out: Path) -> None:
     folder.mkdir()
     for one in assembly.measured[0].grid[0]:
         (folder / one.path.name).write_bytes(one.path.read_bytes())
-    command = ["itkimage2segimage", "--inputDICOMDirectory", folder, "--inputImageList", nrrd, "--skip", "1"]
+    command = [
+        Path(sys.executable).parent / "itkimage2segimage",
+        "--inputDICOMDirectory",
+        folder,
+        "--inputImageList",
+        nrrd,
+        "--skip",
+        "1",
+    ]
     command += ["--inputMetadata", described, "--outputDICOM", out]
     subprocess.run([str(one) for one in command], check=True, capture_output=True, timeout=60)
 

@@ -24,6 +24,7 @@ from processing.refusal import ReasonCode, UnsuitableInput
 from processing.results import Level
 
 SHAPE = (5, 54, 40)
+DATA = Path(__file__).parent.parent / "data"
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +78,13 @@ def test_what_a_person_drew_is_read_voxel_by_voxel(
     np.testing.assert_array_equal(given.levels, EXPECTED[name]())
     assert given.origin.sop_instance_uid == dcmread(path).SOPInstanceUID
     assert given.origin.editor == ("" if name == "some discs" else EDITOR)
+
+
+def test_what_ohifs_library_writes_is_read_voxel_by_voxel(grid: ExamGrid) -> None:
+    """Written by dcmjs 0.51.1 as OHIF calls it, from the images of this module and labels as a person types them."""
+    given = read_corrected(DATA / "dcmjs_segmentation.dcm", grid, {"1.2.3.1"})
+    np.testing.assert_array_equal(given.levels, erased(drawn_discs(SHAPE)))
+    assert given.origin.tool == "dcmjs-0.0"  # which names no maker
 
 
 def test_the_program_that_saved_it_is_named(automatic: Path, grid: ExamGrid, tmp_path: Path) -> None:
