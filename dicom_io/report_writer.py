@@ -8,7 +8,7 @@ from highdicom.seg import Segmentation
 from highdicom.sr.coding import CodedConcept
 
 from dicom_io import codes
-from dicom_io.source_attributes import complete, equipment, geometry_header, identity
+from dicom_io.source_attributes import ascii_text, complete, equipment, geometry_header, identity
 from dicom_io.sources import SourceExam
 from dicom_io.uids import derived_uid, tracking_uid
 from processing.display import LEVEL_NAMES, REGION_NAMES, RESEARCH_USE_ONLY
@@ -134,20 +134,4 @@ def _comments(result: ExamResult) -> list[sr.TextContentItem]:
     """Research use first, then the verdict and every reason for doubt."""
     texts = [f"{RESEARCH_USE_ONLY}. Not for diagnosis.", f"Verdict: {result.verdict.value}"]
     texts += [f"{reason.code.value}: {reason.detail}" for reason in result.reasons]
-    return [sr.TextContentItem(codes.COMMENT, _ascii(text), relationship_type="CONTAINS") for text in texts]
-
-
-def _ascii(text: str) -> str:
-    """Text that every character set of a source can hold."""
-    for character, plain in {
-        "ρ": "rho",
-        "σ": "SD",
-        "×": "x",
-        "±": "+/-",
-        "–": "-",
-        "≥": ">=",
-        "≤": "<=",
-        "…": "...",
-    }.items():
-        text = text.replace(character, plain)
-    return text.encode("ascii", "replace").decode("ascii")
+    return [sr.TextContentItem(codes.COMMENT, ascii_text(text), relationship_type="CONTAINS") for text in texts]

@@ -14,7 +14,7 @@ class ObjectFile(Protocol):
 
     @property
     def kind(self) -> str:
-        """seg, pmap, sr or overlay."""
+        """A value of :class:`config.settings.ObjectKind`."""
 
     @property
     def path(self) -> Path:
@@ -57,7 +57,9 @@ def _made_by(folder: Path) -> list[dict[str, Any]]:
 def _name_earlier_report(
     out: Path, objects: Sequence[ObjectFile], earlier: Path, made: Sequence[dict[str, Any]]
 ) -> None:
-    before = [earlier / one["path"] for one in made if one["kind"] == ObjectKind.SR]
+    """Each report names the earlier one of its file name: the one with outlines is not the one with segments."""
+    before = {Path(one["path"]).name: earlier / one["path"] for one in made if one["kind"] == ObjectKind.SR}
     for report in (one.path for one in objects if one.kind == ObjectKind.SR):
-        if before and before[0].is_file():
-            name_predecessor(out / report, before[0])
+        found = before.get(report.name)
+        if found is not None and found.is_file():
+            name_predecessor(out / report, found)

@@ -4,7 +4,7 @@ Nothing about it is symmetric: discs lie off centre in every direction, each has
 voxel, and rows, columns and slices differ in number and spacing, so that any flip or swap of axes is seen.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -144,8 +144,8 @@ def time_map(quantity: Quantity, labels: np.ndarray) -> np.ndarray:
 def _map(quantity: Quantity, labels: np.ndarray) -> RelaxationMap:
     values = time_map(quantity, labels)
     fitted = np.isfinite(values)
-    error = np.where(fitted, np.float32(1.5), np.float32(np.nan)).astype(np.float32)
-    return RelaxationMap(quantity, values, error, error * 100, error, fitted.astype(np.uint8), affine())
+    error = np.where(fitted, values / 50 + 0.5, np.float32(np.nan)).astype(np.float32)
+    return RelaxationMap(quantity, values, error, error * 100, error * 3, fitted.astype(np.uint8), affine())
 
 
 def _measurements(labels: np.ndarray, maps: dict[Quantity, RelaxationMap]) -> tuple[DiscMeasurement, ...]:
@@ -253,9 +253,14 @@ def single_slice(result: ExamResult, source: SourceExam, k: int = 3) -> tuple[Ex
     here = source.grid_instances[k]
     images = tuple(one for one in source.all_instances if one.ImagePositionPatient == here.ImagePositionPatient)
     mask = replace(result.mask, levels=cut(result.mask.levels), probability=cut(result.mask.probability), affine=grid)
-    maps = {name: replace(fitted, time_ms=cut(fitted.time_ms), affine=grid) for name, fitted in result.maps.items()}
+    maps = {name: _cut_map(fitted, cut, grid) for name, fitted in result.maps.items()}
     background = ImageVolume(cut(result.background.array), grid)
     return replace(result, mask=mask, maps=maps, background=background), SourceExam((here,), images, grid)
+
+
+def _cut_map(fitted: RelaxationMap, cut: Callable[[np.ndarray], np.ndarray], grid: np.ndarray) -> RelaxationMap:
+    names = ("time_ms", "standard_error_ms", "s0", "residual_rms", "status")
+    return replace(fitted, affine=grid, **{name: cut(getattr(fitted, name)) for name in names})
 
 
 def exam_images(result: ExamResult) -> ExamImages:
