@@ -71,6 +71,7 @@ PROCESSING_EQUIPMENT = Code("109102", "DCM", "Processing Equipment")
 COMMENT = Code("121106", "DCM", "Comment")
 DEVICE_OBSERVER = Code("121007", "DCM", "Device")  # CID 270
 MRI_SPINE_REPORT = Code("18756-7", "LN", "MRI Spine Report")  # CID 7000
+IMAGING_MEASUREMENT_REPORT = Code("126000", "DCM", "Imaging Measurement Report")  # CID 7021
 MAGNETIC_RESONANCE_IMAGING = Code("113091000", "SCT", "Magnetic resonance imaging")
 
 

@@ -11,6 +11,7 @@ from pydicom.dataset import Dataset
 from config.settings import ObjectKind
 from dicom_io.map_writer import MapKind, map_object
 from dicom_io.mr_writer import reference_series, scaled_map_role, scaled_map_series
+from dicom_io.outline_writer import outline_object
 from dicom_io.overlay_writer import overlay_object
 from dicom_io.reference_images import REFERENCE, needs_reference
 from dicom_io.report_writer import report_object
@@ -80,6 +81,7 @@ def _make(result: ExamResult, source: SourceExam, picture: npt.NDArray[np.uint8]
     for quantity in quantities:
         yield from _numbered(scaled_map_role(quantity), scaled_map_series(result, source, quantity))
     yield ObjectKind.SR, "sr", report_object(result, source, segmentation), ()
+    yield ObjectKind.SR, "sr-outlines", outline_object(result, source), ()
     yield ObjectKind.OVERLAY, "overlay", overlay_object(result, source, picture), ()
 
 

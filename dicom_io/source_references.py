@@ -128,7 +128,8 @@ def _name_in(dataset: Dataset, frames: dict[UID, _Frame]) -> None:
             continue
         # highdicom puts one and the same item into several sequences, hence copies
         before = list(element.value)
-        items = [_named(item, frames, element.keyword in _NAMES_FRAMES) for item in before]
+        of_frame = element.keyword in _NAMES_FRAMES or dataset.get("ValueType") == "IMAGE"  # PS3.3 C.18.4
+        items = [_named(item, frames, of_frame) for item in before]
         for item in items:
             _name_in(item, frames)
         if element.keyword in _NAMES_INSTANCES:

@@ -14,13 +14,13 @@ import pytest
 from enhanced_object import enhanced_source
 
 from dicom_io.result_objects import write_objects
-from processing.results import Level, Quantity
+from processing.results import Level, Quantity, Region
 
 pytestmark = pytest.mark.peers
 
 PICTURE = np.random.default_rng(2).integers(0, 256, (40, 60, 3), np.uint8)
 OBJECTS = (
-    *("seg", "t1rho", "t1rho-se", "t1rho-residual", "t2", "t2-se", "t2-residual", "sr", "overlay"),
+    *("seg", "t1rho", "t1rho-se", "t1rho-residual", "t2", "t2-se", "t2-residual", "sr", "sr-outlines", "overlay"),
     *("reference-001", "mr-t1rho-001", "mr-t2-001"),
 )
 #: What a map file holds, of a fitted map.
@@ -157,6 +157,22 @@ def test_dcmqi_reads_the_numbers_of_the_report(exam, tmp_path):
         if item["quantity"]["CodeValue"] == "118565006"
     }
     assert volumes == result.volumes_mm3
+
+
+def test_dcmqi_reads_the_report_with_outlines(exam, tmp_path):
+    result, _, folder = exam
+    path = folder / "dicom" / "sr-outlines.dcm"
+    run(tool("tid1500reader"), "--inputDICOM", path, "--outputMetadata", tmp_path / "sr.json")
+    groups = json.loads((tmp_path / "sr.json").read_text())["Measurements"]
+    found = [
+        {item["quantity"]["CodeValue"]: float(item["value"]) for item in group["measurementItems"]} for group in groups
+    ]
+    names = {"T1RHO": Quantity.T1RHO, "113065": Quantity.T2}
+    for level, numbers in zip(result.mask.found, found, strict=True):
+        assert numbers.pop("118565006") == pytest.approx(result.volumes_mm3[level], abs=0.01)
+        rows = [row for row in result.measurements if (row.level, row.region) == (level, Region.WHOLE_DISC)]
+        expected = {row.quantity: pytest.approx(row.mean_ms, abs=0.01) for row in rows}
+        assert {names[code]: value for code, value in numbers.items()} == expected
 
 
 def lps_of(indices: np.ndarray, affine: np.ndarray) -> np.ndarray:

@@ -63,16 +63,19 @@ def test_a_later_result_names_the_earlier_one_and_so_does_its_report(tmp_path: P
     assert found.predecessor is not None
     assert found.predecessor.version == 1
     assert [one.sop_instance_uid for one in found.predecessor.objects] == [one.sop_instance_uid for one in earlier]
-    report, before = (pydicom.dcmread(tmp_path / name / "dicom/sr.dcm") for name in ("v3", "v1"))
+    for name in ("sr", "sr-outlines"):
+        check_predecessor(tmp_path / f"v3/dicom/{name}.dcm", tmp_path / f"v1/dicom/{name}.dcm")
+
+
+def check_predecessor(path: Path, earlier: Path) -> None:
+    report, before = pydicom.dcmread(path), pydicom.dcmread(earlier)
     (study,) = report.PredecessorDocumentsSequence
     (series,) = study.ReferencedSeriesSequence
     (reference,) = series.ReferencedSOPSequence
     assert study.StudyInstanceUID == before.StudyInstanceUID
     assert series.SeriesInstanceUID == before.SeriesInstanceUID
     assert reference.ReferencedSOPInstanceUID == before.SOPInstanceUID
-    checked = subprocess.run(
-        ["dciodvfy", "-new", str(tmp_path / "v3/dicom/sr.dcm")], capture_output=True, text=True, check=False
-    )
+    checked = subprocess.run(["dciodvfy", "-new", str(path)], capture_output=True, text=True, check=False)
     assert "Error" not in checked.stdout + checked.stderr
 
 
