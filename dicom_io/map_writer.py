@@ -1,7 +1,7 @@
 """Maps of a fit as DICOM Parametric Maps (PS3.3 A.75): float32, stored value = real-world value, 0 = no value."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -9,17 +9,18 @@ import numpy as np
 from highdicom.content import VOILUTTransformation
 from highdicom.pm import ParametricMap, RealWorldValueMapping
 from pydicom.dataset import Dataset
-from pydicom.sequence import Sequence
 from pydicom.sr.coding import Code
 
 from dicom_io import codes
+from dicom_io.atlas_images import atlas_images
 from dicom_io.functional_groups import pixel_measures, plane_orientation, plane_positions
 from dicom_io.reference_images import reference_images
 from dicom_io.source_attributes import complete, equipment, identity, mark_lumbar_spine
 from dicom_io.source_references import name_source_images
 from dicom_io.sources import SourceExam
+from processing.atlas_layout import AtlasLayout
 from processing.display import DISPLAY_RANGES_MS, RESEARCH_USE_ONLY
-from processing.results import ExamResult, FloatArray, Quantity, RelaxationMap
+from processing.results import ExamResult, FloatArray, Quantity, RegisteredDisc, RelaxationMap
 
 
 class MapKind(StrEnum):
@@ -57,11 +58,10 @@ _LOOKS = {
 _LARGEST_ERROR_SHOWN_MS = 10.0
 
 
-def map_role(quantity: Quantity, kind: MapKind = MapKind.TIME, *, of_atlas: bool = False) -> str:
-    """The role of a map in derived UIDs and file names."""
-    name = quantity.value.lower()
-    parts = ["pmap", name, *([] if kind is MapKind.TIME else [kind.value]), *(["atlas"] if of_atlas else [])]
-    return "-".join(parts)
+def map_name(quantity: Quantity, kind: MapKind = MapKind.TIME, where: str = "") -> str:
+    """What a map is called in file names and, after ``pmap-``, in derived UIDs; ``where`` tells an atlas."""
+    parts = (quantity.value.lower(), "" if kind is MapKind.TIME else kind.value, where)
+    return "-".join(part for part in parts if part)
 
 
 def map_object(
@@ -77,7 +77,31 @@ def map_object(
         KeyError: the result has no map of this quantity.
     """
     values = _LOOKS[kind].values(result.maps[quantity])
-    dataset = _parametric_map(result, source, reference_images(result, source), values, quantity, kind, of_atlas=False)
+    dataset = _parametric_map(result, source, reference_images(result, source), values, quantity, kind, where="")
+    name_source_images(dataset, source.all_instances)
+    return dataset
+
+
+def atlas_map_object(
+    result: ExamResult,
+    source: SourceExam,
+    atlas_role: str,
+    layout: AtlasLayout,
+    discs: Sequence[RegisteredDisc],
+    quantity: Quantity,
+    kind: MapKind = MapKind.TIME,
+) -> ParametricMap:
+    """The maps of all discs in atlas space as one Parametric Map, in the frame of reference of the atlas.
+
+    It refers to the atlas series of ``atlas_role`` (:mod:`dicom_io.atlas_images`), and names the patient's images as
+    sources. ``discs``: those of ``layout``, in its order.
+
+    Raises:
+        KeyError: a disc has no map of this quantity.
+    """
+    values = layout.place([np.nan_to_num(_LOOKS[kind].values(one.maps[quantity])) for one in discs]).astype(np.float32)
+    grid = atlas_images(result, source, layout, atlas_role)
+    dataset = _parametric_map(result, source, grid, values, quantity, kind, where=atlas_role)
     name_source_images(dataset, source.all_instances)
     return dataset
 
@@ -90,10 +114,10 @@ def _parametric_map(
     quantity: Quantity,
     kind: MapKind,
     *,
-    of_atlas: bool,
+    where: str,
 ) -> ParametricMap:
     """``values`` (slices, rows, columns) on the grid of ``grid``'s images, to which the object refers."""
-    look, role = _LOOKS[kind], map_role(quantity, kind, of_atlas=of_atlas)
+    look, role = _LOOKS[kind], f"pmap-{map_name(quantity, kind, where)}"
     values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0).astype(np.float32)
     name, largest = f"{quantity.value} {look.text}", float(max(values.max(), 1.0))
     mapping = RealWorldValueMapping(
@@ -118,13 +142,13 @@ def _parametric_map(
         content_label=f"{quantity.value}_{kind.value}".upper().replace("TIME", "MAP"),
         content_description=f"{name} ({look.unit_text}), 0 = no value. {RESEARCH_USE_ONLY}",
         coding_schemes=[codes.private_scheme()],
-        derivation=codes.SPATIAL_RESAMPLING if of_atlas else codes.RELAXOMETRY_FIT,
-        **identity(result, source, role, look.series_number + list(Quantity).index(quantity) + 10 * of_atlas),
+        derivation=codes.SPATIAL_RESAMPLING if where else codes.RELAXOMETRY_FIT,
+        **identity(result, source, role, look.series_number + list(Quantity).index(quantity) + 10 * bool(where)),
         **equipment(result),
     )
     dataset.Modality = "MR"  # what was measured; highdicom writes OT
-    where = ", atlas" if of_atlas else ""
-    complete(dataset, result, source, role=role, description=f"{name} ({look.unit_text}{where})")
+    place = ", atlas" if where else ""
+    complete(dataset, result, source, role=role, description=f"{name} ({look.unit_text}{place})")
     mark_lumbar_spine(dataset)
     _add_frame_anatomy(dataset)
     _sort_frames_along_normal(dataset)
@@ -145,8 +169,8 @@ def _add_frame_anatomy(dataset: Dataset) -> None:
     """Frame Anatomy (PS3.3 C.7.6.16.2.8). dcmqi 1.5 crashes on a map without it; the spine is unpaired."""
     anatomy = Dataset()
     anatomy.FrameLaterality = "U"
-    anatomy.AnatomicRegionSequence = Sequence([codes.code_item(codes.LUMBAR_SPINE)])
-    dataset.SharedFunctionalGroupsSequence[0].FrameAnatomySequence = Sequence([anatomy])
+    anatomy.AnatomicRegionSequence = [codes.code_item(codes.LUMBAR_SPINE)]
+    dataset.SharedFunctionalGroupsSequence[0].FrameAnatomySequence = [anatomy]
 
 
 def _sort_frames_along_normal(dataset: Dataset) -> None:
@@ -166,4 +190,4 @@ def _sort_frames_along_normal(dataset: Dataset) -> None:
     ordered = [copy.copy(groups[index]) for index in order]
     for place, group in enumerate(ordered, start=1):
         group.FrameContentSequence[0].DimensionIndexValues = [place]
-    dataset.PerFrameFunctionalGroupsSequence = Sequence(ordered)
+    dataset.PerFrameFunctionalGroupsSequence = ordered

@@ -16,16 +16,27 @@ from pydicom.sr.coding import Code
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 from pydicom.valuerep import DSfloat
 
-from dicom_io.codes import EXTRACTED_IMAGES, MILLISECOND, QUANTITY_CODES, RELAXOMETRY_FIT, code_item, private_scheme
+from dicom_io.atlas_images import atlas_images
+from dicom_io.codes import (
+    EXTRACTED_IMAGES,
+    MILLISECOND,
+    QUANTITY_CODES,
+    RELAXOMETRY_FIT,
+    SPATIAL_RESAMPLING,
+    code_item,
+    private_scheme,
+)
 from dicom_io.reference_images import REFERENCE, image_uid, images_of_slice, reference_images
 from dicom_io.source_attributes import complete, copy_unchanged, equipment, identity, mark_lumbar_spine
 from dicom_io.source_references import name_source_images
 from dicom_io.sources import SourceExam
+from processing.atlas_layout import AtlasLayout
 from processing.display import DISPLAY_RANGES_MS, RESEARCH_USE_ONLY
 from processing.results import ExamResult, Quantity
 from processing.volume import spacing_mm
 
 REFERENCE_SERIES_NUMBER = 9010
+ATLAS_SERIES_NUMBER = 9030
 MAP_SERIES_NUMBERS = {Quantity.T1RHO: 9011, Quantity.T2: 9012}
 
 #: Stored values per millisecond in a scaled map.
@@ -39,6 +50,7 @@ _ACQUISITION_KEYWORDS = (
     *("AcquisitionDate", "AcquisitionTime", "AcquisitionNumber"),
 )
 _TIMING_KEYWORDS = ("RepetitionTime", "EchoTime", "InversionTime", "EchoTrainLength", "FlipAngle", "EchoNumbers")
+_OF_THE_SCAN = ("SequenceName", "ProtocolName", "AcquisitionDate", "AcquisitionTime", "AcquisitionNumber")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,6 +122,27 @@ def scaled_map_series(result: ExamResult, source: SourceExam, quantity: Quantity
         yield image
 
 
+def atlas_series(result: ExamResult, source: SourceExam, layout: AtlasLayout, role: str) -> Iterator[Dataset]:
+    """The atlas on which the maps in atlas space are shown: stored value 10 x level + region, 21 is L4/L5's nucleus."""
+    look = _Look(
+        role=role,
+        series_number=ATLAS_SERIES_NUMBER,
+        description="Disc atlas, not the patient",
+        image_type="OTHER",
+        derivation="Atlas discs, one above the other; value = 10 x level + region, 0 = none. Not the patient's anatomy",
+        derivation_code=SPATIAL_RESAMPLING,
+        window=(0.0, 70.0),
+    )
+    stored = layout.labels.astype(np.uint16)
+    grid = atlas_images(result, source, layout, role)
+    for image in _series(result, source, grid, stored, look, [[]] * layout.shape[0]):
+        image.PatientPosition = None
+        for keyword in _OF_THE_SCAN:
+            if keyword in image:
+                del image[keyword]
+        yield image
+
+
 def _series(
     result: ExamResult,
     source: SourceExam,
@@ -126,7 +159,7 @@ def _series(
         image.InstanceNumber = index + 1
         _place(image, place, grid, index)
         name_source_images(image, sources[index])
-        for item in image.SourceImageSequence:
+        for item in image.get("SourceImageSequence", ()):
             item.SpatialLocationsPreserved = "YES"
         image.PixelData = stored[index].astype("<u2").tobytes()
         image["PixelData"].VR = "OW"
@@ -148,6 +181,7 @@ def _template(result: ExamResult, source: SourceExam, look: _Look) -> Dataset:
     dataset.ImageType = ["DERIVED", "SECONDARY", look.image_type]
     dataset.ScanningSequence, dataset.SequenceVariant, dataset.ScanOptions = "RM", "NONE", None
     dataset.MRAcquisitionType = dataset.RepetitionTime = dataset.EchoTime = dataset.EchoTrainLength = None
+    dataset.PatientPosition = None
     copy_unchanged(header, dataset, _ACQUISITION_KEYWORDS)
     complete(dataset, result, source, role=look.role, description=look.description)
     mark_lumbar_spine(dataset)

@@ -1,6 +1,6 @@
 """All DICOM objects of one result, made and written."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,8 +9,9 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset
 
 from config.settings import ObjectKind
-from dicom_io.map_writer import MapKind, map_object
-from dicom_io.mr_writer import reference_series, scaled_map_role, scaled_map_series
+from dicom_io.atlas_images import atlas_layouts
+from dicom_io.map_writer import MapKind, atlas_map_object, map_name, map_object
+from dicom_io.mr_writer import atlas_series, reference_series, scaled_map_role, scaled_map_series
 from dicom_io.outline_writer import outline_object
 from dicom_io.overlay_writer import overlay_object
 from dicom_io.reference_images import REFERENCE, needs_reference
@@ -76,13 +77,24 @@ def _make(result: ExamResult, source: SourceExam, picture: npt.NDArray[np.uint8]
     quantities = [quantity for quantity in Quantity if quantity in result.maps]
     for quantity in quantities:
         for kind in MapKind:
-            suffix = "" if kind is MapKind.TIME else f"-{kind.value}"
-            yield (ObjectKind.PMAP, f"{quantity.value.lower()}{suffix}", map_object(result, source, quantity, kind), ())
+            yield ObjectKind.PMAP, map_name(quantity, kind), map_object(result, source, quantity, kind), ()
     for quantity in quantities:
         yield from _numbered(scaled_map_role(quantity), scaled_map_series(result, source, quantity))
+    if quantities:
+        yield from _in_atlas_space(result, source, quantities)
     yield ObjectKind.SR, "sr", report_object(result, source, segmentation), ()
     yield ObjectKind.SR, "sr-outlines", outline_object(result, source), ()
     yield ObjectKind.OVERLAY, "overlay", overlay_object(result, source, picture), ()
+
+
+def _in_atlas_space(result: ExamResult, source: SourceExam, quantities: Sequence[Quantity]) -> Iterator[_Made]:
+    """The maps in atlas space, with the atlas that they are shown on."""
+    for role, layout, discs in atlas_layouts(result):
+        yield from _numbered(role, atlas_series(result, source, layout, role), (ObjectKind.PMAP,))
+        for quantity in quantities:
+            for kind in MapKind:
+                made = atlas_map_object(result, source, role, layout, discs, quantity, kind)
+                yield ObjectKind.PMAP, map_name(quantity, kind, role), made, ()
 
 
 def _numbered(role: str, images: Iterator[Dataset], needed_by: tuple[ObjectKind, ...] = ()) -> Iterator[_Made]:

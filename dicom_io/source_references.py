@@ -55,6 +55,8 @@ def name_source_images(dataset: Dataset, instances: Iterable[Dataset]) -> None:
     where they belong to another study than ``dataset``. Changes ``dataset``.
     """
     images = list(instances)
+    if not images:
+        return
     named = {str(item.ReferencedSOPInstanceUID): item for item in image_references(images)}
     kept = [item for item in dataset.get("SourceImageSequence", ()) if str(item.ReferencedSOPInstanceUID) not in named]
     dataset.SourceImageSequence = [*kept, *named.values()]

@@ -183,15 +183,38 @@ def _measurements(labels: np.ndarray, maps: dict[Quantity, RelaxationMap]) -> tu
     return tuple(rows)
 
 
+def atlas_disc(level: Level) -> AtlasDisc:
+    """A small atlas disc whose size and parts differ from level to level; oriented as the shipped atlases."""
+    mask = np.zeros((4, 8, 16 + level), np.uint8)
+    mask[1:3, 1 : 4 + level // 2, 2 : 12 + level] = 1
+    regions = mask.copy()
+    regions[:, :, :6][mask[:, :, :6] > 0] = 2
+    regions[:, :, 9:][mask[:, :, 9:] > 0] = 3
+    grid = np.eye(4)
+    grid[:3, :3] = np.array([[-1.0, 0, 0], [0, 0, 1.0], [0, -1.0, 0]]) * (4.0, 0.78125, 0.78125)
+    grid[:3, 3] = -grid[:3, :3] @ np.argwhere(mask).mean(axis=0)
+    return AtlasDisc(level, mask, regions, grid)
+
+
 def _registered(level: Level) -> RegisteredDisc:
-    small = np.ones((2, 3, 4), np.uint8)
-    jacobian = np.ones((2, 3, 4), np.float32)
+    atlas = atlas_disc(level)
+    jacobian = np.ones(atlas.mask.shape, np.float32)
     alignment = Alignment(
         *(level, (1.0, 2.0, 3.0), (), jacobian, 0.9 + 0.01 * level, 0.7, 0.1 + 0.01 * level, 0.5, 0, "fast", 1, 2.0),
         sd_jacobian_bspline=0.08 + 0.01 * level,
         min_jacobian_bspline=0.6,
     )
-    return RegisteredDisc(alignment, AtlasDisc(level, small, small, np.eye(4)), {})
+    return RegisteredDisc(alignment, atlas, {quantity: _atlas_map(quantity, atlas) for quantity in Quantity})
+
+
+def _atlas_map(quantity: Quantity, atlas: AtlasDisc) -> RelaxationMap:
+    """Values that differ in every voxel; NaN outside and in one voxel of the disc."""
+    k, i, j = np.indices(atlas.mask.shape)
+    values = (10.0 * atlas.level + (60 if quantity is Quantity.T1RHO else 40) + k + i / 8 + j / 32).astype(np.float32)
+    values[atlas.mask == 0] = np.nan
+    values[tuple(np.argwhere(atlas.mask)[0])] = np.nan
+    fitted = np.isfinite(values).astype(np.uint8)
+    return RelaxationMap(quantity, values, values / 50, values * 100, values * 2, fitted, atlas.affine)
 
 
 def exam_result(levels: tuple[Level, ...] = tuple(Level)[:5], *, with_maps: bool = True) -> ExamResult:
@@ -231,6 +254,8 @@ def exam_result(levels: tuple[Level, ...] = tuple(Level)[:5], *, with_maps: bool
             "model_sha256": "ab" * 32,
             "protocol": "ge-mapss",
             "inference_provider": "CPUExecutionProvider",
+            "atlas": "small",
+            "atlas_sha256": "cd" * 32,
         },
         produced_at=PRODUCED_AT,
         motion=(

@@ -60,7 +60,7 @@ def test_each_outline_holds_the_pixels_of_its_disc_on_a_slice_of_the_reference_s
 
 def test_a_disc_that_the_common_slice_does_not_show_is_outlined_where_it_is_largest(result):
     levels = result.mask.levels.copy()
-    outer = levels[1] == Level.L1L2
+    outer = levels[3] == Level.L1L2
     levels[levels == Level.L1L2] = 0
     levels[0][outer] = Level.L1L2
     changed = dataclasses.replace(result, mask=dataclasses.replace(result.mask, levels=levels))

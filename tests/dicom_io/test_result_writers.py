@@ -82,9 +82,9 @@ def test_writing_twice_gives_the_same_bytes(result, source, tmp_path):
         (tmp_path / name).mkdir()
     first = write_objects(result, source, PICTURE, tmp_path / "first")
     second = write_objects(example_exam.exam_result(), example_exam.source_exam(), PICTURE, tmp_path / "second")
-    n_slices = example_exam.SHAPE[0]
+    n_images = 3 * example_exam.SHAPE[0] + 2  # reference, T1rho, T2, and two slices of the atlas
     assert Counter(one.kind for one in first) == {
-        **{ObjectKind.SEG: 1, ObjectKind.PMAP: 6, ObjectKind.MR: 3 * n_slices, ObjectKind.SR: 1, ObjectKind.OVERLAY: 1}
+        **{ObjectKind.SEG: 1, ObjectKind.PMAP: 12, ObjectKind.MR: n_images, ObjectKind.SR: 2, ObjectKind.OVERLAY: 1}
     }
     for one, two in zip(first, second, strict=True):
         assert one == two
@@ -196,6 +196,50 @@ def test_every_image_output_names_the_lumbar_spine_and_no_side(objects):
     for name in ("seg", "T1rho", "T2", "overlay"):
         assert objects[name].BodyPartExamined == "LSPINE"
         assert "Laterality" not in objects[name]
+
+
+def test_every_object_names_scanner_node_and_what_decided_the_numbers(objects):
+    for name, made in objects.items():
+        items = {one.PurposeOfReferenceCodeSequence[0].CodeValue: one for one in made.ContributingEquipmentSequence}
+        assert items["109101"].ManufacturerModelName == "DISCOVERY MR750w", name
+        node = items["109102"]
+        assert (node.Manufacturer, node.SoftwareVersions) == ("discnode", "0.1.0")
+        assert str(node.ContributionDateTime).startswith("20260314092653")
+        for key in ("model_sha256", "settings_digest", "protocol", "atlas_sha256"):
+            assert f"{key}={example_exam.exam_result().versions[key]}" in node.ContributionDescription, name
+
+
+def test_what_decided_the_numbers_fits_a_short_text_the_most_telling_first(result, source):
+    versions = result.versions | {f"package{number}": "1.2.3" * 20 for number in range(20)}
+    made = overlay_object(dataclasses.replace(result, versions=versions), source, PICTURE)
+    text = made.ContributingEquipmentSequence[-1].ContributionDescription
+    assert 900 < len(text) <= 1024
+    assert "model_sha256=" + "ab" * 32 in text
+
+
+@pytest.mark.parametrize(
+    ("kinds", "names"),
+    [
+        (["seg"], {"seg", "reference"}),
+        (["pmap"], {"pmap", "reference", "atlas"}),
+        (["sr"], {"sr", "reference"}),
+        (["overlay", "pdf"], {"overlay"}),
+        (["mr"], {"reference", "atlas", "mr"}),
+        ([], set()),
+    ],
+)
+def test_what_is_referred_to_goes_where_the_referring_object_goes(result, source, tmp_path, kinds, names):
+    written = write_objects(result, source, PICTURE, tmp_path)
+    sent = [one for one in written if one.goes_with([ObjectKind(kind) for kind in kinds])]
+    stems = {one.path.stem.rsplit("-", 1)[0] if one.kind is ObjectKind.MR else one.kind.value for one in sent}
+    assert {"mr" if stem.startswith("mr-") else stem for stem in stems} == names
+    if "seg" in names or "pmap" in names:
+        ours = {str(one.SOPInstanceUID) for one in (dcmread(tmp_path / each.path) for each in sent)}
+        known = ours | set(source.sop_instance_uids)
+        for one in sent:
+            for keyword, item in every_item(dcmread(tmp_path / one.path)):
+                if keyword in ("ReferencedInstanceSequence", "SourceImageSequence"):
+                    assert item.ReferencedSOPInstanceUID in known
 
 
 def test_a_disc_is_followed_through_visits_but_not_into_another_patient(result, source):
@@ -410,7 +454,7 @@ def test_an_exam_without_echoes_gives_segmentation_volumes_and_overview(source, 
     result = example_exam.exam_result(with_maps=False)
     of_anatomy = dataclasses.replace(source, all_instances=source.grid_instances)
     written = write_objects(result, of_anatomy, PICTURE, tmp_path)
-    assert [one.kind.value for one in written] == ["seg", "sr", "overlay"]
+    assert [one.kind.value for one in written] == ["seg", "sr", "sr", "overlay"]
     (shown_on,) = dcmread(tmp_path / "dicom" / "seg.dcm").ReferencedSeriesSequence
     assert instances_of(shown_on) == {str(one.SOPInstanceUID) for one in source.grid_instances}
     numbers = measured(dcmread(tmp_path / "dicom" / "sr.dcm"))
