@@ -65,6 +65,7 @@ COUNT = Code("1", "UCUM", "no units")
 ARTIFICIAL_INTELLIGENCE = Code("123110", "DCM", "Artificial Intelligence")  # CID 7162
 RELAXOMETRY_FIT = Code("RELAXFIT", PRIVATE_SCHEME, "Fit of relaxation times")  # none in CID 7203
 EXTRACTED_IMAGES = Code("113091", "DCM", "Spatially-related frames extracted from the volume")
+IMAGE_CONTENT_ALIGNMENT = Code("125024", "DCM", "Image Content-based Alignment")  # CID 7100
 SPATIAL_RESAMPLING = Code("113085", "DCM", "Spatial resampling")  # CID 7203
 ACQUISITION_EQUIPMENT = Code("109101", "DCM", "Acquisition Equipment")  # CID 7005
 PROCESSING_EQUIPMENT = Code("109102", "DCM", "Processing Equipment")

@@ -10,6 +10,7 @@ from pydicom.dataset import Dataset
 
 from config.settings import ObjectKind
 from dicom_io.atlas_images import atlas_layouts
+from dicom_io.deformation_writer import deformation_object
 from dicom_io.map_writer import MapKind, atlas_map_object, map_name, map_object
 from dicom_io.mr_writer import atlas_series, reference_series, scaled_map_role, scaled_map_series
 from dicom_io.outline_writer import outline_object
@@ -88,13 +89,16 @@ def _make(result: ExamResult, source: SourceExam, picture: npt.NDArray[np.uint8]
 
 
 def _in_atlas_space(result: ExamResult, source: SourceExam, quantities: Sequence[Quantity]) -> Iterator[_Made]:
-    """The maps in atlas space, with the atlas that they are shown on."""
+    """The maps in atlas space, with the atlas that they are shown on, and how each disc came there."""
     for role, layout, discs in atlas_layouts(result):
         yield from _numbered(role, atlas_series(result, source, layout, role), (ObjectKind.PMAP,))
         for quantity in quantities:
             for kind in MapKind:
                 made = atlas_map_object(result, source, role, layout, discs, quantity, kind)
                 yield ObjectKind.PMAP, map_name(quantity, kind, role), made, ()
+        for disc in discs:
+            name = f"deformation-{disc.alignment.level.name.lower()}"
+            yield ObjectKind.DEFORMATION, name, deformation_object(result, source, layout, disc), ()
 
 
 def _numbered(role: str, images: Iterator[Dataset], needed_by: tuple[ObjectKind, ...] = ()) -> Iterator[_Made]:

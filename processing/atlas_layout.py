@@ -38,6 +38,17 @@ class AtlasLayout:
             placed[tuple((within + first).T)] = array[tuple(within.T)]
         return placed
 
+    def affine_of(self, level: Level) -> Affine:
+        """(4, 4): index on the grid of one disc -> mm of the layout.
+
+        Raises:
+            ValueError: the layout does not have this disc.
+        """
+        first = self.first[[disc.level for disc in self.discs].index(level)]
+        affine = self.affine.copy()
+        affine[:3, 3] += affine[:3, :3] @ first
+        return affine
+
     @property
     def labels(self) -> LabelArray:
         """10 x level + region in every voxel of a disc: 21 is the nucleus of L4/L5; 0 elsewhere."""

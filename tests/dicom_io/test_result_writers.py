@@ -84,7 +84,8 @@ def test_writing_twice_gives_the_same_bytes(result, source, tmp_path):
     second = write_objects(example_exam.exam_result(), example_exam.source_exam(), PICTURE, tmp_path / "second")
     n_images = 3 * example_exam.SHAPE[0] + 2  # reference, T1rho, T2, and two slices of the atlas
     assert Counter(one.kind for one in first) == {
-        **{ObjectKind.SEG: 1, ObjectKind.PMAP: 12, ObjectKind.MR: n_images, ObjectKind.SR: 2, ObjectKind.OVERLAY: 1}
+        **{ObjectKind.SEG: 1, ObjectKind.PMAP: 12, ObjectKind.MR: n_images, ObjectKind.SR: 2, ObjectKind.OVERLAY: 1},
+        ObjectKind.DEFORMATION: 5,
     }
     for one, two in zip(first, second, strict=True):
         assert one == two

@@ -22,6 +22,7 @@ PICTURE = np.random.default_rng(2).integers(0, 256, (40, 60, 3), np.uint8)
 OBJECTS = (
     *("seg", "t1rho", "t1rho-se", "t1rho-residual", "t2", "t2-se", "t2-residual", "sr", "sr-outlines", "overlay"),
     *("reference-001", "mr-t1rho-001", "mr-t2-001", "atlas-001", "t1rho-atlas", "t2-se-atlas", "t2-residual-atlas"),
+    "deformation-l4l5",
 )
 #: What a map file holds, of a fitted map.
 MAPS = {
