@@ -13,7 +13,7 @@ from dicom_io.sources import SourceExam
 from processing.display import RESEARCH_USE_ONLY
 from processing.results import ExamResult
 
-SERIES_NUMBER = 9006
+SERIES_NUMBER = 9007
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,22 +45,13 @@ def document_object(result: ExamResult, source: SourceExam, report: ReportPdf) -
     dataset.BurnedInAnnotation = "YES"
     dataset.AcquisitionDateTime = None  # Type 2; the images say it, each its own
     dataset.DocumentTitle = f"{report.title} - {RESEARCH_USE_ONLY}"
-    dataset.ConceptNameCodeSequence = Sequence([_title_code()])
+    dataset.ConceptNameCodeSequence = [codes.code_item(codes.MRI_SPINE_REPORT)]  # as of the measurements
     dataset.SourceInstanceSequence = _sources(source)
     dataset.MIMETypeOfEncapsulatedDocument = "application/pdf"
     dataset.EncapsulatedDocumentLength = len(report.content)
     dataset.EncapsulatedDocument = report.content + b"\0" * (len(report.content) % 2)
     complete(dataset, result, source, role=role, description="Disc measurements, report")
     return dataset
-
-
-def _title_code() -> Dataset:
-    """CID 7020, the title of a document; the same concept as that of the measurement report."""
-    item = Dataset()
-    item.CodeValue = codes.MRI_SPINE_REPORT.value
-    item.CodingSchemeDesignator = codes.MRI_SPINE_REPORT.scheme_designator
-    item.CodeMeaning = codes.MRI_SPINE_REPORT.meaning
-    return item
 
 
 def _sources(source: SourceExam) -> Sequence:

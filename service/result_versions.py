@@ -14,7 +14,7 @@ class ObjectFile(Protocol):
 
     @property
     def kind(self) -> str:
-        """seg, pmap, sr or overlay."""
+        """A value of :class:`config.settings.ObjectKind`."""
 
     @property
     def path(self) -> Path:
@@ -57,9 +57,10 @@ def _made_by(folder: Path) -> list[dict[str, Any]]:
 def _name_earlier_documents(
     out: Path, objects: Sequence[ObjectFile], earlier: Path, made: Sequence[dict[str, Any]]
 ) -> None:
-    """Measurements and report for people, each referring to the one before it."""
-    for kind in (ObjectKind.SR, ObjectKind.PDF):
-        before = [earlier / one["path"] for one in made if one["kind"] == kind]
-        for path in (one.path for one in objects if one.kind == kind):
-            if before and before[0].is_file():
-                name_predecessor(out / path, before[0])
+    """Each document names the earlier one of its file name: the one with outlines is not the one with segments."""
+    kinds = (ObjectKind.SR, ObjectKind.PDF)
+    before = {Path(one["path"]).name: earlier / one["path"] for one in made if one["kind"] in kinds}
+    for document in (one.path for one in objects if one.kind in kinds):
+        found = before.get(document.name)
+        if found is not None and found.is_file():
+            name_predecessor(out / document, found)

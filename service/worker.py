@@ -8,13 +8,13 @@ import shutil
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from config.settings import Settings
+from config.settings import ObjectKind, Settings
 from processing.refusal import Reason, UnsuitableInput
 from processing.results import Level, Verdict
 from service import jobs
@@ -36,7 +36,7 @@ class ObjectFile(Protocol):
 
     @property
     def kind(self) -> str:
-        """seg, pmap, sr or overlay."""
+        """A value of :class:`config.settings.ObjectKind`."""
 
     @property
     def path(self) -> Path:
@@ -45,6 +45,9 @@ class ObjectFile(Protocol):
     @property
     def sop_instance_uid(self) -> str:
         """Its UID."""
+
+    def goes_with(self, kinds: Collection[ObjectKind], /) -> bool:
+        """Whether a destination that receives these kinds of objects receives this one."""
 
 
 class ResultSummary(Protocol):
@@ -168,7 +171,7 @@ def _analyse(
         Parcel(one.sop_instance_uid, str(one.kind), str(job.result_folder / _relative(one.path, out)), destination.name)
         for destination in destinations_for(settings, calling_ae=job.calling_ae, protocol=job.protocol)
         for one in objects
-        if one.kind in destination.objects
+        if one.goes_with(destination.objects)
     ]
     if not jobs.heartbeat(database, job, datetime.now(UTC), settings.jobs.lease_s):
         raise LeaseLost(f"job {job.id}")

@@ -4,6 +4,7 @@ import dataclasses
 from io import BytesIO
 
 import example_exam
+import numpy as np
 import pytest
 from enhanced_object import enhanced_source
 from pydicom import Dataset, dcmread
@@ -43,7 +44,7 @@ def test_it_belongs_to_the_source_and_says_what_it_is():
     read, header = stored(ODD), example_exam.source_exam().grid_instances[0]
     for keyword in PATIENT_STUDY_KEYWORDS:
         assert read.get(keyword) == header.get(keyword), keyword
-    assert (read.Modality, read.SeriesNumber, read.BurnedInAnnotation) == ("DOC", 9006, "YES")
+    assert (read.Modality, read.SeriesNumber, read.BurnedInAnnotation) == ("DOC", 9007, "YES")
     assert read.DocumentTitle == "Relaxation times - Research use only"
     assert read.SeriesDescription.endswith("Research use only")
     assert read.ConceptNameCodeSequence[0].CodeValue == "18756-7"
@@ -73,7 +74,7 @@ def test_what_else_decides_the_content_decides_the_uid():
 def test_it_is_written_only_where_there_is_a_report(tmp_path):
     for name, report in (("with", ODD), ("without", None)):
         (tmp_path / name).mkdir()
-        picture = example_exam.disc_levels()[3][..., None].repeat(3, axis=-1)
+        picture = np.zeros((50, 70, 3), np.uint8)
         made = write_objects(example_exam.exam_result(), example_exam.source_exam(), picture, tmp_path / name, report)
         assert ([one.path.name for one in made if one.kind is ObjectKind.PDF] == ["report.dcm"]) is (name == "with")
     assert {path.name for path in (tmp_path / "with/dicom").iterdir()} - {

@@ -66,11 +66,11 @@ def test_a_later_result_names_the_earlier_one_and_so_do_its_documents(tmp_path: 
     assert found.predecessor is not None
     assert found.predecessor.version == 1
     assert [one.sop_instance_uid for one in found.predecessor.objects] == [one.sop_instance_uid for one in earlier]
-    for name in ("sr", "report"):
-        check_reference(tmp_path / f"v3/dicom/{name}.dcm", tmp_path / f"v1/dicom/{name}.dcm")
+    for name in ("sr", "sr-outlines", "report"):
+        check_predecessor(tmp_path / f"v3/dicom/{name}.dcm", tmp_path / f"v1/dicom/{name}.dcm")
 
 
-def check_reference(path: Path, earlier: Path) -> None:
+def check_predecessor(path: Path, earlier: Path) -> None:
     report, before = pydicom.dcmread(path), pydicom.dcmread(earlier)
     (study,) = report.PredecessorDocumentsSequence
     (series,) = study.ReferencedSeriesSequence

@@ -4,7 +4,7 @@ import hashlib
 import json
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -22,6 +22,9 @@ class TinyObject:
     kind: str
     path: Path
     sop_instance_uid: str
+
+    def goes_with(self, kinds: Collection[str]) -> bool:
+        return self.kind in kinds
 
 
 @dataclass(frozen=True, slots=True)
