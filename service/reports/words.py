@@ -78,8 +78,7 @@ def flags(heading: str, reasons: Sequence[Reason]) -> Flags:
     """The reasons by kind: what was found, each finding once, and what helps."""
     details: dict[ReasonCode, dict[str, None]] = {}
     for reason in reasons:
-        said = in_words(reason.detail)
-        details.setdefault(reason.code, {})[said[:1].upper() + said[1:]] = None
+        details.setdefault(reason.code, {})[_as_sentence(in_words(reason.detail))] = None
     made = []
     for code, found in details.items():
         shown = tuple(found)
@@ -87,6 +86,11 @@ def flags(heading: str, reasons: Sequence[Reason]) -> Flags:
             shown = (*shown[: _MOST_FINDINGS - 1], f"and {len(shown) - _MOST_FINDINGS + 1} more, all in result.json")
         made.append(Flag(SUMMARIES[code], shown, ADVICE[code], code.value))
     return Flags(heading, tuple(made))
+
+
+def _as_sentence(detail: str) -> str:
+    """With a capital, where it begins with a word and not with a name."""
+    return detail[0].upper() + detail[1:] if re.match("[a-z]+ ", detail) else detail
 
 
 def review_notice(reasons: Sequence[Reason], most: int) -> Notice:

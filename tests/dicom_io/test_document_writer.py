@@ -14,6 +14,7 @@ from config.settings import ObjectKind
 from dicom_io.document_writer import ReportPdf, document_object
 from dicom_io.result_objects import write_objects
 from dicom_io.source_attributes import PATIENT_STUDY_KEYWORDS
+from processing.results import Level
 
 ODD = ReportPdf("Relaxation times", b"%PDF-1.4\n12\n%%EOF", "patient_id")
 EVEN = ReportPdf("Relaxation times", b"%PDF-1.4\n123\n%%EOF", "patient_id")
@@ -72,11 +73,14 @@ def test_what_else_decides_the_content_decides_the_uid():
 
 
 def test_it_is_written_only_where_there_is_a_report(tmp_path):
+    result, source = example_exam.exam_result((Level.L3L4,)), example_exam.source_exam()
     for name, report in (("with", ODD), ("without", None)):
         (tmp_path / name).mkdir()
-        picture = np.zeros((50, 70, 3), np.uint8)
-        made = write_objects(example_exam.exam_result(), example_exam.source_exam(), picture, tmp_path / name, report)
-        assert ([one.path.name for one in made if one.kind is ObjectKind.PDF] == ["report.dcm"]) is (name == "with")
-    assert {path.name for path in (tmp_path / "with/dicom").iterdir()} - {
-        path.name for path in (tmp_path / "without/dicom").iterdir()
-    } == {"report.dcm"}
+        made = write_objects(result, source, np.zeros((50, 70, 3), np.uint8), tmp_path / name, report)
+        documents = [one.path.name for one in made if one.kind is ObjectKind.PDF]
+        assert documents == (["report.dcm"] if name == "with" else [])
+    files = {name: {path.name for path in (tmp_path / name / "dicom").iterdir()} for name in ("with", "without")}
+    assert files["with"] - files["without"] == {"report.dcm"}
+    read = [dcmread(path, stop_before_pixels=True) for path in (tmp_path / "with/dicom").iterdir()]
+    numbers = {str(one.SeriesInstanceUID): int(one.SeriesNumber) for one in read}
+    assert len(set(numbers.values())) == len(numbers)

@@ -282,6 +282,22 @@ def test_doubts_are_in_words_first_by_kind_then_in_full(result):
     assert all(flag.advice == ADVICE[ReasonCode(flag.code)] for flag in flags.flags)
 
 
+@pytest.mark.parametrize(
+    ("detail", "shown"),
+    [
+        ("not found: L1L2", "Not found: L1/L2"),
+        ("ge-mapss: 40/84 images", "ge-mapss: 40/84 images"),
+        ("T1rho, TSL 40 ms", "T1ρ, TSL 40 ms"),
+        ("EchoTime is 0", "EchoTime is 0"),
+        ("MY_NO_DECAY xL1L2 L1L2x a/L1L2", "MY_NO_DECAY xL1L2 L1L2x a/L1L2"),
+        ("", ""),
+    ],
+)
+def test_names_of_the_code_become_words_and_other_names_stay(detail, shown):
+    (flag,) = words.flags("", (Reason(ReasonCode.MOTION, detail),)).flags
+    assert flag.details == (shown,)
+
+
 def test_an_exam_without_doubts_says_so(result):
     made = report_of(dataclasses.replace(result, verdict=Verdict.OK, reasons=()))
     (notice,) = blocks_of(made, Notice)
@@ -458,7 +474,7 @@ def test_long_texts_wrap_and_the_first_page_stays_one_page(result):
     assert all(text.count(squeezed(USE)) == 2 for text in texts)
     whole = re.sub(squeezed(USE), "", "".join(texts))
     for code in ReasonCode:
-        assert f"{code.name[0]}{code.name[1:].lower()}-{'x' * 300}" in whole
+        assert f"{code.name.lower()}-{'x' * 300}" in whole
     for page in pages:
         seen: list[float] = []
         page.extract_text(
