@@ -11,6 +11,7 @@ from pydicom.dataset import Dataset
 from config.settings import ObjectKind
 from dicom_io.atlas_images import atlas_layouts
 from dicom_io.deformation_writer import deformation_object
+from dicom_io.document_writer import ReportPdf, document_object
 from dicom_io.map_writer import MapKind, atlas_map_object, map_name, map_object
 from dicom_io.mr_writer import atlas_series, reference_series, scaled_map_role, scaled_map_series
 from dicom_io.outline_writer import outline_object
@@ -44,9 +45,13 @@ class WrittenObject:
 
 
 def write_objects(
-    result: ExamResult, source: SourceExam, picture: npt.NDArray[np.uint8], folder: Path
+    result: ExamResult,
+    source: SourceExam,
+    picture: npt.NDArray[np.uint8],
+    folder: Path,
+    pdf: ReportPdf | None = None,
 ) -> tuple[WrittenObject, ...]:
-    """Write segmentation, maps, MR series, report and overview of a result into ``folder / "dicom"``.
+    """Write segmentation, maps, MR series, measurements, overview and report of a result into ``folder / "dicom"``.
 
     An exam without echoes has no maps; its report holds volumes only. Writing the same result twice gives the same
     bytes.
@@ -56,10 +61,11 @@ def write_objects(
         source: the images it was measured from.
         picture: the overview, (rows, columns, 3) uint8 sRGB.
         folder: exists; gets a subfolder ``dicom``.
+        pdf: the report for people, if there is one.
     """
     (folder / "dicom").mkdir()
     written = []
-    for kind, name, dataset, needed_by in _make(result, source, picture):
+    for kind, name, dataset, needed_by in _make(result, source, picture, pdf):
         path = Path("dicom") / f"{name}.dcm"
         dataset.save_as(folder / path, enforce_file_format=True)
         written.append(WrittenObject(kind, path, str(dataset.SOPClassUID), str(dataset.SOPInstanceUID), needed_by))
@@ -69,7 +75,9 @@ def write_objects(
 _Made = tuple[ObjectKind, str, Dataset, tuple[ObjectKind, ...]]
 
 
-def _make(result: ExamResult, source: SourceExam, picture: npt.NDArray[np.uint8]) -> Iterator[_Made]:
+def _make(
+    result: ExamResult, source: SourceExam, picture: npt.NDArray[np.uint8], pdf: ReportPdf | None
+) -> Iterator[_Made]:
     """Kind, file name and object, and which kinds need it; what others refer to comes first."""
     if needs_reference(source):
         yield from _numbered(REFERENCE, reference_series(result, source), _SHOWN_ON_REFERENCE)
@@ -86,6 +94,8 @@ def _make(result: ExamResult, source: SourceExam, picture: npt.NDArray[np.uint8]
     yield ObjectKind.SR, "sr", report_object(result, source, segmentation), ()
     yield ObjectKind.SR, "sr-outlines", outline_object(result, source), ()
     yield ObjectKind.OVERLAY, "overlay", overlay_object(result, source, picture), ()
+    if pdf is not None:
+        yield ObjectKind.PDF, "report", document_object(result, source, pdf), ()
 
 
 def _in_atlas_space(result: ExamResult, source: SourceExam, quantities: Sequence[Quantity]) -> Iterator[_Made]:

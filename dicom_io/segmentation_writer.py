@@ -30,7 +30,7 @@ def segmentation_object(result: ExamResult, source: SourceExam) -> Segmentation:
     if mask is None or not mask.found:
         raise ValueError("a result without a disc has no segmentation")
     shown_on = reference_images(result, source)
-    segments = tuple(_describe(mask, level, number, source) for number, level in enumerate(mask.found, start=1))
+    segments = tuple(_describe(result, level, number, source) for number, level in enumerate(mask.found, start=1))
     dataset = Segmentation(
         source_images=shown_on.grid_instances,
         pixel_array=_numbered(mask),
@@ -58,7 +58,11 @@ def _numbered(mask: DiscMask) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
     return table[mask.levels]
 
 
-def _describe(mask: DiscMask, level: Level, number: int, source: SourceExam) -> SegmentDescription:
+def _describe(result: ExamResult, level: Level, number: int, source: SourceExam) -> SegmentDescription:
+    """A disc that a person has drawn or changed is semi-automatic (PS3.3 C.8.20.4); the networks are named with it."""
+    mask = result.mask
+    assert mask is not None
+    kinds = SegmentAlgorithmTypeValues
     algorithm = highdicom.AlgorithmIdentificationSequence(
         name=mask.model_name,
         family=ARTIFICIAL_INTELLIGENCE,
@@ -72,7 +76,7 @@ def _describe(mask: DiscMask, level: Level, number: int, source: SourceExam) -> 
         segment_label=name,
         segmented_property_category=ANATOMICAL_STRUCTURE,
         segmented_property_type=DISC_CODES[level],
-        algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_type=kinds.AUTOMATIC if result.correction is None else kinds.SEMIAUTOMATIC,
         algorithm_identification=algorithm,
         tracking_uid=tracking_uid(source, level.name),
         tracking_id=name,

@@ -15,6 +15,7 @@ from pydicom.uid import UID
 from pydicom.valuerep import DA, DT, TM, DSfloat
 
 from dicom_io.codes import ACQUISITION_EQUIPMENT, PROCESSING_EQUIPMENT, code_item
+from dicom_io.editor import name_editor
 from dicom_io.source_references import name_frames, single_image_uids
 from dicom_io.sources import SourceExam, text_of
 from dicom_io.uids import result_uid
@@ -154,6 +155,8 @@ def complete(dataset: Dataset, result: ExamResult, source: SourceExam, *, role: 
             setattr(dataset, keyword, None)
     if "ContentLabel" in dataset:
         dataset.ContentCreatorName = ""  # Type 2 of the Content Identification macro (PS3.3 10.9)
+    if result.correction is not None:
+        name_editor(dataset, result.correction)
     dataset.SeriesDescription = f"{description} - {RESEARCH_USE_ONLY}"
     _date(dataset, local_time(result.produced_at, header))
     name_contributors(dataset, result, header)

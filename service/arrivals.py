@@ -7,6 +7,7 @@ from pathlib import Path
 from sqlalchemy import Connection, insert, select, update
 from sqlalchemy.exc import OperationalError
 
+from dicom_io.presentation import SEGMENTATION_CLASSES
 from dicom_io.raw_header import is_same_data_set
 from dicom_io.receiver import BrokenObject, Ledger, ReceivedInstance, Recorded
 from processing.refusal import Reason, ReasonCode
@@ -64,7 +65,10 @@ def _record(database: Database, received: ReceivedInstance) -> Recorded:
                     ReasonCode.INSTANCE_CONFLICT, f"{received.sop_instance_uid} came before with other content"
                 )
                 hold_instance(connection, result.inserted_primary_key[0], reason, received.received_at)
-            _note_arrival(connection, received)
+            if (
+                received.sop_class_uid not in SEGMENTATION_CLASSES
+            ):  # which says nothing of whether the images are all here
+                _note_arrival(connection, received)
             return Recorded.CONFLICT if conflict else Recorded.NEW
     except OperationalError as error:
         raise OSError("the database cannot be written") from error

@@ -51,8 +51,8 @@ def run_demo(out: Path, *, seed: int = 1) -> int:
     """Run the demonstration in ``out`` and print measured against true; returns 0 when every disc is close to it.
 
     The folder then holds ``scanner/`` (what was sent), ``truth.npz``, ``node/`` (the node's storage), ``received/``
-    (the objects as the receiving node got them) and ``results/`` (qc.png, qc_registration.png,
-    discs.csv, result.json, dicom/).
+    (the objects as the receiving node got them) and ``results/`` (report.pdf, report.html, qc.png,
+    qc_registration.png, discs.csv, result.json, dicom/).
     """
     _empty(out)
     try:
@@ -170,7 +170,7 @@ def _report(exam: PhantomExam, out: Path) -> int:
         "",
         f"verdict: {result['status']}"
         + "".join(f"\n  {reason['code']}: {reason['detail']}" for reason in result["reasons"]),
-        f"look at {out / 'results' / 'qc.png'}, with qc_registration.png, discs.csv and result.json beside it;",
+        f"look at {out / 'results' / 'report.pdf'}, with report.html, pictures, discs.csv and result.json beside it;",
         f"the DICOM objects, as the receiving node got them, are in {out / 'received'}",
         "For research use only.",
     ]

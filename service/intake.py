@@ -12,10 +12,12 @@ from sqlalchemy import Connection, or_, select, update
 from config.protocol_cards import asked_elements, load_cards
 from config.settings import Settings
 from dicom_io.headers import NO_PATIENT_KEY, ImageFacts
+from dicom_io.presentation import SEGMENTATION_CLASSES
 from dicom_io.series import AssemblyState, ExamAssembly, assemble_exam
 from processing.refusal import Reason, ReasonCode
 from service import database as db
 from service import jobs
+from service.corrections import Corrections, take_up_waiting
 from service.database import Database, move
 from service.evidence import Evidence, evidence_of
 from service.exam_studies import Fragment, fragments_beside, join
@@ -104,6 +106,7 @@ class Intake:
         self._database = database
         self._settings = settings
         self._assemble = assemble
+        self._corrections = Corrections(database, settings)
         self._cards = load_cards(settings.protocols_dir)
         self._elements = asked_elements(self._cards)
         self._sweeping = threading.Lock()  # a source's answer is judged at once, in its own thread
@@ -131,6 +134,7 @@ class Intake:
             rows = connection.execute(query).all()
         for row in rows:
             self._judge(row.id, row.study_uid, now, idle_since, silent=row.last_arrival_at <= idle_since)
+        self._corrections.sweep(now)
 
     def _judge(self, exam_id: int, study_uid: str, now: datetime, idle_since: datetime, *, silent: bool) -> None:
         with self._database.write() as connection:
@@ -154,6 +158,7 @@ class Intake:
             text = f"judging the exam failed ({type(error).__name__}); see the log"
             assembly, awaited = ExamAssembly(AssemblyState.REFUSED), None
             decision = Decision(Step.HOLD, (Reason(ReasonCode.INTERNAL, text),))
+        correction = self._corrections.fitting(exam.study_uids, assembly) if decision.step is Step.ENQUEUE else None
         with self._database.write() as connection:
             if _has_changed(connection, exam):
                 return
@@ -162,7 +167,7 @@ class Intake:
             if decision.step is Step.WAIT:
                 return
             if decision.step is Step.ENQUEUE:
-                self._enqueue(connection, exam, assembly, now)
+                self._enqueue(connection, exam, assembly, now, correction)
             else:
                 self._hold(connection, exam, decision, now)
 
@@ -219,7 +224,11 @@ class Intake:
         held = (
             select(db.quarantine.c.code, db.quarantine.c.detail)
             .join(table, table.c.id == db.quarantine.c.instance_id)
-            .where(table.c.study_uid.in_(study_uids), db.quarantine.c.state == str(QuarantineState.HELD))
+            .where(
+                table.c.study_uid.in_(study_uids),
+                table.c.sop_class_uid.not_in(SEGMENTATION_CLASSES),  # they come after the exam and do not spoil it
+                db.quarantine.c.state == str(QuarantineState.HELD),
+            )
             .order_by(db.quarantine.c.id)
         )
         with self._database.read() as connection:
@@ -229,8 +238,10 @@ class Intake:
         facts = tuple(one for row in rows for one in kept_facts(self._database, row.facts, row.path, self._elements))
         return _Exam(ids, study_uids, facts, reasons, evidence)
 
-    def _enqueue(self, connection: Connection, exam: _Exam, assembly: ExamAssembly, now: datetime) -> None:
-        """Queue the images that are measured, unless just these were queued before."""
+    def _enqueue(
+        self, connection: Connection, exam: _Exam, assembly: ExamAssembly, now: datetime, correction: str | None
+    ) -> None:
+        """Queue the images that are measured, unless just these were queued before; with a person's discs, if any."""
         used = {one.sop_instance_uid for one in assembly.images}
         protocol = " + ".join(assembly.protocols)
         table = db.instance
@@ -248,6 +259,7 @@ class Intake:
             join(connection, other, exam.id)
         if exam.ids[1:]:
             _collect(connection, exam.id)
+        take_up_waiting(connection, exam.study_uids, now)
         latest = jobs.latest_job(connection, exam.id)
         is_known = latest is not None and latest.inputs_digest == digest and latest.state is not JobState.SUPERSEDED
         its_own = latest.finished_at if is_known and latest is not None else None
@@ -260,7 +272,8 @@ class Intake:
                 move(connection, db.exam, exam.id, ExamState.REFUSED)
                 return
             # A person has released it: it is tried again.
-        request = jobs.JobRequest(exam.id, tuple(row.path for row in rows), digest, sender, protocol)
+        inputs = tuple(row.path for row in rows)
+        request = jobs.JobRequest(exam.id, inputs, digest, sender, protocol, correction=correction)
         job_id = jobs.enqueue(connection, request, now)
         move(connection, db.exam, exam.id, ExamState.QUEUED, detail="")
         _log.info(

@@ -1,4 +1,4 @@
-"""Which result of an exam supersedes which: said in result.json and in the report."""
+"""Which result of an exam supersedes which: said in result.json, in the measurements and in the report."""
 
 import json
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ def mark_version(
             "version": earlier_version,
             "objects": [{"kind": one["kind"], "sop_instance_uid": one["sop_instance_uid"]} for one in made],
         }
-        _name_earlier_report(out, objects, earlier, made)
+        _name_earlier_documents(out, objects, earlier, made)
     path = out / "result.json"
     if path.is_file():
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -54,12 +54,13 @@ def _made_by(folder: Path) -> list[dict[str, Any]]:
     return found
 
 
-def _name_earlier_report(
+def _name_earlier_documents(
     out: Path, objects: Sequence[ObjectFile], earlier: Path, made: Sequence[dict[str, Any]]
 ) -> None:
-    """Each report names the earlier one of its file name: the one with outlines is not the one with segments."""
-    before = {Path(one["path"]).name: earlier / one["path"] for one in made if one["kind"] == ObjectKind.SR}
-    for report in (one.path for one in objects if one.kind == ObjectKind.SR):
-        found = before.get(report.name)
+    """Each document names the earlier one of its file name: the one with outlines is not the one with segments."""
+    kinds = (ObjectKind.SR, ObjectKind.PDF)
+    before = {Path(one["path"]).name: earlier / one["path"] for one in made if one["kind"] in kinds}
+    for document in (one.path for one in objects if one.kind in kinds):
+        found = before.get(document.name)
         if found is not None and found.is_file():
-            name_predecessor(out / report, found)
+            name_predecessor(out / document, found)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from config.settings import ObjectKind, Settings
 from processing.refusal import Reason, UnsuitableInput
@@ -23,6 +23,7 @@ from service.database import Database, open_database
 from service.jobs import Job, LeaseLost
 from service.logs import log_to_stderr
 from service.outbox import Parcel, destinations_for
+from service.refusal_file import remove_exam_refusal
 from service.result_versions import mark_version
 
 _log = logging.getLogger(__name__)
@@ -68,11 +69,19 @@ class ResultSummary(Protocol):
 class Analysis(Protocol):
     """(files, folder that appears whole, settings, production time) -> summary.
 
-    ``lowest_disc`` is given only where a person has named the lowest disc in view.
+    ``lowest_disc`` is given only where a person has named the lowest disc in view, ``mask`` only where a person has
+    sent discs: a DICOM Segmentation.
     """
 
     def __call__(
-        self, paths: Sequence[Path], out: Path, settings: Settings, produced_at: datetime, *, lowest_disc: Level = ...
+        self,
+        paths: Sequence[Path],
+        out: Path,
+        settings: Settings,
+        produced_at: datetime,
+        *,
+        lowest_disc: Level = ...,
+        mask: Path = ...,
     ) -> ResultSummary:
         """Analyse one exam."""
 
@@ -151,10 +160,7 @@ def _analyse(
     out = attempt / "out"
     paths = [database.inbox_dir / name for name in job.inputs]
     try:
-        if job.lowest_disc is None:
-            summary = analysis(paths, out, settings, job.created_at)
-        else:
-            summary = analysis(paths, out, settings, job.created_at, lowest_disc=job.lowest_disc)
+        summary = analysis(paths, out, settings, job.created_at, **_said(database, job))
         verdict, reasons, objects = Verdict(summary.status), tuple(summary.reasons), tuple(summary.objects)
     except UnsuitableInput as refusal:
         verdict, reasons, objects = Verdict.REFUSED, (refusal.reason,), ()
@@ -172,6 +178,12 @@ def _analyse(
     publish(out, settings.storage_dir / job.result_folder)
     shutil.rmtree(attempts_folder, ignore_errors=True)
     return verdict, reasons, parcels
+
+
+def _said(database: Database, job: Job) -> dict[str, Any]:
+    """What a person has said of the exam, as arguments of the analysis."""
+    named = {} if job.lowest_disc is None else {"lowest_disc": job.lowest_disc}
+    return named | ({} if job.correction is None else {"mask": database.inbox_dir / job.correction})
 
 
 def _relative(path: Path, out: Path) -> Path:
@@ -203,6 +215,7 @@ def publish(out: Path, final: Path) -> None:
         temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         _flush(temporary)
         os.replace(temporary, newest)
+        remove_exam_refusal(final.parent)
     _flush(final.parent)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from enhanced_object import enhanced_source
 
+from dicom_io.document_writer import ReportPdf
 from dicom_io.result_objects import write_objects
 from processing.results import Level, Quantity, Region
 
@@ -22,7 +23,7 @@ PICTURE = np.random.default_rng(2).integers(0, 256, (40, 60, 3), np.uint8)
 OBJECTS = (
     *("seg", "t1rho", "t1rho-se", "t1rho-residual", "t2", "t2-se", "t2-residual", "sr", "sr-outlines", "overlay"),
     *("reference-001", "mr-t1rho-001", "mr-t2-001", "atlas-001", "t1rho-atlas", "t2-se-atlas", "t2-residual-atlas"),
-    "deformation-l4l5",
+    *("deformation-l4l5", "report"),
 )
 #: What a map file holds, of a fitted map.
 MAPS = {
@@ -33,6 +34,7 @@ MAPS = {
     "t2-se": (Quantity.T2, "standard_error_ms", "ms"),
     "t2-residual": (Quantity.T2, "residual_rms", "[arb'U]"),
 }
+PDF = ReportPdf("Title", b"%PDF-1.4\n1234567%%EOF", "patient_id")
 
 
 def tool(name: str) -> str:
@@ -61,9 +63,9 @@ def exam(request, tmp_path_factory):
     (folder / "source").mkdir()
     if request.param == "two Enhanced MR objects":
         source = enhanced_source(source, [folder / "source" / "1.dcm", folder / "source" / "2.dcm"])
-        write_objects(result, source, PICTURE, folder)
+        write_objects(result, source, PICTURE, folder, PDF)
         return result, source, folder
-    write_objects(result, source, PICTURE, folder)
+    write_objects(result, source, PICTURE, folder, PDF)
     for number, image in enumerate(source.all_instances):
         image.PixelData = np.full(example_exam.SHAPE[1:], number, np.uint16).tobytes()
         image["PixelData"].VR = "OW"
@@ -85,9 +87,9 @@ def test_dciodvfy_finds_no_error(exam, name):
 
 def test_dciodvfy_finds_no_error_in_an_exam_without_echoes_and_with_one_disc(tmp_path):
     write_objects(
-        example_exam.exam_result((Level.L3L4,), with_maps=False), example_exam.source_exam(), PICTURE, tmp_path
+        example_exam.exam_result((Level.L3L4,), with_maps=False), example_exam.source_exam(), PICTURE, tmp_path, PDF
     )
-    for name in ("seg", "sr", "overlay"):
+    for name in ("seg", "sr", "overlay", "report"):
         done = subprocess.run(
             [tool("dciodvfy"), "-new", str(tmp_path / "dicom" / f"{name}.dcm")],
             capture_output=True,

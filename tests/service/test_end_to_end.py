@@ -19,7 +19,7 @@ from processing.phantom import PhantomExam, simulate_exam
 from service.demo import compare
 
 SEED = 20
-EXPECTED_KINDS = ["overlay", "pmap", "pmap", "seg", "sr"]
+EXPECTED_KINDS = ["overlay", "pdf", "pmap", "pmap", "seg", "sr"]
 
 
 def discnode(*arguments: str | Path) -> subprocess.CompletedProcess[str]:

@@ -60,6 +60,19 @@ def analyse(paths: Sequence[Path], out: Path, settings: Settings, produced_at: d
     return TinySummary("ok", (), tuple(objects))
 
 
+def analyse_with_mask(
+    paths: Sequence[Path], out: Path, settings: Settings, produced_at: datetime, *, mask: Path | None = None
+) -> TinySummary:
+    """As :func:`analyse`; result.json names the segmentation of a person that came with the job."""
+    if mask is None:
+        return analyse(paths, out, settings, produced_at)
+    header = pydicom.dcmread(mask, stop_before_pixels=True)
+    content = {"status": "ok", "corrected": str(header.SOPInstanceUID), "objects": []}
+    out.mkdir()
+    (out / "result.json").write_text(json.dumps(content))
+    return TinySummary("ok", (), ())
+
+
 def analyse_slowly(paths: Sequence[Path], out: Path, settings: Settings, produced_at: datetime) -> TinySummary:
     """As :func:`analyse`, after three seconds of work."""
     end_s = time.monotonic() + 3.0
