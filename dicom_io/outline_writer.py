@@ -19,7 +19,7 @@ from dicom_io.source_attributes import complete, equipment, geometry_header, ide
 from dicom_io.sources import SourceExam
 from processing.results import DiscMask, ExamResult, Region
 
-SERIES_NUMBER = 9007
+SERIES_NUMBER = 9006
 
 
 def outline_object(result: ExamResult, source: SourceExam) -> sr.Comprehensive3DSR:
