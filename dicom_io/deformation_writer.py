@@ -20,8 +20,8 @@ from processing.display import LEVEL_NAMES, RESEARCH_USE_ONLY
 from processing.results import ExamResult, RegisteredDisc
 from processing.volume import spacing_mm
 
-#: Of L5/S1; a disc further up has a higher one.
-FIRST_SERIES_NUMBER = 9040
+#: The number of a level is added: 9041 is that of L5/S1.
+SERIES_NUMBER = 9040
 
 
 def deformation_object(result: ExamResult, source: SourceExam, layout: AtlasLayout, disc: RegisteredDisc) -> Dataset:
@@ -33,7 +33,7 @@ def deformation_object(result: ExamResult, source: SourceExam, layout: AtlasLayo
         sop_class_uid=DeformableSpatialRegistrationStorage,
         modality="REG",
         transfer_syntax_uid=ExplicitVRLittleEndian,
-        **identity(result, source, role, FIRST_SERIES_NUMBER + level.value),
+        **identity(result, source, role, SERIES_NUMBER + level.value),
         **equipment(result),
     )
     name = f"{LEVEL_NAMES[level]} disc"

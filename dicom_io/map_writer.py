@@ -40,19 +40,19 @@ class _Look:
     unit: Code
     unit_text: str
     text: str
-    series_number: int  # of T1rho; T2 has the next
+    series_numbers: tuple[int, int]  # of T1rho, native and in atlas space; T2 has the next
 
 
 _LOOKS = {
-    MapKind.TIME: _Look(lambda one: one.time_ms, codes.QUANTITY_CODES, codes.MILLISECOND, "ms", "map", 9002),
+    MapKind.TIME: _Look(lambda one: one.time_ms, codes.QUANTITY_CODES, codes.MILLISECOND, "ms", "map", (9002, 9035)),
     MapKind.STANDARD_ERROR: _Look(
         *(lambda one: one.standard_error_ms, codes.STANDARD_ERROR_CODES, codes.MILLISECOND),
-        *("ms", "standard error", 9021),
+        *("ms", "standard error", (9021, 9031)),
     ),
     # in the arbitrary units of the signal, as the scanner scales it
     MapKind.RESIDUAL: _Look(
         *(lambda one: one.residual_rms, codes.RESIDUAL_CODES, codes.ARBITRARY_UNIT),
-        *("signal", "RMS residual", 9023),
+        *("signal", "RMS residual", (9023, 9033)),
     ),
 }
 _LARGEST_ERROR_SHOWN_MS = 10.0
@@ -143,7 +143,7 @@ def _parametric_map(
         content_description=f"{name} ({look.unit_text}), 0 = no value. {RESEARCH_USE_ONLY}",
         coding_schemes=[codes.private_scheme()],
         derivation=codes.SPATIAL_RESAMPLING if where else codes.RELAXOMETRY_FIT,
-        **identity(result, source, role, look.series_number + list(Quantity).index(quantity) + 10 * bool(where)),
+        **identity(result, source, role, look.series_numbers[bool(where)] + list(Quantity).index(quantity)),
         **equipment(result),
     )
     dataset.Modality = "MR"  # what was measured; highdicom writes OT

@@ -16,7 +16,7 @@ from pydicom import Dataset, dcmread
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
-from pydicom.uid import EnhancedMRImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import EnhancedMRImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian, MRImageStorage
 from scipy.ndimage import center_of_mass
 
 from config.settings import ObjectKind
@@ -92,10 +92,24 @@ def test_writing_twice_gives_the_same_bytes(result, source, tmp_path):
         assert (tmp_path / "first" / one.path).read_bytes() == (tmp_path / "second" / two.path).read_bytes()
 
 
-def test_every_object_is_a_series_of_its_own(objects):
-    assert len({one.SOPInstanceUID for one in objects.values()}) == 5 + example_exam.SHAPE[0]
-    assert len({one.SeriesInstanceUID for one in objects.values()}) == 6
-    assert len({one.SeriesNumber for one in objects.values()}) == 6
+@pytest.fixture(scope="module")
+def written(result, source, tmp_path_factory):
+    """(written objects, {path: object as read}) of the exam."""
+    folder = tmp_path_factory.mktemp("written")
+    found = write_objects(result, source, PICTURE, folder)
+    return found, {one.path: dcmread(folder / one.path) for one in found}
+
+
+def test_every_object_is_a_series_of_its_own_and_numbers_and_names_tell_them_apart(written):
+    """Of derived MR images each series."""
+    objects = written[1].values()
+    assert len({one.SOPInstanceUID for one in objects}) == len(objects)
+    series = {one.SeriesInstanceUID: (one.SeriesNumber, one.SeriesDescription) for one in objects}
+    n_mr = len([one for one in objects if one.SOPClassUID == MRImageStorage])
+    assert len(series) == len(objects) - n_mr + 4  # reference, atlas, T1rho, T2
+    assert len({number for number, _ in series.values()}) == len(series)
+    assert len({text for _, text in series.values()}) == len(series)
+    assert max(len(text) for _, text in series.values()) <= 64
 
 
 def test_patient_study_and_trial_equal_the_source(objects, source):
@@ -226,19 +240,19 @@ def test_what_decided_the_numbers_fits_a_short_text_the_most_telling_first(resul
         (["sr"], {"sr", "reference"}),
         (["overlay", "pdf"], {"overlay"}),
         (["mr"], {"reference", "atlas", "mr"}),
+        (["deformation"], {"deformation"}),
         ([], set()),
     ],
 )
-def test_what_is_referred_to_goes_where_the_referring_object_goes(result, source, tmp_path, kinds, names):
-    written = write_objects(result, source, PICTURE, tmp_path)
-    sent = [one for one in written if one.goes_with([ObjectKind(kind) for kind in kinds])]
+def test_what_is_referred_to_goes_where_the_referring_object_goes(written, source, kinds, names):
+    sent = [one for one in written[0] if one.goes_with([ObjectKind(kind) for kind in kinds])]
     stems = {one.path.stem.rsplit("-", 1)[0] if one.kind is ObjectKind.MR else one.kind.value for one in sent}
     assert {"mr" if stem.startswith("mr-") else stem for stem in stems} == names
     if "seg" in names or "pmap" in names:
-        ours = {str(one.SOPInstanceUID) for one in (dcmread(tmp_path / each.path) for each in sent)}
+        ours = {str(one.SOPInstanceUID) for one in (written[1][each.path] for each in sent)}
         known = ours | set(source.sop_instance_uids)
         for one in sent:
-            for keyword, item in every_item(dcmread(tmp_path / one.path)):
+            for keyword, item in every_item(written[1][one.path]):
                 if keyword in ("ReferencedInstanceSequence", "SourceImageSequence"):
                     assert item.ReferencedSOPInstanceUID in known
 
