@@ -18,20 +18,20 @@ SERIES_NUMBER = 9007
 
 @dataclass(frozen=True, slots=True)
 class ReportPdf:
-    """A report to be encapsulated: its title, the PDF file, and whom it names ("" for nobody) by which policy."""
+    """A report to be encapsulated: its title, the PDF file, and what beside the result decides what stands in it."""
 
     title: str
     content: bytes
-    subject_policy: str
+    variant: str
 
 
 def document_object(result: ExamResult, source: SourceExam, report: ReportPdf) -> SOPClass:
     """The report as an object of the source's study.
 
-    Its UID depends on the policy by which the subject is shown, too: one UID must not stand for two contents.
+    Its UID depends on its variant, too: one UID must not stand for two contents.
     """
     header = source.grid_instances[0]
-    role = f"pdf/{report.subject_policy}"
+    role = f"pdf/{report.variant}"
     dataset = SOPClass(
         study_instance_uid=header.StudyInstanceUID,
         sop_class_uid=EncapsulatedPDFStorage,

@@ -35,6 +35,7 @@ from service.refusal_file import REPORT_FILES, refusal_document
 from service.reports.exam_report import exam_report
 from service.reports.refusal_report import refusal_report
 from service.reports.rendering import RenderedReport, render
+from service.result_versions import Edition
 
 #: Name and version of the format of ``result.json``; described in ``service/result_schema.json``.
 RESULT_SCHEMA = "discnode.result/1"
@@ -67,11 +68,23 @@ class HasSeries(Protocol):
 
 
 def write_result(
-    result: ExamResult, images: ExamImages, folder: Path, *, settings: ReportSettings = _USUAL_REPORT
+    result: ExamResult,
+    images: ExamImages,
+    folder: Path,
+    *,
+    settings: ReportSettings = _USUAL_REPORT,
+    edition: Edition | None = None,
 ) -> ResultSummary:
     """Write everything about one exam into ``folder``, which appears whole or not at all.
 
-    What an earlier analysis left there is replaced; other files in it stay. ``settings``: what the report shows.
+    What an earlier analysis left there is replaced; other files in it stay.
+
+    Args:
+        result: with a disc.
+        images: what was measured.
+        folder: is made.
+        settings: what the report shows.
+        edition: which earlier result this one replaces, as the report says; None for the first.
 
     Raises:
         ValueError: the result has no disc.
@@ -82,10 +95,11 @@ def write_result(
         _write_picture(partial / "qc.png", picture)
         if result.maps and result.mask is not None and measured_levels(result.mask):
             _write_picture(partial / "qc_registration.png", draw_registration_page(result))
-        document = exam_report(result, exam_heading(images.source), settings.subject)
+        document = exam_report(result, exam_heading(images.source), settings.subject, edition)
         report = render(document)
         _write_report(partial, report)
-        pdf = ReportPdf(document.title, report.pdf, settings.subject.value)
+        variant = f"{settings.subject.value}/{edition.version if edition else 1}"
+        pdf = ReportPdf(document.title, report.pdf, variant)
         objects = write_objects(result, images.source, picture, partial, pdf)
         _write_csv(partial / "discs.csv", result)
         _write_json(partial / "result.json", result_document(result, images, objects))

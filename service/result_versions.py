@@ -2,11 +2,20 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from config.settings import ObjectKind
 from dicom_io.predecessor import name_predecessor
+
+
+@dataclass(frozen=True, slots=True)
+class Edition:
+    """Which analysis of an exam a result is, from 1, and which one it replaces."""
+
+    version: int
+    replaces: int
 
 
 class ObjectFile(Protocol):

@@ -24,7 +24,7 @@ from service.jobs import Job, LeaseLost
 from service.logs import log_to_stderr
 from service.outbox import Parcel, destinations_for
 from service.refusal_file import remove_exam_refusal
-from service.result_versions import mark_version
+from service.result_versions import Edition, mark_version
 
 _log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class Analysis(Protocol):
     """(files, folder that appears whole, settings, production time) -> summary.
 
     ``lowest_disc`` is given only where a person has named the lowest disc in view, ``mask`` only where a person has
-    sent discs: a DICOM Segmentation.
+    sent discs: a DICOM Segmentation; ``edition`` only where there is an earlier result.
     """
 
     def __call__(
@@ -82,6 +82,7 @@ class Analysis(Protocol):
         *,
         lowest_disc: Level = ...,
         mask: Path = ...,
+        edition: Edition = ...,
     ) -> ResultSummary:
         """Analyse one exam."""
 
@@ -181,9 +182,15 @@ def _analyse(
 
 
 def _said(database: Database, job: Job) -> dict[str, Any]:
-    """What a person has said of the exam, as arguments of the analysis."""
-    named = {} if job.lowest_disc is None else {"lowest_disc": job.lowest_disc}
-    return named | ({} if job.correction is None else {"mask": database.inbox_dir / job.correction})
+    """What a person has said of the exam, and what came before, as arguments of the analysis."""
+    said: dict[str, Any] = {}
+    if job.lowest_disc is not None:
+        said["lowest_disc"] = job.lowest_disc
+    if job.correction is not None:
+        said["mask"] = database.inbox_dir / job.correction
+    if job.predecessor is not None:
+        said["edition"] = Edition(job.version, job.predecessor)
+    return said
 
 
 def _relative(path: Path, out: Path) -> Path:

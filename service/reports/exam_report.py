@@ -17,6 +17,7 @@ from processing.results import ExamResult
 from service.reports import exam_tables, words
 from service.reports.document import Block, Document, Fact, Facts, Page, Picture, Text
 from service.reports.exam_tables import quantities_of
+from service.result_versions import Edition
 
 TITLE: Final = "Relaxation times of the lumbar discs"
 VOLUMES_TITLE: Final = "Volumes of the lumbar discs"
@@ -25,18 +26,21 @@ _MOST_DOUBTS = 4  # lines of the notice on the first page
 _OF_NETWORKS = {"disc_threshold": "disc from probability", "inference_provider": "run by", "model_sha256": "SHA-256"}
 
 
-def exam_report(result: ExamResult, heading: ExamHeading, subject: SubjectLine) -> Document:
+def exam_report(
+    result: ExamResult, heading: ExamHeading, subject: SubjectLine, edition: Edition | None = None
+) -> Document:
     """The report of a measured exam.
 
     Args:
         result: with at least one measured disc.
         heading: of the exam.
         subject: what of it tells whose exam it is.
+        edition: which earlier result this one replaces; None for the first.
 
     Raises:
         ValueError: the result has no disc.
     """
-    first = Page(_title(result), (_about(result, heading, subject), *_findings(result)))
+    first = Page(_title(result), (_about(result, heading, subject, edition), *_findings(result)))
     second = Page("Quality control", tuple(_quality(result)))
     return Document(_title(result), words.USE, _footer(result.versions), (first, second))
 
@@ -45,19 +49,20 @@ def _title(result: ExamResult) -> str:
     return TITLE if quantities_of(result) else VOLUMES_TITLE
 
 
-def _about(result: ExamResult, heading: ExamHeading, subject: SubjectLine) -> Facts:
+def _about(result: ExamResult, heading: ExamHeading, subject: SubjectLine, edition: Edition | None) -> Facts:
     field = "" if heading.field_strength_t is None else f", {heading.field_strength_t:g} T"
     times = "; ".join(
         f"{words.quantity_names([quantity])} {', '.join(f'{time:g}' for time in one)} ms"
         for quantity, one in result.times_ms.items()
     )
+    replaced = "" if edition is None else f", version {edition.version}: replaces version {edition.replaces}"
     facts = (
         Fact("Subject", subject_line(heading, subject)),
         Fact("Exam of", heading.study_date.isoformat() if heading.study_date else words.NONE),
         Fact("Scanner", f"{heading.scanner or words.NONE}{field}"),
         Fact("Protocol", result.versions.get("protocol", words.NONE)),
         Fact("Times", times or "one image for each slice"),
-        Fact("Analysed", moment(result.produced_at)),
+        Fact("Analysed", f"{moment(result.produced_at)}{replaced}"),
     )
     return Facts("", facts)
 

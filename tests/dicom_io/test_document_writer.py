@@ -66,7 +66,7 @@ def test_a_multi_frame_source_is_named_once(tmp_path):
 
 def test_what_else_decides_the_content_decides_the_uid():
     """One UID must not stand for two contents."""
-    hidden = dataclasses.replace(ODD, subject_policy="none")
+    hidden = dataclasses.replace(ODD, variant="none")
     assert stored(ODD).SOPInstanceUID == stored(ODD).SOPInstanceUID
     assert stored(ODD).SOPInstanceUID != stored(hidden).SOPInstanceUID
     assert stored(ODD).SeriesInstanceUID != stored(hidden).SeriesInstanceUID

@@ -35,6 +35,7 @@ from service.reports.document import Column, Document, Facts, Flags, Notice, Pic
 from service.reports.exam_report import exam_report, subject_line
 from service.reports.refusal_report import refusal_report
 from service.reports.rendering import RenderedReport, render
+from service.result_versions import Edition
 
 USE = "RESEARCH USE ONLY. NOT FOR DIAGNOSIS."
 PARTS = (Region.NUCLEUS, Region.ANTERIOR_ANNULUS, Region.POSTERIOR_ANNULUS)
@@ -247,6 +248,11 @@ def test_the_head_says_when_where_and_how(document):
         "Times": "T1ρ 0, 10, 40, 80 ms; T2 0, 12.8, 25.7, 51.4 ms",
         "Analysed": "2026-03-14 09:26 UTC",
     }
+
+
+def test_a_later_analysis_says_which_one_it_replaces(result):
+    made = exam_report(result, HEADING, SubjectLine.PATIENT_ID, Edition(3, 1))
+    assert "2026-03-14 09:26 UTC, version 3: replaces version 1" in list(made.texts())
 
 
 # ---- doubts, refusals, corrections

@@ -19,6 +19,7 @@ from processing.results import Level, Quantity, Region, Verdict
 from service import result_files, result_schema
 from service.result_files import result_document, write_refusal, write_result
 from service.result_schema import ResultDocument, schema_text
+from service.result_versions import Edition
 
 
 @pytest.fixture(scope="module")
@@ -249,6 +250,14 @@ def test_the_report_is_the_one_in_the_dicom_object(written):
     document = dcmread(folder / one.path)
     assert document.EncapsulatedDocument[: document.EncapsulatedDocumentLength] == (folder / "report.pdf").read_bytes()
     assert "P-0815" in (folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_later_report_is_another_document(written, tmp_path):
+    result, summary, _ = written
+    later = write_result(result, example_exam.exam_images(result), tmp_path / "out", edition=Edition(2, 1))
+    uids = [{one.path.name: one.sop_instance_uid for one in made.objects} for made in (summary, later)]
+    assert {name for name in uids[0] if uids[0][name] != uids[1][name]} == {"report.dcm"}
+    assert "replaces version 1" in (tmp_path / "out/report.html").read_text(encoding="utf-8")
 
 
 def test_the_subject_is_shown_as_the_settings_say(written, tmp_path):
