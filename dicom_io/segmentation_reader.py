@@ -1,5 +1,6 @@
 """A DICOM Segmentation of discs -> level labels on its own grid, whatever program wrote it (PS3.3 A.51, C.8.20)."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,9 @@ from processing.refusal import ReasonCode, UnsuitableInput
 from processing.results import Affine, LabelArray, Level
 
 _FAULTS = (RuntimeError, IndexError, *PARSE_FAULTS)  # RuntimeError: of highdicom, and of decoders
+
+
+_MAX_VOXELS = 2**27  # 512 slices of 512 x 512
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -137,6 +141,10 @@ def _affine(segmentation: Segmentation) -> Affine:
         raise UnsuitableInput(ReasonCode.GEOMETRY_INCONSISTENT, text) from error
     if geometry is None:
         text = "the segmentation's frames are no regular stack of slices"
+        raise UnsuitableInput(ReasonCode.GEOMETRY_INCONSISTENT, text)
+    if math.prod(geometry.spatial_shape) > _MAX_VOXELS:  # a gap in positions may ask for any number of empty slices
+        shape = " x ".join(map(str, geometry.spatial_shape))
+        text = f"the segmentation's frames span {shape} voxels, more than any exam has"
         raise UnsuitableInput(ReasonCode.GEOMETRY_INCONSISTENT, text)
     return np.asarray(geometry.affine, np.float64)
 

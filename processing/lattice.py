@@ -19,8 +19,8 @@ _Matrix = npt.NDArray[np.float64]
 def place_on_lattice(labels: LabelArray, own: Affine, shape: tuple[int, ...], grid: Affine) -> LabelArray:
     """The labels on the exam's grid; 0 where they say nothing.
 
-    Slices may be reversed or left out at the ends, rows and columns transposed, as long as every labelled voxel is a
-    voxel of the exam.
+    Slices may be reversed or left out at the ends or one by one, rows and columns transposed, as long as every labelled
+    voxel is a voxel of the exam.
 
     Args:
         labels: (slices, rows, columns) uint8 on a grid of their own.
@@ -35,10 +35,13 @@ def place_on_lattice(labels: LabelArray, own: Affine, shape: tuple[int, ...], gr
     step = inverse @ own[:3, :3]
     if labels.shape[0] == 1:  # how far it is to the next slice is not known to a single one
         step[:, 0] = _third_axis(step)
-    turn = np.round(step / np.abs(step).max(axis=0))
+    length = np.abs(step).max(axis=0)
+    turn = np.round(step / length)
     if not (_is_one_each(np.abs(turn), 0) and _is_one_each(np.abs(turn), 1)):
         raise _refusal("it lies in other directions than the images do")
-    if not np.allclose(np.abs(step).max(axis=0), 1.0, atol=0.02):
+    multiple = np.array([max(1.0, np.round(length[0])), 1.0, 1.0])  # where every other slice is empty and left out
+    turn *= multiple
+    if not np.allclose(length, multiple, atol=0.02):
         sizes = [" x ".join(f"{mm:.3f}" for mm in spacing_mm(one)) for one in (own, grid)]
         raise _refusal(f"its voxels are {sizes[0]} mm, those of the images {sizes[1]} mm")
     origin = inverse @ (own[:3, 3] - grid[:3, 3])

@@ -85,7 +85,8 @@ def _draw_anatomy(axes: Axes, result: ExamResult, midline: int, whole: View, cro
     name_discs(axes, result, midline, whole)
     letter_edges(axes, whole)
     scale_bar(axes, whole, 50.0)
-    title = f"Discs, slice {midline + 1} of {result.background.array.shape[0]}"
+    name = "Discs" if result.correction is None else "Discs corrected by a person"
+    title = f"{name}, slice {midline + 1} of {result.background.array.shape[0]}"
     axes.set_title(title, color=_TEXT, fontsize=13, loc="left")
     left, right, bottom, top = crop.extent
     frame = Rectangle(

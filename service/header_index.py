@@ -12,7 +12,8 @@ from dicom_io.presentation import SEGMENTATION_CLASSES
 from processing.refusal import Reason, ReasonCode, UnsuitableInput
 from service import database as db
 from service.database import Database, move
-from service.exam_studies import note_subject
+from service.evidence import exams_awaiting
+from service.exam_studies import note_subject, reopen
 from service.quarantine import hold_instance
 from service.states import InstanceState
 
@@ -32,7 +33,7 @@ def index_new(database: Database, elements: Sequence[ElementAddress]) -> None:
     """
     table = db.instance
     query = (
-        select(table.c.id, table.c.path, table.c.sop_class_uid)
+        select(table.c.id, table.c.path, table.c.sop_uid, table.c.sop_class_uid)
         .where(table.c.state == str(InstanceState.RECEIVED))
         .order_by(table.c.id)
         .limit(_BATCH)
@@ -49,6 +50,8 @@ def index_new(database: Database, elements: Sequence[ElementAddress]) -> None:
                 move(connection, table, instance_id, InstanceState.PENDING)
             for instance_id, outcome in outcomes:
                 _file(connection, instance_id, outcome, elements)
+            for exam_id in exams_awaiting(connection, {row.sop_uid for row in rows}):
+                reopen(connection, exam_id)
 
 
 def kept_facts(database: Database, kept: str, path: str, elements: Sequence[ElementAddress]) -> tuple[ImageFacts, ...]:
@@ -82,6 +85,10 @@ def _file(
     outcome: tuple[ImageFacts, ...] | Reason,
     elements: Sequence[ElementAddress],
 ) -> None:
+    table = db.instance
+    state = connection.execute(select(table.c.state).where(table.c.id == instance_id)).scalar_one()
+    if state != InstanceState.RECEIVED:
+        return  # a person has set it aside while it was read
     if not isinstance(outcome, Reason):
         move(connection, db.instance, instance_id, InstanceState.INDEXED, facts=facts_to_json(outcome, elements))
         note_subject(connection, outcome[0].study_uid, outcome[0].patient_key, outcome[0].study_date)

@@ -184,10 +184,10 @@ def release(database: Database, item_id: int, *, by: str = "") -> bool:
 
 def _set_aside_others(connection: Connection, item: QuarantineItem) -> None:
     table = db.instance
+    states = (InstanceState.RECEIVED, InstanceState.INDEXED, *SEGMENTATION_STATES)  # received: released a moment ago
+    used = [str(one) for one in states]
     others = select(table.c.id).where(
-        table.c.sop_uid == item.sop_uid,
-        table.c.id != item.instance_id,
-        table.c.state.in_([str(one) for one in (InstanceState.INDEXED, *SEGMENTATION_STATES)]),
+        table.c.sop_uid == item.sop_uid, table.c.id != item.instance_id, table.c.state.in_(used)
     )
     for other in connection.execute(others).scalars().all():
         move(connection, table, other, InstanceState.SET_ASIDE)

@@ -75,7 +75,7 @@ Moves = Mapping[StrEnum, frozenset[StrEnum]]
 _I, _E, _J, _D, _Q = InstanceState, ExamState, JobState, DeliveryState, QuarantineState
 
 INSTANCE_MOVES: Moves = {
-    _I.RECEIVED: frozenset({_I.INDEXED, _I.PENDING, _I.HELD}),
+    _I.RECEIVED: frozenset({_I.INDEXED, _I.PENDING, _I.HELD, _I.SET_ASIDE}),
     _I.INDEXED: frozenset({_I.HELD, _I.SET_ASIDE}),
     _I.PENDING: frozenset({_I.CORRECTION, _I.HELD, _I.SET_ASIDE}),
     _I.CORRECTION: frozenset({_I.HELD, _I.SET_ASIDE}),

@@ -1,5 +1,6 @@
 """A segmentation that a person sends back: what is accepted, on which voxels, and what is refused with which code."""
 
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from corrected_masks import (
     write_automatic,
 )
 from pydicom import Dataset, dcmread
-from pydicom.uid import generate_uid
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless, generate_uid
 from small_mr_exam import mapss_signal, write_mapss
 
 from dicom_io.corrected_segmentation import ExamGrid, exam_grid, read_corrected
@@ -80,6 +81,76 @@ def test_what_a_person_drew_is_read_voxel_by_voxel(
     assert given.origin.editor == ("" if name == "some discs" else EDITOR)
 
 
+def _deflated(dataset: Dataset) -> None:
+    dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+
+
+def _implicit(dataset: Dataset) -> None:
+    dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+
+
+def _described_frame_by_frame(dataset: Dataset) -> None:
+    """Orientation and spacing at each frame, not once for all."""
+    shared = dataset.SharedFunctionalGroupsSequence[0]
+    for frame in dataset.PerFrameFunctionalGroupsSequence:
+        frame.PlaneOrientationSequence = deepcopy(shared.PlaneOrientationSequence)
+        frame.PixelMeasuresSequence = deepcopy(shared.PixelMeasuresSequence)
+    del shared.PlaneOrientationSequence, shared.PixelMeasuresSequence
+
+
+def _on_two_slices(dataset: Dataset) -> None:
+    """Discs on the second and fourth slice only, and no word on how far slices lie apart."""
+    frames, groups = frames_of(dataset), dataset.PerFrameFunctionalGroupsSequence
+    kept = [i for i, one in enumerate(groups) if _x_mm(one) in (16.0, 8.0)]
+    put_frames(dataset, frames[kept], [groups[i] for i in kept])
+    del dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SpacingBetweenSlices
+
+
+def _x_mm(frame: Dataset) -> float:
+    return float(frame.PlanePositionSequence[0].ImagePositionPatient[0])
+
+
+def _without_optional_parts(dataset: Dataset) -> None:
+    """What other programs leave out: dimensions' organization, derivation, algorithm, colours."""
+    for frame in dataset.PerFrameFunctionalGroupsSequence:
+        del frame.DerivationImageSequence
+    for segment in dataset.SegmentSequence:
+        del segment.RecommendedDisplayCIELabValue, segment.SegmentationAlgorithmIdentificationSequence
+        segment.SegmentAlgorithmType = "MANUAL"
+    del dataset.ContributingEquipmentSequence, dataset.SegmentsOverlap
+
+
+@pytest.mark.parametrize("change", [_deflated, _implicit, _described_frame_by_frame, _without_optional_parts])
+def test_other_forms_of_the_same_segmentation_are_read_alike(
+    change, automatic: Path, grid: ExamGrid, tmp_path: Path
+) -> None:
+    dataset = edited(dcmread(automatic))
+    change(dataset)
+    path = tmp_path / "corrected.dcm"
+    implicit = dataset.file_meta.TransferSyntaxUID == ImplicitVRLittleEndian
+    dataset.save_as(path, implicit_vr=implicit, little_endian=True)
+    np.testing.assert_array_equal(read_corrected(path, grid).levels, drawn_discs(SHAPE))
+
+
+def test_empty_slices_between_others_may_be_left_out(automatic: Path, grid: ExamGrid, tmp_path: Path) -> None:
+    dataset = edited(dcmread(automatic))
+    _on_two_slices(dataset)
+    path = tmp_path / "corrected.dcm"
+    dataset.save_as(path)
+    expected = drawn_discs(SHAPE)
+    expected[[0, 2, 4]] = 0
+    np.testing.assert_array_equal(read_corrected(path, grid).levels, expected)
+
+
+def test_a_compressed_label_map_is_read(automatic: Path, images: list[Path], grid: ExamGrid, tmp_path: Path) -> None:
+    path = tmp_path / "corrected.dcm"
+    VARIANTS["label map"](automatic, images, path)
+    dataset = dcmread(path)
+    dataset.compress(RLELossless)
+    dataset.save_as(path)
+    np.testing.assert_array_equal(read_corrected(path, grid).levels, erased(drawn_discs(SHAPE)))
+
+
 def test_what_ohifs_library_writes_is_read_voxel_by_voxel(grid: ExamGrid) -> None:
     """Written by dcmjs 0.51.1 as OHIF calls it, from the images of this module and labels as a person types them."""
     given = read_corrected(DATA / "dcmjs_segmentation.dcm", grid, {"1.2.3.1"})
@@ -137,6 +208,17 @@ def _beyond_the_images(dataset: Dataset) -> None:
         frame.PlanePositionSequence[0].ImagePositionPatient = [float(x) + 12.0, y, z]
 
 
+def _far_apart(dataset: Dataset) -> None:
+    """Positions 0.1 mm and 8000 mm apart: as many empty slices between them as one likes."""
+    places: dict[float, int] = {}
+    dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SpacingBetweenSlices = 0.1
+    for frame in dataset.PerFrameFunctionalGroupsSequence:
+        x, y, z = frame.PlanePositionSequence[0].ImagePositionPatient
+        number = places.setdefault(float(x), len(places))
+        x_mm = -8000.0 if number == 3 else -0.1 * number
+        frame.PlanePositionSequence[0].ImagePositionPatient = [f"{x_mm:.2f}", y, z]
+
+
 def _unknown_level(dataset: Dataset) -> None:
     segment = dataset.SegmentSequence[1]
     segment.SegmentedPropertyTypeCodeSequence[0].CodeValue = "360499006"
@@ -184,6 +266,7 @@ def _no_frames_described(dataset: Dataset) -> None:
         (_other_pixels, ReasonCode.GEOMETRY_INCONSISTENT, "voxels are 4.000 x 0.800 x 0.800 mm"),
         (_turned, ReasonCode.GEOMETRY_INCONSISTENT, "voxels beside|other directions"),
         (_beyond_the_images, ReasonCode.GEOMETRY_INCONSISTENT, "beyond the edge"),
+        (_far_apart, ReasonCode.GEOMETRY_INCONSISTENT, "span 80001 x 54 x 40 voxels, more than any exam has"),
         (_unknown_level, ReasonCode.LEVELS_AMBIGUOUS, "segment 2 is drawn, but neither"),
         (_contradictory, ReasonCode.LEVELS_AMBIGUOUS, "called L4L5 and L3L4"),
         (_swapped, ReasonCode.LEVELS_AMBIGUOUS, "L4L5 does not lie above L5S1"),

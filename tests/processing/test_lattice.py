@@ -58,6 +58,16 @@ def test_some_of_the_slices_are_enough_even_one_whose_distance_to_the_next_is_un
     np.testing.assert_array_equal(place_on_lattice(one, own, SHAPE, grid()), expected)
 
 
+def test_every_other_slice_is_enough() -> None:
+    own = grid()
+    own[:3, 3] += own[:3, 0]
+    own[:3, 0] *= 2
+    every_other = labels()[1::2]
+    expected = labels()
+    expected[::2] = 0
+    np.testing.assert_array_equal(place_on_lattice(every_other, own, SHAPE, grid()), expected)
+
+
 def test_a_larger_field_without_labels_outside_is_cut() -> None:
     own = grid()
     own[:3, 3] -= own[:3, :3] @ (1, 2, 3)

@@ -16,12 +16,15 @@ from records import NOW
 from small_mr_exam import mapss_signal, write_mapss
 from sqlalchemy import select
 
+from config.protocol_cards import load_cards
 from config.settings import Repeats
 from dicom_io.receiver import Recorded
 from processing.refusal import Reason, ReasonCode
 from processing.results import Verdict
 from service import database as db
 from service import jobs, quarantine
+from service.outbox import Parcel, put_in_outbox
+from service.quarantine_details import describe_item
 from service.states import ExamState, InstanceState, JobState
 
 SHAPE = (5, 54, 40)
@@ -109,6 +112,16 @@ def test_a_corrected_segmentation_is_the_next_version_of_its_exam(
     analysed.run_job()
     assert analysed.jobs[1].predecessor == 1
     assert EDITOR not in caplog.text
+
+
+def test_it_may_refer_to_a_series_that_the_node_made(analysed: Desk, automatic: Path, tmp_path: Path) -> None:
+    """A viewer shows results on the node's derived series, and draws there."""
+    path = change(automatic, tmp_path / "corrected.dcm")
+    dataset = dcmread(path)
+    dataset.ReferencedSeriesSequence[0].SeriesInstanceUID = dcmread(automatic).SeriesInstanceUID
+    analysed.arrive(saved(dataset, path), 5)
+    analysed.sweep(5)
+    assert (len(analysed.jobs), analysed.cases) == (2, [])
 
 
 def test_it_is_measured_with_the_images_that_were_measured(
@@ -258,7 +271,8 @@ def _other_grid(dataset: Dataset) -> None:
 
 
 def _other_images(dataset: Dataset) -> None:
-    dataset.ReferencedSeriesSequence[0].SeriesInstanceUID = "1.2.99.1"
+    for number, series in enumerate(dataset.ReferencedSeriesSequence):
+        series.SeriesInstanceUID = f"1.2.99.{number}"
 
 
 def _unknown_level(dataset: Dataset) -> None:
@@ -362,3 +376,32 @@ def test_a_correction_that_no_longer_fits_is_held_and_the_exam_measured_without_
     assert analysed.jobs[-1].correction is None
     assert ("GEOMETRY_INCONSISTENT", "held") in analysed.cases
     assert InstanceState.HELD in states_of_segmentations(analysed)
+
+
+def test_a_held_segmentation_tells_what_helps(analysed: Desk, automatic: Path, tmp_path: Path) -> None:
+    dataset = dcmread(change(automatic, tmp_path / "corrected.dcm"))
+    _other_grid(dataset)
+    analysed.arrive(saved(dataset, tmp_path / "spoilt.dcm"), 5)
+    analysed.sweep(6)
+    (item,) = quarantine.list_items(analysed.database)
+    described = describe_item(analysed.database, item, load_cards(None), Repeats.HOLD)
+    assert "source geometry" in described["suggestion"]
+    assert EDITOR not in json.dumps(described)
+    assert quarantine.discard(analysed.database, item.id, reason="drawn on other images")
+    assert analysed.exam.state in (ExamState.ANALYSED, ExamState.COLLECTING)
+    analysed.sweep(IDLE_S + 10)
+    assert (analysed.exam.state, len(analysed.jobs)) == (ExamState.ANALYSED, 1)
+
+
+def test_other_results_of_ours_that_come_back_are_no_news(
+    analysed: Desk, automatic: Path, images: list[Path], tmp_path: Path
+) -> None:
+    report = dcmread(images[0])
+    report.SeriesInstanceUID = "1.2.3.50"
+    path = saved(report, tmp_path / "mr.dcm", SOPInstanceUID="1.2.3.50.1")
+    with analysed.database.write() as connection:
+        put_in_outbox(connection, 1, [Parcel("1.2.3.50.1", "mr", "results/mr.dcm", "pacs")], NOW)
+    assert analysed.arrive(path, 5) is Recorded.KNOWN
+    assert (analysed.exam.state, analysed.exam.has_news) == (ExamState.ANALYSED, False)
+    analysed.sweep(IDLE_S + 10)
+    assert (len(analysed.jobs), analysed.cases) == (1, [])
