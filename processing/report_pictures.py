@@ -24,7 +24,7 @@ from processing.results import DiscMask, ExamResult, Quantity
 _DPI = 150
 #: Inches; printed at two thirds, so that writing of 11 points comes out at 7.
 _WIDTH_IN, _SLICES_HEIGHT_IN = 10.6, 2.1
-_MOST_PANEL_IN, _TITLE_IN, _GAP_IN = 4.7, 0.34, 0.16
+_MOST_PANEL_IN, _MOST_ALONE_IN, _TITLE_IN, _GAP_IN = 4.7, 6.2, 0.34, 0.16  # alone: without maps beside them
 _SCALE_IN = 0.92  # beside a map: its colours, their values and unit
 _HALF_IN = 0.04  # room below the panels
 
@@ -45,7 +45,7 @@ def draw_maps_picture(result: ExamResult) -> npt.NDArray[np.uint8]:
         whole = view_of(mask.levels, result.background.affine, cropped=False)
         figure, canvas, (left, right) = _side_by_side([whole, crop], scales=False)
         _draw_discs(left, result, midline, whole, 50.0)
-        _draw_discs(right, result, midline, crop, 20.0)
+        _draw_discs(right, result, midline, crop, 20.0, ", larger")
         return _drawn(canvas)
     figure, canvas, (first, *others) = _side_by_side([crop] * (1 + len(quantities)), scales=True)
     _draw_discs(first, result, midline, crop, 20.0)
@@ -58,7 +58,7 @@ def _side_by_side(views: list[View], *, scales: bool) -> tuple[Figure, FigureCan
     """Panels of one height, from the left; beside each but the first is room for the scale of its colours."""
     shares = [_width_mm(view) / _height_mm(view) for view in views]
     taken_in = _GAP_IN * len(views) + (_SCALE_IN * (len(views) - 1) if scales else 0.0)
-    panel_in = min(_MOST_PANEL_IN, (_WIDTH_IN - taken_in) / sum(shares))
+    panel_in = min(_MOST_PANEL_IN if scales else _MOST_ALONE_IN, (_WIDTH_IN - taken_in) / sum(shares))
     height_in = panel_in + _TITLE_IN + _HALF_IN
     figure, canvas = _figure(height_in)
     spare_in = (_WIDTH_IN - taken_in - panel_in * sum(shares)) / max(1, len(shares) - 1)
@@ -81,13 +81,13 @@ def _height_mm(view: View) -> float:
     return bottom - top
 
 
-def _draw_discs(axes: Axes, result: ExamResult, slice_index: int, view: View, bar_mm: float) -> None:
+def _draw_discs(axes: Axes, result: ExamResult, slice_index: int, view: View, bar_mm: float, how: str = "") -> None:
     show_anatomy(axes, result, slice_index, view)
     outline(axes, result, slice_index, view, width=1.3)
     name_discs(axes, result, slice_index, view)
     letter_edges(axes, view, sides_at=0.93)  # level with no disc's name
     scale_bar(axes, view, bar_mm)
-    title = f"Slice {slice_index + 1} of {len(result.background.array)}"
+    title = f"Slice {slice_index + 1} of {len(result.background.array)}{how}"
     axes.set_title(title, color=ON_PAPER.text, fontsize=13, loc="left")
 
 

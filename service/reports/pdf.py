@@ -153,7 +153,7 @@ def _flowables(document: Document, picture_scale: float) -> Iterator[Flowable]:
         if number:
             yield PageBreak()
         for block in page.blocks:
-            yield from _block(block, picture_scale)
+            yield from _block(block, 1.0 if number else picture_scale)
 
 
 def _block(block: Block, picture_scale: float) -> Iterator[Flowable]:
