@@ -4,6 +4,23 @@ from collections.abc import Mapping
 
 from processing.refusal import ReasonCode
 
+#: For a segmentation that came back; codes that are not here mean what they mean for images (ADVICE).
+SEGMENTATION_ADVICE: Mapping[ReasonCode, str] = {
+    ReasonCode.SERIES_INCOMPLETE: "Send the images of the study; the segmentation is then judged again by itself.",
+    ReasonCode.PROTOCOL_UNKNOWN: "The images of its study cannot be measured, so there is nothing to correct. When they"
+    " can be, the segmentation is judged again by itself.",
+    ReasonCode.IDENTITY_CONFLICT: "It was drawn on images of another study or patient. Open the exam that it is meant"
+    " for in the viewer, draw there, and send that; discard this one.",
+    ReasonCode.GEOMETRY_INCONSISTENT: "It was drawn on other images, or resampled when it was saved. In 3D Slicer set"
+    " the segmentation's source geometry to the exam's images before you export it; then discard this one.",
+    ReasonCode.LEVELS_AMBIGUOUS: "Give each segment the code of its disc, or a label such as 'L4/L5', and only one of"
+    " the two if they differ; delete segments that are no disc; save it as a new object and send that.",
+    ReasonCode.SEGMENTATION_UNCERTAIN: "It is empty. To say that no disc can be measured, discard the exam instead.",
+    ReasonCode.UNSUPPORTED_OBJECT: "Save it as a binary segmentation or a label map, each voxel in one segment only.",
+    ReasonCode.INSTANCE_CONFLICT: "It has the UID of another segmentation. Save it as a new object (a viewer's 'save as"
+    " new'), send that, and discard this one.",
+}
+
 #: One sentence or two for each code; the detail of a reason says what was found, this says what helps.
 ADVICE: Mapping[ReasonCode, str] = {
     ReasonCode.ECHO_UNRESOLVED: "Nothing in the header tells with certainty which image has which time. If you know how"
@@ -65,21 +82,4 @@ SUMMARIES: Mapping[ReasonCode, str] = {
     ReasonCode.NOT_COMPARABLE: "The exams cannot be compared",
     ReasonCode.REVIEW_REQUIRED: "A measurement is doubtful",
     ReasonCode.INTERNAL: "A fault of discnode",
-}
-
-#: What helps with a segmentation that came back; codes that are not here mean what they mean for images.
-SEGMENTATION_ADVICE: Mapping[ReasonCode, str] = {
-    ReasonCode.SERIES_INCOMPLETE: "Send the images of the study; the segmentation is then judged again by itself.",
-    ReasonCode.PROTOCOL_UNKNOWN: "The images of its study cannot be measured, so there is nothing to correct. When they"
-    " can be, the segmentation is judged again by itself.",
-    ReasonCode.IDENTITY_CONFLICT: "It was drawn on images of another study or patient. Open the exam that it is meant"
-    " for in the viewer, draw there, and send that; discard this one.",
-    ReasonCode.GEOMETRY_INCONSISTENT: "It was drawn on other images, or resampled when it was saved. In 3D Slicer set"
-    " the segmentation's source geometry to the exam's images before you export it; then discard this one.",
-    ReasonCode.LEVELS_AMBIGUOUS: "Give each segment the code of its disc, or a label such as 'L4/L5', and only one of"
-    " the two if they differ; delete segments that are no disc; save it as a new object and send that.",
-    ReasonCode.SEGMENTATION_UNCERTAIN: "It is empty. To say that no disc can be measured, discard the exam instead.",
-    ReasonCode.UNSUPPORTED_OBJECT: "Save it as a binary segmentation or a label map, each voxel in one segment only.",
-    ReasonCode.INSTANCE_CONFLICT: "It has the UID of another segmentation. Save it as a new object (a viewer's 'save as"
-    " new'), send that, and discard this one.",
 }

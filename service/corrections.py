@@ -1,4 +1,25 @@
-"""Segmentations that come back: matched to their exam, checked, and measured as its next version; or held, and why."""
+"""Segmentations that come back: matched to their exam, checked, and measured as its next version; or held, and why.
+
+A segmentation belongs to the exam whose study it is in. It waits while that exam is collecting; then it is one of these:
+
+* a correction: its discs are measured in place of the networks', with the images of the newest analysis. Of several the
+  last one counts; each is a version. When other images come, it is used on with them if it fits them.
+* nothing new: the node's own object, or the discs of the newest result under another UID. Set aside, so that an archive
+  that sends results on starts no loop. (An older result's discs, saved as a new object, undo a correction.)
+* held, and the exam goes on as if it had not come:
+
+  ========================  ==========================================================================================
+  SERIES_INCOMPLETE         no image of its study is here, or the exam is not whole; taken up when it is
+  PROTOCOL_UNKNOWN          the images of its study cannot be measured; taken up when they can
+  IDENTITY_CONFLICT         another patient, or it refers to images that are not of its study
+  GEOMETRY_INCONSISTENT     another frame of reference, or voxels that are not those of the images
+  LEVELS_AMBIGUOUS          a segment is no disc of known name, two are one disc, or they do not lie in order
+  SEGMENTATION_UNCERTAIN    it is empty
+  UNSUPPORTED_OBJECT        fractional, or segments overlap
+  UNREADABLE                broken or cut short
+  INSTANCE_CONFLICT         its UID is that of another segmentation, also of one that the node made
+  ========================  ==========================================================================================
+"""
 
 import logging
 from collections.abc import Collection, Sequence

@@ -58,7 +58,7 @@ def decide(assembly: ExamAssembly, held: Sequence[Reason], *, silent: bool, awai
     Args:
         assembly: what its readable images make up.
         held: reasons of its objects that are in quarantine.
-        silent: nothing has arrived for ``completion.idle_s``.
+        silent: nothing has arrived for ``completion.idle_s``, or, where anatomy is all there is, ``anatomy_idle_s``.
         awaited: its sender has listed objects that have not come; of which series is not known.
     """
     conflicts = tuple(reason for reason in (*assembly.reasons, *held) if reason.code in _CONFLICTS)
@@ -133,25 +133,33 @@ class Intake:
         with self._database.read() as connection:
             rows = connection.execute(query).all()
         for row in rows:
-            self._judge(row.id, row.study_uid, now, idle_since, silent=row.last_arrival_at <= idle_since)
+            self._judge(row.id, row.study_uid, now, row.last_arrival_at)
         self._corrections.sweep(now)
 
-    def _judge(self, exam_id: int, study_uid: str, now: datetime, idle_since: datetime, *, silent: bool) -> None:
+    def _judge(self, exam_id: int, study_uid: str, now: datetime, last_arrival_at: datetime) -> None:
+        completion = self._settings.completion
+        idle_since = now - timedelta(seconds=completion.idle_s)
+        silent = last_arrival_at <= idle_since
         with self._database.write() as connection:
             if has_unread(connection, study_uid):
                 return  # it came after the headers were read; the news stay for the next sweep
             # News that come from here on are seen by the next sweep.
             connection.execute(update(db.exam).where(db.exam.c.id == exam_id).values(has_news=False))
         exam = alone = _Exam((exam_id,), (study_uid,), (), (), Evidence({}))
+        correction: str | None = None
         try:
             exam = alone = self._look((exam_id,), (study_uid,))
             assembly = self._assembly_of(exam)
             if not assembly.is_complete:
                 exam, assembly, silent = self._with_fragments(exam, assembly, idle_since, silent)
+            if assembly.is_complete and not assembly.relaxometry:
+                silent = last_arrival_at <= now - timedelta(seconds=completion.resolved_anatomy_idle_s)
             awaited = exam.evidence.awaited_reason(len({one.sop_instance_uid for one in exam.facts}))
             decision = decide(assembly, exam.held, silent=silent, awaited=awaited)
             if decision.step not in (Step.ENQUEUE, Step.WAIT):
                 exam = alone  # the other parts are told the same when they are judged
+            if decision.step is Step.ENQUEUE:
+                correction = self._corrections.fitting(exam.study_uids, assembly)
         except _Arrived:
             return
         except UnsuitableInput as refusal:  # a file that an earlier version took, read anew
@@ -162,7 +170,6 @@ class Intake:
             text = f"judging the exam failed ({type(error).__name__}); see the log"
             assembly, awaited = ExamAssembly(AssemblyState.REFUSED), None
             decision = Decision(Step.HOLD, (Reason(ReasonCode.INTERNAL, text),))
-        correction = self._corrections.fitting(exam.study_uids, assembly) if decision.step is Step.ENQUEUE else None
         with self._database.write() as connection:
             if _has_changed(connection, exam):
                 return
