@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from enhanced_object import enhanced_source
 
-from dicom_io.document_writer import ReportPdf
 from dicom_io.atlas_images import atlas_layouts
+from dicom_io.document_writer import ReportPdf
 from dicom_io.result_objects import write_objects
 from processing.results import Level, Quantity, Region
 
