@@ -66,12 +66,11 @@ _NEVER_ABSENT = (
     *("StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName"),
 )
 
-#: What highdicom needs to place and reference an image, and to name the scanner.
+#: What highdicom needs to place and reference an image.
 GEOMETRY_KEYWORDS = (
     *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"),
     *("PositionReferenceIndicator", "Rows", "Columns", "PixelSpacing", "SliceThickness"),
-    *("ImageOrientationPatient", "ImagePositionPatient", "Modality", "Manufacturer", "ManufacturerModelName"),
-    *("DeviceSerialNumber", "SoftwareVersions", "StationName"),
+    *("ImageOrientationPatient", "ImagePositionPatient", "Modality"),
     *("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"),
 )
 
@@ -82,6 +81,7 @@ _NODE_KEYWORDS = {
     "DeviceSerialNumber": "device_serial_number",
     "SoftwareVersions": "software_versions",
 }
+_SCANNER_KEYWORDS = ("Manufacturer", "ManufacturerModelName", "StationName", "DeviceSerialNumber", "SoftwareVersions")
 _TELLING_VERSIONS = (
     *("discnode", "model", "model_sha256", "settings_digest", "protocol", "correction", "atlas", "atlas_sha256"),
     *("inference_provider", "disc_threshold", "registration_preset", "fit", "lowest_disc"),
@@ -94,12 +94,12 @@ _PLAIN = {
 
 
 def geometry_header(instance: Dataset, source: SourceExam) -> Dataset:
-    """A header with geometry, identity and scanner only, for highdicom's writers.
+    """A header with geometry and identity only, for highdicom's writers.
 
-    They check and copy patient attributes in their own way; real headers hold values they refuse. Patient and study
-    are copied afterwards by :func:`complete`, unchanged. They also ask for a slice thickness, which a scanner may leave
-    empty (Type 2), and for the very same orientation in all images, which some writers round differently. A frame of a
-    multi-frame object is shown to them as an image of its own; :func:`complete` names the object.
+    They check and copy patient attributes in their own way; real headers hold values they refuse. Patient, study and
+    scanner are copied afterwards by :func:`complete`, unchanged. They also ask for a slice thickness, which a scanner
+    may leave empty (Type 2), and for the very same orientation in all images, which some writers round differently. A
+    frame of a multi-frame object is shown to them as an image of its own; :func:`complete` names the object.
     """
     header = Dataset()
     for keyword in GEOMETRY_KEYWORDS:
@@ -213,11 +213,10 @@ def copy_unchanged(header: Dataset, dataset: Dataset, keywords: Iterable[str]) -
 def name_contributors(dataset: Dataset, result: ExamResult, header: Dataset) -> None:
     """Say which equipment contributed (PS3.3 C.12.1.1.5): the scanner, the node with its state, what wrote the object.
 
-    Changes ``dataset``. What highdicom has said of the scanner and of itself stays.
+    Changes ``dataset``. What highdicom has said of itself, and what is said of a person's changes, stays.
     """
     items = list(dataset.get("ContributingEquipmentSequence", ()))
-    purposes = {item.PurposeOfReferenceCodeSequence[0].CodeValue for item in items}
-    if ACQUISITION_EQUIPMENT.value not in purposes and (scanner := _scanner(header)) is not None:
+    if (scanner := _scanner(header, convert_encodings(dataset.get("SpecificCharacterSet")))) is not None:
         items.insert(0, scanner)
     node = Dataset()
     node.PurposeOfReferenceCodeSequence = [code_item(PROCESSING_EQUIPMENT)]
@@ -228,15 +227,14 @@ def name_contributors(dataset: Dataset, result: ExamResult, header: Dataset) -> 
     dataset.ContributingEquipmentSequence = [*items, node]
 
 
-def _scanner(header: Dataset) -> Dataset | None:
+def _scanner(header: Dataset, encodings: list[str]) -> Dataset | None:
     """The scanner as an item of Contributing Equipment; None for a source that does not tell its manufacturer."""
-    if not header.get("Manufacturer"):
+    if header.get_item("Manufacturer") is None or not header.get_item("Manufacturer").value:
         return None
-    scanner = Dataset()
+    scanner = Dataset(parent_encoding=encodings)  # that of the object, so that bytes are written as they stand
     scanner.PurposeOfReferenceCodeSequence = [code_item(ACQUISITION_EQUIPMENT)]
-    for keyword in ("Manufacturer", "ManufacturerModelName", "StationName", "DeviceSerialNumber", "SoftwareVersions"):
-        if header.get(keyword):
-            setattr(scanner, keyword, header.get(keyword))
+    copy_unchanged(header, scanner, _SCANNER_KEYWORDS)
+    scanner.set_original_encoding(is_implicit_vr=False, is_little_endian=True, character_encoding=encodings)
     return scanner
 
 

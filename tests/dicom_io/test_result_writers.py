@@ -153,6 +153,24 @@ def test_odd_patient_values_are_carried_over_as_they_stand(result, implicit):
         assert (read.PatientName, read.AccessionNumber) == ("", "")
 
 
+def test_a_scanner_with_odd_names_is_told_of_as_it_names_itself(result):
+    odd = {"Manufacturer": "M\xfcller ".encode("latin-1") * 12, "StationName": b"A" * 40, "SoftwareVersions": b"1" * 70}
+    instances = []
+    for image in example_exam.source_exam().grid_instances:
+        for keyword, value in odd.items():
+            tag = Tag(tag_for_keyword(keyword))
+            image[keyword] = RawDataElement(tag, dictionary_VR(tag), len(value), value, 0, False, True)
+        image.set_original_encoding(False, True, ["latin_1"])
+        instances.append(stored(image))
+    source = SourceExam(tuple(instances), tuple(instances), example_exam.affine())
+    segmentation = segmentation_object(result, source)
+    made = (segmentation, map_object(result, source, Quantity.T2), report_object(result, source, segmentation))
+    for one in (*made, overlay_object(result, source, PICTURE), next(reference_series(result, source))):
+        scanner = stored(one).ContributingEquipmentSequence[0]
+        for keyword, value in odd.items():
+            assert scanner.get_item(keyword).value.strip() == value.strip()
+
+
 @pytest.mark.parametrize(
     ("character_set", "name"),
     [

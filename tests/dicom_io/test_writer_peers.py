@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from enhanced_object import enhanced_source
 
+from dicom_io.atlas_images import atlas_layouts
 from dicom_io.document_writer import ReportPdf
 from dicom_io.result_objects import write_objects
 from processing.results import Level, Quantity, Region
@@ -138,6 +139,27 @@ def test_dcmqi_reads_the_map_where_it_lies(exam, tmp_path, name):
     np.testing.assert_allclose(in_order(found), in_order(expected), atol=1e-3)
     meta = json.loads((tmp_path / "map-meta.json").read_text())
     assert meta["MeasurementUnitsCode"]["CodeValue"] == unit
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_dcmqi_reads_the_map_in_atlas_space_where_its_discs_stand(exam, tmp_path, name):
+    result, _, folder = exam
+    quantity, attribute, _ = MAPS[name]
+    run(
+        *(tool("paramap2itkimage"), "--inputDICOM", folder / "dicom" / f"{name}-atlas.dcm"),
+        *("--outputDirectory", tmp_path, "--prefix", "map", "-t", "nii"),
+    )
+    image = nibabel.load(tmp_path / "map-pmap.nii.gz")
+    values = np.asarray(image.dataobj)
+    points = ras_to_lps(nibabel.affines.apply_affine(image.affine, np.argwhere(values > 0)))
+    found = np.column_stack([points, values[values > 0]])
+    ((_, layout, discs),) = atlas_layouts(result)
+    expected = []
+    for disc in discs:
+        truth = getattr(disc.maps[quantity], attribute)
+        places = lps_of(np.argwhere(np.isfinite(truth)), layout.affine_of(disc.alignment.level))
+        expected.append(np.column_stack([places, truth[np.isfinite(truth)]]))
+    np.testing.assert_allclose(in_order(found), in_order(np.vstack(expected)), atol=1e-3)
 
 
 def test_dcmqi_reads_the_numbers_of_the_report(exam, tmp_path):
