@@ -1,6 +1,6 @@
 """Segmentations that come back: matched to their exam, checked, and measured as its next version; or held, and why.
 
-A segmentation belongs to the exam whose study it is in. It waits while that exam is collecting; then it is one of these:
+A segmentation belongs to the exam whose study it is in. It waits while that exam is collecting; then it is one of:
 
 * a correction: its discs are measured in place of the networks', with the images of the newest analysis. Of several the
   last one counts; each is a version. When other images come, it is used on with them if it fits them.
