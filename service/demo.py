@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from config.settings import USUAL_OBJECTS
 from dicom_io.receiving_folder import ReceivingFolder
 from dicom_io.sender import Peer, PeerUnavailable, echo, send_files
 from dicom_io.simulated_scanner import write_exam, write_truth
@@ -92,7 +93,7 @@ def _send_through_node(out: Path, seed: int) -> PhantomExam:
             if document["status"] == "refused":
                 raise DemonstrationFailed(f"the node refused the exam: {document['reasons']}")
             progress("the results go to the receiving node", 0.95)
-            expected = len(document["objects"])
+            expected = sum(one["kind"] in USUAL_OBJECTS for one in document["objects"])
             _wait(lambda: len(archive.files) >= expected, node, out, 60.0, "the results were not delivered")
         finally:
             node.send_signal(signal.SIGTERM)

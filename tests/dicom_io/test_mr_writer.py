@@ -11,8 +11,11 @@ from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
 from pydicom.uid import ExplicitVRLittleEndian
 
+from config.protocol_cards import load_cards
+from dicom_io.headers import read_facts
 from dicom_io.mr_writer import reference_series, scaled_map_series
 from dicom_io.reference_images import needs_reference
+from dicom_io.series import AssemblyState, assemble_exam
 from dicom_io.source_attributes import PATIENT_STUDY_KEYWORDS
 from processing.results import ImageVolume, Quantity
 
@@ -176,3 +179,15 @@ def test_the_contributors_are_the_scanner_and_the_node_with_its_state(series):
     for telling in ("Research use only", "discnode=0.1.0", "model_sha256=" + "ab" * 32, "settings_digest=0123456789"):
         assert telling in text
     assert "protocol=ge-mapss" in text
+
+
+def test_what_comes_back_from_an_archive_is_no_new_exam(series, tmp_path):
+    paths = []
+    for name, images in series.items():
+        for number, image in enumerate(images):
+            paths.append(tmp_path / f"{name}-{number}.dcm")
+            image.save_as(paths[-1], enforce_file_format=True)
+    assembly = assemble_exam([one for path in paths for one in read_facts(path)], load_cards(None))
+    assert assembly.state is AssemblyState.UNKNOWN
+    assert len(assembly.reasons) == len(series)
+    assert all("holds no acquired magnitude image" in reason.detail for reason in assembly.reasons)
