@@ -61,3 +61,25 @@ ADVICE: Mapping[ReasonCode, str] = {
     ReasonCode.REVIEW_REQUIRED: "A person must look at the result before it is used.",
     ReasonCode.INTERNAL: "A fault of discnode, or of its disk. The node's log tells more; release it to try again.",
 }
+
+#: What each code means, in a few words, as a heading over the detail.
+SUMMARIES: Mapping[ReasonCode, str] = {
+    ReasonCode.ECHO_UNRESOLVED: "The times of the images cannot be told",
+    ReasonCode.SERIES_INCOMPLETE: "Images are missing",
+    ReasonCode.GEOMETRY_INCONSISTENT: "The images do not form one volume",
+    ReasonCode.SCALING_UNKNOWN: "The signals of the images cannot be compared",
+    ReasonCode.UNSUPPORTED_OBJECT: "Not an acquired MR image that can be read",
+    ReasonCode.UNREADABLE: "A file cannot be read",
+    ReasonCode.IDENTITY_CONFLICT: "Images of different patients or studies are mixed",
+    ReasonCode.INSTANCE_CONFLICT: "Two contents came under one UID",
+    ReasonCode.PROTOCOL_UNKNOWN: "The protocol of the scan is not known",
+    ReasonCode.PROTOCOL_DEVIATION: "The exam is not what its protocol describes",
+    ReasonCode.SEGMENTATION_UNCERTAIN: "Discs are missing or doubtful",
+    ReasonCode.LEVELS_AMBIGUOUS: "Which disc is which is not certain",
+    ReasonCode.REGISTRATION_POOR: "A disc was not brought onto the atlas well",
+    ReasonCode.DECAY_IMPLAUSIBLE: "The signal does not fall as tissue does",
+    ReasonCode.MOTION: "Motion between the images",
+    ReasonCode.NOT_COMPARABLE: "The exams cannot be compared",
+    ReasonCode.REVIEW_REQUIRED: "A measurement is doubtful",
+    ReasonCode.INTERNAL: "A fault of discnode",
+}

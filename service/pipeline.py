@@ -32,6 +32,7 @@ from service.exam_files import ExamFiles, read_exam_files
 from service.given_mask import read_given_mask
 from service.progress import Progress, log_progress
 from service.result_files import ResultSummary, write_refusal, write_result
+from service.result_versions import Edition
 from service.versions import software_versions
 
 _log = logging.getLogger(__name__)
@@ -102,6 +103,7 @@ def analyse_job(
     progress: Progress = log_progress,
     lowest_disc: Level | None = None,
     mask: Path | None = None,
+    edition: Edition | None = None,
 ) -> ResultSummary:
     """Analyse the DICOM files of one exam and write the results, or the refusal with its reasons, to ``out``.
 
@@ -114,6 +116,7 @@ def analyse_job(
         lowest_disc: which disc is the lowest in view, if a person has said so.
         mask: discs that a person has drawn or changed (:func:`service.given_mask.read_given_mask`), measured in place
             of those that the networks find.
+        edition: which earlier result of the exam this one replaces, if there is one.
     """
     files = read_exam_files(paths, asked_elements(load_cards(settings.protocols_dir)))
     try:
@@ -126,7 +129,7 @@ def analyse_job(
         _log.warning("refused %s", " ".join(f"{reason.code}: {reason.detail};" for reason in reasons))
         return write_refusal(reasons, files.facts, out)
     progress("write", 0.95)
-    summary = write_result(result, images, out)
+    summary = write_result(result, images, out, settings=settings.report, edition=edition)
     progress("done", 1.0)
     return summary
 

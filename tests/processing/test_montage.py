@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from matplotlib import colormaps
 
+from processing.anatomy_panels import midline_slice
 from processing.display import DISPLAY_RANGES_MS, LEVEL_COLOURS
-from processing.montage import draw_montage, midline_slice
+from processing.montage import draw_montage
 from processing.refusal import Reason, ReasonCode
 from processing.results import Correction, Level, MaskOrigin, Quantity, Region, Verdict
 
