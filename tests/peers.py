@@ -192,10 +192,24 @@ class Orthanc:
 
     def qido(self, path: str) -> list[dict[str, Any]]:
         """A QIDO-RS search, e.g. ``studies/UID/instances``; attributes by tag, as DICOM JSON."""
+        with urllib.request.urlopen(f"{self.dicomweb_url}/{path}", timeout=10) as answer:
+            found: list[dict[str, Any]] = json.load(answer)
+        return found
+
+    @property
+    def dicomweb_url(self) -> str:
+        """Root of its DICOMweb service."""
         if not DICOMWEB_PLUGIN.exists():
             need("orthanc-dicomweb")
-        found: list[dict[str, Any]] = self.get(f"/dicom-web/{path}")
-        return found
+        return f"http://127.0.0.1:{self.http_port}/dicom-web"
+
+    def file_of(self, sop_uid: str) -> bytes:
+        """The file it holds of an object, as it stores it."""
+        (number,) = (
+            one["ID"] for one in self.get("/instances?expand") if sop_uid == one["MainDicomTags"]["SOPInstanceUID"]
+        )
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}/instances/{number}/file", timeout=10) as answer:
+            return bytes(answer.read())
 
     @property
     def sop_instance_uids(self) -> list[str]:
