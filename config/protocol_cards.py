@@ -30,6 +30,7 @@ def _as_regular_expression(text: str) -> str:
     return "".join(part for part in parts if not (part.isspace() or part.startswith("#")))
 
 
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 Pattern = Annotated[str, AfterValidator(_as_regular_expression)]
 
 _LONGEST_SHOWN_PATTERN = 60
@@ -109,7 +110,7 @@ class Order(Section):
     fastest: Literal["time", "slice"] = Field(
         "time", description="What changes from one InstanceNumber to the next: the time (at one slice), or the slice"
     )
-    times_ms: tuple[float, ...] = Field(description="The times in the order in which they were acquired")
+    times_ms: tuple[Finite, ...] = Field(description="The times in the order in which they were acquired")
 
 
 class ElementAddress(Section):
@@ -144,8 +145,8 @@ class Times(Section):
     """
 
     rule: TimeRule
-    t1rho_ms: tuple[float, ...] = ()
-    t2_ms: tuple[float, ...] = ()
+    t1rho_ms: tuple[Finite, ...] = ()
+    t2_ms: tuple[Finite, ...] = ()
     tolerance_ms: float = Field(0.5, ge=0, le=5, description="How far a header time may lie from the card's")
     t1rho_pattern: Pattern | None = Field(None, description="Finds a spin-lock time, or their list, in its one group")
     t2_pattern: Pattern | None = Field(None, description="Finds a preparation time, or their list, in its one group")

@@ -87,7 +87,7 @@ class Route(Section):
 
 
 class Completion(Section):
-    """When an exam is complete. Evidence (the protocol card's grid and the announced image count) comes first."""
+    """When an exam is complete. Evidence (grid, announced count, sources, commitment requests) comes first."""
 
     idle_s: float = Field(
         120.0, gt=0, le=86_400, description="Without evidence: seconds of silence before an exam is judged as it is"

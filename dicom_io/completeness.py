@@ -34,16 +34,18 @@ class Count:
 def count(images: Sequence[ImageFacts], card: ProtocolCard, arrived: Arrived) -> Count:
     """Judge the images of one scan by what is known of the series they came in.
 
-    Evidence is one of: the scanner's announced count is reached; the source knows just as many objects of each series
-    as have come; the card has an exact number of slices; multi-frame objects in which no slice can be lacking.
+    Evidence is one of: the scanner's announced count of images or slices is reached; the source knows just as many
+    objects of each series as have come; the card has an exact number of slices; multi-frame objects in which no slice
+    can be lacking.
     Nothing is evidence against the source or the scanner naming more.
     """
     uids = sorted({one.series_uid for one in images})
     announced = _by_announcement([arrived.series[uid] for uid in uids])
+    slices = _by_announced_slices(images, card)
     known = by_known_counts(uids, arrived)
-    awaited = known.awaited if known.awaited.n_images else announced.awaited
+    awaited = next((one.awaited for one in (known, announced, slices) if one.awaited.n_images), Awaited())
     is_exact = card.expected.min_slices == card.expected.max_slices
-    is_counted = announced.is_evidence or is_exact or _holds_all(images)
+    is_counted = announced.is_evidence or slices.is_evidence or is_exact or _holds_all(images)
     return Count((is_counted or known.is_evidence) and not awaited.n_images, awaited, is_counted)
 
 
@@ -70,6 +72,19 @@ def _by_announcement(all_series: Sequence[Sequence[ImageFacts]]) -> Count:
     else:
         n_to_come = sum(max(0, announced - n) for n, announced in counts if announced is not None)
     return Count(False, Awaited(n_to_come, "the scanner announced"))
+
+
+def _by_announced_slices(images: Sequence[ImageFacts], card: ProtocolCard) -> Count:
+    """Philips writes into each image how many slices the scan has; the card knows how many images that makes.
+
+    A number below what is there is no evidence of anything.
+    """
+    numbers = {one.announced_slices for one in images}
+    n_slices = numbers.pop() if len(numbers) == 1 else None
+    n_to_come = (n_slices or 0) * max(len(card.times.distinct_ms), 1) - len(images)
+    if n_slices is None or n_to_come < 0:
+        return Count(False, Awaited())
+    return Count(n_to_come == 0, Awaited(n_to_come, "the scanner announced"))
 
 
 def by_known_counts(uids: Iterable[str], arrived: Arrived) -> Count:

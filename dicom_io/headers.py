@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from pydicom.config import IGNORE
 from pydicom.dataelem import RawDataElement
 from pydicom.uid import UID
 
@@ -42,6 +43,7 @@ class ImageFacts:
     ``pixel_spacing_mm`` is between rows, then between columns. ``pixel_sha256``: of this image's stored pixels.
     ``complex_component``: MAGNITUDE, PHASE, REAL, IMAGINARY or MIXED (PS3.3 C.8.13.3.1.1), of Enhanced MR.
     ``ge_complex_part``: GE's (0043,102F), 0 magnitude, 1 phase, 2 real, 3 imaginary; GE tells it nowhere else.
+    ``announced_slices``: Philips' (2001,xx18), how many slices the scan has.
     ``scale_slope``: Philips' (2005,xx0E). ``trigger_time_ms``: TriggerTime, or NominalCardiacTriggerDelayTime.
     ``concatenation``: number and total of the objects into which one Enhanced MR object was split; () if it was not.
     ``elements``: (name, value as text) of the elements that protocol cards ask for and that are there.
@@ -87,6 +89,7 @@ class ImageFacts:
     acquisition_number: int | None = None
     temporal_position: int | None = None
     images_in_acquisition: int | None = None
+    announced_slices: int | None = None
     orientation: tuple[float, ...] = ()
     position: tuple[float, ...] = ()
     pixel_spacing_mm: tuple[float, ...] = ()
@@ -213,7 +216,7 @@ def _object_facts(header: RawHeader) -> dict[str, Any]:
         "series_description": header.text("SeriesDescription"),
         "protocol_name": header.text("ProtocolName"),
         "photometric_interpretation": header.text("PhotometricInterpretation"),
-        "frame_of_reference_uid": header.text("FrameOfReferenceUID"),
+        "frame_of_reference_uid": header.uid("FrameOfReferenceUID") if header.text("FrameOfReferenceUID") else "",
         "series_number": header.integer("SeriesNumber"),
         "instance_number": header.integer("InstanceNumber"),
         "images_in_acquisition": header.integer("ImagesInAcquisition"),
@@ -252,6 +255,7 @@ def _image_facts(header: FrameHeader, elements: Sequence[ElementAddress]) -> dic
         ),
         "rescale_slope": header.decimal("PixelValueTransformationSequence/RescaleSlope", "RescaleSlope"),
         "rescale_intercept": header.decimal("PixelValueTransformationSequence/RescaleIntercept", "RescaleIntercept"),
+        "announced_slices": _positive(header.private_number(0x2001, "Philips Imaging DD 001", 0x18)),
         "scale_slope": header.private_number(0x2005, "Philips MR Imaging DD 001", 0x0E),
         "elements": tuple((name, value) for name, value in asked if value),
         **_geometry(header),
@@ -278,6 +282,11 @@ def _geometry(header: FrameHeader) -> dict[str, Any]:
 def _only(numbers: tuple[float, ...]) -> float | None:
     """The number where there is just one; several inversion times (VM 1-n) tell no single one."""
     return numbers[0] if len(numbers) == 1 else None
+
+
+def _positive(number: float | None) -> int | None:
+    """A count; None where there is none."""
+    return int(number) if number is not None and number >= 1 and number == int(number) else None
 
 
 def _upper(texts: tuple[str, ...]) -> tuple[str, ...]:
@@ -310,7 +319,7 @@ def _patient_key(header: RawHeader) -> str:
 def _check_kind(header: RawHeader) -> None:
     sop_class_uid = header.uid("SOPClassUID")
     if sop_class_uid not in (MR_IMAGE_STORAGE, *_ENHANCED):
-        name = UID(sop_class_uid).name
+        name = UID(sop_class_uid, IGNORE).name
         text = f"{name} is not read, only MR Image Storage and Enhanced MR Image Storage"
         raise UnsuitableInput(ReasonCode.UNSUPPORTED_OBJECT, text)
     if not header.raw("PixelData"):

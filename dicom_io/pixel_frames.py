@@ -1,5 +1,6 @@
 """Pixel data as the bytes of each image: native or encapsulated, one frame or many (PS3.5 8.2, A.4)."""
 
+from pydicom.config import IGNORE
 from pydicom.dataelem import RawDataElement
 from pydicom.encaps import generate_frames
 from pydicom.uid import UID
@@ -13,7 +14,7 @@ _UNDEFINED_LENGTH = 0xFFFFFFFF
 
 def is_encapsulated(transfer_syntax: str) -> bool:
     """Whether pixel data are compressed; taken for true where the transfer syntax is private or unknown."""
-    syntax = UID(transfer_syntax)
+    syntax = UID(transfer_syntax, IGNORE)
     return syntax.is_private or not syntax.is_transfer_syntax or syntax.is_encapsulated
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from pydicom.config import IGNORE
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.pixels.decoders.base import get_decoder
@@ -15,7 +16,7 @@ from pydicom.uid import UID, JPEGExtended12Bit, RLELossless
 
 from config.protocol_cards import ScalingRule
 from dicom_io.codestream import check_codestream
-from dicom_io.frame_view import frame_view
+from dicom_io.frame_view import frame_view, object_view
 from dicom_io.headers import ImageFacts
 from dicom_io.jpeg_lossless import decode_jpeg_lossless
 from dicom_io.modality_lut import ModalityLut, read_modality_lut
@@ -64,7 +65,7 @@ def read_images(images: Sequence[ImageFacts], scaling: ScalingRule) -> Iterator[
         to_come[facts.path] -= 1
         if not to_come[facts.path]:
             del held[facts.path]
-        yield opened.signal(facts, scaling), frame_view(opened.header, facts)
+        yield opened.signal(facts, scaling), frame_view(opened.view, facts)
 
 
 def read_image(facts: ImageFacts, scaling: ScalingRule) -> tuple[FloatArray, Dataset]:
@@ -83,6 +84,7 @@ class _OpenObject:
         with quiet_pydicom():
             self._lut: ModalityLut | None = read_modality_lut(self.header)
             self._frames = split_frames(self.header, facts.number_of_frames)
+        self.view = object_view(self.header)
         self._whole = self.header.raw("PixelData") or b""
 
     def signal(self, facts: ImageFacts, scaling: ScalingRule) -> FloatArray:
@@ -107,7 +109,7 @@ class _Decoding:
     """How the bytes of one frame become stored values (rows, columns), signed or unsigned as the header says."""
 
     def __init__(self, header: RawHeader, facts: ImageFacts) -> None:
-        self._syntax = UID(facts.transfer_syntax_uid)
+        self._syntax = UID(facts.transfer_syntax_uid, IGNORE)
         self._shape = facts.rows, facts.columns
         self._bits_allocated = facts.bits_allocated
         self._bits_stored = header.unsigned("BitsStored") or facts.bits_allocated

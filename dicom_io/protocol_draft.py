@@ -6,11 +6,12 @@ is refused when it is loaded: nobody uses a draft unread.
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
 from config.protocol_cards import ProtocolCard, ScalingRule
+from dicom_io.differing_elements import DifferingElement
 from dicom_io.headers import ImageFacts
 from dicom_io.protocol_explanation import card_verdict, slice_numbers
 from dicom_io.protocols import unusable_kind
@@ -35,6 +36,7 @@ def draft_cards(
     *,
     name: str | None = None,
     private_texts: Collection[str] = (),
+    look_further: Callable[[Sequence[ImageFacts]], Sequence[DifferingElement]] | None = None,
 ) -> tuple[CardDraft, ...]:
     """A draft for each scan with several images per slice, or for the anatomy where there is none.
 
@@ -42,6 +44,8 @@ def draft_cards(
         facts: the images of one exam.
         cards: the cards in use: a draft replaces those that fit its images already.
         private_texts: descriptions that name a person and must not stand in a card.
+        look_further: finds other elements that tell the images of a scan apart, where the usual ones do not
+            (:func:`dicom_io.differing_elements.differing_elements`).
         name: of the card; several drafts get numbers. Default: from the series description.
 
     Raises:
@@ -51,7 +55,7 @@ def draft_cards(
     if not scans:
         raise UnsuitableInput(ReasonCode.PROTOCOL_UNKNOWN, "no acquired magnitude image that a card could describe")
     names = _names(scans, name)
-    evidence = [find_times(scan) if images_per_slice(scan) > 1 else None for scan in scans]
+    evidence = [find_times(scan, look_further) if images_per_slice(scan) > 1 else None for scan in scans]
     own = list(zip(names, evidence, strict=True))
     return tuple(
         _draft(scan, cards, name, times, [(other, found) for other, found in own if other != name])

@@ -174,7 +174,18 @@ def _by_value(
             if nominal is None:
                 raise _unresolved(f"{name} {value:g} ms is none of the times of {card.name}: {expected} ms")
             found[value] = ImageTime(nominal, value, source)
-    return tuple(found[value] for value in values if value is not None)
+    return _apart_at_each_slice(images, [found[value] for value in values if value is not None], name)
+
+
+def _apart_at_each_slice(images: Sequence[ImageFacts], times: Sequence[ImageTime], name: str) -> tuple[ImageTime, ...]:
+    """Refuse different header values that would mean one time at one slice: EchoTime in seconds is near 0 for all."""
+    written: dict[tuple[tuple[float, ...], float], float] = {}
+    for one, time in zip(images, times, strict=True):
+        other = written.setdefault((one.position, time.nominal_ms), time.written_ms)
+        if other != time.written_ms:
+            values = _listed(sorted((other, time.written_ms)))
+            raise _unresolved(f"{name} {values} ms, of images at one slice, would both mean {time.nominal_ms:g} ms")
+    return tuple(times)
 
 
 def _check_varies(images: Sequence[ImageFacts], values: Sequence[float | None], name: str, expected: str) -> None:
@@ -209,7 +220,7 @@ def _by_description_list(images: Sequence[ImageFacts], card: ProtocolCard) -> tu
             triggers = _listed(sorted({one for one in values if one is not None}))
             raise _unresolved(f"{listed}, but TriggerTime has {triggers} ms: which image has which time is not known")
         found[value] = ImageTime(nominal, value, f"{name}, listed in SeriesDescription")
-    return tuple(found[value] for value in values)
+    return _apart_at_each_slice(images, [found[value] for value in values], "TriggerTime")
 
 
 def _check_lists(description: str, card: ProtocolCard) -> None:

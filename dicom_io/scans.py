@@ -4,13 +4,13 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from config.protocol_cards import ProtocolCard
+from config.protocol_cards import ProtocolCard, TimeRule
 from config.settings import Repeats
 from dicom_io.completeness import Arrived, by_known_counts, count
 from dicom_io.headers import ImageFacts
 from dicom_io.protocols import image_times
 from dicom_io.shared_grid import is_part_of
-from dicom_io.slice_grid import ImageSeries, PartialSeries, lay_out
+from dicom_io.slice_grid import ImageSeries, PartialSeries, lay_out, same_geometry
 from processing.refusal import ReasonCode, UnsuitableInput
 
 Images = tuple[ImageFacts, ...]
@@ -51,7 +51,8 @@ def find_scan(
         leave: is told which images are left aside, and why.
 
     Raises:
-        UnsuitableInput: as :func:`dicom_io.slice_grid.lay_out`; PROTOCOL_DEVIATION, when several could be measured.
+        UnsuitableInput: as :func:`dicom_io.slice_grid.lay_out`; PROTOCOL_DEVIATION, when several could be measured;
+            ECHO_UNRESOLVED, also when the times of a series on the same planes are not known and others are missing.
     """
     candidates = [part for images in candidates for part in _acquisitions(images, card, arrived)]
     if len(candidates) == 1:
@@ -67,6 +68,9 @@ def find_scan(
         leave(images, why)
     laid_out, has_evidence = lay_out_counted([one for images in chosen for one in images], card, arrived)
     if isinstance(laid_out, PartialSeries):
+        for images in left:
+            if same_geometry(images[0], chosen[0][0]) is None:
+                image_times(images, card)  # what is missing has come, and its time is not known
         others = [f"{_names([images])} is not used: {why}" for images, why in zip(left, why_left, strict=True)]
         return replace(laid_out, text="; ".join([laid_out.text, *others[:_NAMED]])), False
     for images in left:  # a repeat of which the source has more is not a fragment: it is on its way
@@ -125,10 +129,16 @@ def _is_whole(images: Images, card: ProtocolCard, arrived: Arrived) -> bool:
 def _join(card: ProtocolCard, candidates: Sequence[Images], arrived: Arrived, repeats: Repeats) -> list[Images]:
     """The series that together may make one scan: no time in two of them; else the fullest series alone.
 
+    Series of one image each, as some archives hand images out, are no halves of two aborted scans.
+
     Raises:
         UnsuitableInput: PROTOCOL_DEVIATION, when there are several ways to make a whole scan.
     """
-    by_times = _by_times(card, [images for images in candidates if _has_times(images, card)])
+    if all(len(images) == 1 for images in candidates):
+        together = tuple(one for images in candidates for one in images)
+        if _is_whole(together, card, arrived):
+            return list(candidates)  # without any of them there would be a hole: there is no other way
+    by_times = _by_times(card, candidates)
     times = [time for key in by_times for time in key]
     if not times or len(set(times)) < len(times):
         return [max(candidates, key=len)]
@@ -142,28 +152,33 @@ def _join(card: ProtocolCard, candidates: Sequence[Images], arrived: Arrived, re
     ]
 
 
-def _has_times(images: Images, card: ProtocolCard) -> bool:
-    try:
-        image_times(images, card)
-    except UnsuitableInput:
-        return False
-    return True
-
-
 def _by_times(card: ProtocolCard, candidates: Sequence[Images]) -> dict[frozenset[float], list[Images]]:
-    """The series by the times they hold; none when times are not known.
+    """The series by the times they hold, without those whose times are not known.
 
-    All series are looked at together: by the rule acquisition_order one alone does not tell.
+    By the rule acquisition_order one series alone does not tell: there all are looked at together.
     """
-    try:
-        together = [one for images in candidates for one in images]
-        nominal = {one.key: time.nominal_ms for one, time in zip(together, image_times(together, card), strict=True)}
-    except UnsuitableInput:
-        return {}
+    if card.times.rule is TimeRule.ACQUISITION_ORDER:
+        together = tuple(one for images in candidates for one in images)
+        nominal = dict(zip((one.key for one in together), _nominal_times(together, card), strict=False))
+    else:
+        nominal = {
+            one.key: time
+            for images in candidates
+            for one, time in zip(images, _nominal_times(images, card), strict=False)
+        }
     found: dict[frozenset[float], list[Images]] = {}
     for images in candidates:
-        found.setdefault(frozenset(nominal[one.key] for one in images), []).append(images)
+        if images[0].key in nominal:
+            found.setdefault(frozenset(nominal[one.key] for one in images), []).append(images)
     return found
+
+
+def _nominal_times(images: Images, card: ProtocolCard) -> list[float]:
+    """The card's time of each image; empty when they are not known."""
+    try:
+        return [time.nominal_ms for time in image_times(images, card)]
+    except UnsuitableInput:
+        return []
 
 
 def _choose(equals: Sequence[Images], what: str, repeats: Repeats) -> Images:

@@ -145,8 +145,8 @@ def _leave_answers(association: Any) -> None:
     def get_msg(block: bool = False) -> Any:
         if not block:  # only the reactor asks so
             _, message = association.dimse.peek_msg()
-            if message is not None and not message.is_valid_request:
-                return None, None
+            if message is None or not message.is_valid_request:
+                return None, None  # nothing, an answer, or the mark that wakes a waiting request after an abort
         return take(block=block)
 
     association.dimse.get_msg = get_msg

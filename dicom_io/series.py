@@ -10,6 +10,7 @@ from config.settings import Repeats
 from dicom_io.completeness import Arrived
 from dicom_io.headers import ImageFacts
 from dicom_io.missing_images import MissingImage
+from dicom_io.own_first_images import parted
 from dicom_io.protocols import match_card, unusable_kind
 from dicom_io.scans import Images, find_scan, lay_out_counted
 from dicom_io.shared_grid import on_one_grid
@@ -65,7 +66,7 @@ class ExamAssembly:
     @property
     def protocols(self) -> tuple[str, ...]:
         """The names of the protocol cards of what is measured."""
-        return tuple(series.card.name for series in self.measured)
+        return tuple(dict.fromkeys(series.card.name for series in self.measured))
 
     @property
     def missing_text(self) -> str:
@@ -228,11 +229,11 @@ def _lookalikes(unmatched: Sequence[Images], known: Sequence[Images]) -> str:
     planes = {plane(images[0]) for images in known if images[0].orientation}
     alike = [images[0].series_description for images in unmatched if plane(images[0]) in planes]
     names = ", ".join(repr(name)[:72] for name in dict.fromkeys(alike[:3]))
-    return f"; no protocol card fits series {names}, which lies as this one does" if alike else ""
+    return f"; on the same planes lies series {names}, which no protocol card fits" if alike else ""
 
 
 def _sort_by_card(arrived: Arrived, cards: Sequence[ProtocolCard], findings: _Findings) -> _ByCard:
-    """The usable images of each known series, under the name of their card, in the order of series numbers."""
+    """The usable images of each known series, under the name of their scan's card, in the order of series numbers."""
     by_card: _ByCard = {}
     for series in sorted(
         arrived.series.values(), key=lambda images: (images[0].series_number or 0, images[0].series_uid)
@@ -256,7 +257,7 @@ def _sort_by_card(arrived: Arrived, cards: Sequence[ProtocolCard], findings: _Fi
             findings.unmatched.append(tuple(usable))
             continue
         by_card.setdefault(card.name, (card, []))[1].append(tuple(usable))
-    return by_card
+    return {key: (part, images) for card, several in by_card.values() for key, part, images in parted(card, several)}
 
 
 def _find_relaxometry(

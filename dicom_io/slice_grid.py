@@ -149,13 +149,17 @@ def same_geometry(one: ImageFacts, other: ImageFacts) -> str | None:
     """The name of the first attribute in which two images cannot belong to one volume; None when they can."""
     if (one.rows, one.columns) != (other.rows, other.columns):
         return "matrix"
-    if not np.allclose(one.pixel_spacing_mm, other.pixel_spacing_mm, rtol=_SAME_NUMBER, atol=0):
+    if not _are_close(one.pixel_spacing_mm, other.pixel_spacing_mm, rtol=_SAME_NUMBER):
         return "pixel spacing"
-    if not np.allclose(one.orientation, other.orientation, rtol=0, atol=_SAME_NUMBER):
+    if not _are_close(one.orientation, other.orientation, atol=_SAME_NUMBER):
         return "orientation"
     if one.frame_of_reference_uid != other.frame_of_reference_uid:
         return "frame of reference"
     return None
+
+
+def _are_close(one: Sequence[float], other: Sequence[float], *, rtol: float = 0.0, atol: float = 0.0) -> bool:
+    return len(one) == len(other) and np.allclose(one, other, rtol=rtol, atol=atol)
 
 
 def _check_uniform(facts: Sequence[ImageFacts]) -> None:
@@ -190,6 +194,9 @@ def _fill_cells(
             where += f" and {time.nominal_ms:g} ms"
         if other.pixel_sha256 == one.pixel_sha256:
             raise UnsuitableInput(ReasonCode.INSTANCE_CONFLICT, f"one image came under two UIDs: {where}")
+        if not image_slices.any() and card.expected.min_slices > 1:
+            text = f"all {len(facts)} images lie at one place, several of each kind"
+            raise UnsuitableInput(ReasonCode.GEOMETRY_INCONSISTENT, text)
         raise UnsuitableInput(ReasonCode.PROTOCOL_DEVIATION, f"two different images for {where}; {card.name} has one")
     return cells
 

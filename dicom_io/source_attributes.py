@@ -14,7 +14,7 @@ from pydicom.uid import UID
 from pydicom.valuerep import DA, DT, TM, DSfloat
 
 from dicom_io.source_references import name_frames, single_image_uids
-from dicom_io.sources import SourceExam
+from dicom_io.sources import SourceExam, text_of
 from dicom_io.uids import result_uid
 from processing.display import RESEARCH_USE_ONLY
 from processing.results import ExamResult
@@ -64,7 +64,7 @@ _NEVER_ABSENT = (
 )
 
 #: What highdicom needs to place and reference an image, and to name the scanner.
-_GEOMETRY_KEYWORDS = (
+GEOMETRY_KEYWORDS = (
     *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"),
     *("PositionReferenceIndicator", "Rows", "Columns", "PixelSpacing", "SliceThickness"),
     *("ImageOrientationPatient", "ImagePositionPatient", "Modality", "Manufacturer", "ManufacturerModelName"),
@@ -81,7 +81,7 @@ def geometry_header(instance: Dataset, source: SourceExam) -> Dataset:
     multi-frame object is shown to them as an image of its own; :func:`complete` names the object.
     """
     header = Dataset()
-    for keyword in _GEOMETRY_KEYWORDS:
+    for keyword in GEOMETRY_KEYWORDS:
         if keyword in instance:
             header[keyword] = copy.copy(instance[keyword])  # setting a value would change the instance too
     header.SOPClassUID, header.SOPInstanceUID = single_image_uids(instance)
@@ -149,7 +149,7 @@ def mark_lumbar_spine(dataset: Dataset) -> None:
 
 def local_time(moment: datetime, header: Dataset) -> datetime:
     """The moment in the time zone of the source's dates and times (PS3.3 C.12.1.1.8); as it is when none is given."""
-    offset = str(header.get("TimezoneOffsetFromUTC") or "")
+    offset = text_of(header, "TimezoneOffsetFromUTC")
     if len(offset) == 5 and offset[0] in "+-" and offset[1:].isdigit():
         minutes = int(offset[1:3]) * 60 + int(offset[3:5])
         return moment.astimezone(timezone(timedelta(minutes=minutes if offset[0] == "+" else -minutes)))

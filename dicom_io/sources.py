@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from pydicom.dataset import Dataset
 
+from dicom_io.raw_header import quiet_pydicom
 from processing.results import Affine
 
 
@@ -11,6 +12,12 @@ def frame_number_of(instance: Dataset) -> int | None:
     """Which frame of its SOP instance a header is of, from 1; None when the instance is one image."""
     number = instance.get("ReferencedFrameNumber")
     return None if number is None else int(number)
+
+
+def text_of(instance: Dataset, keyword: str) -> str:
+    """The value as text, empty where there is none; pydicom says nothing of odd values, which may name the patient."""
+    with quiet_pydicom():
+        return str(instance.get(keyword) or "")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

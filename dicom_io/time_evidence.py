@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from config.protocol_cards import OrderKey, TimeRule
+from dicom_io.differing_elements import DifferingElement
 from dicom_io.headers import ImageFacts
 from dicom_io.protocol_explanation import slice_numbers
 
 TODO = "TODO"
 _FEWEST_TIMES = 3
 _SAME_TIME_MS = 0.5
+_ELEMENTS_NAMED = 12
 
 _NUMBER = r"\d+(?:\.\d+)?"
 _LIST = re.compile(rf"(?P<label>[A-Za-z]\w*?)?(?P<gap>[ :=_-]*)(?P<list>{_NUMBER}(?:[_/,; ]+{_NUMBER}){{2,}})")
@@ -40,14 +42,20 @@ class TimeEvidence:
         return tuple(key for key in keys if key in ("t1rho", "t2"))
 
 
-def find_times(images: Sequence[ImageFacts]) -> TimeEvidence:
-    """The times of a scan with several images at each slice, as far as its headers tell them."""
+def find_times(
+    images: Sequence[ImageFacts],
+    look_further: Callable[[Sequence[ImageFacts]], Sequence[DifferingElement]] | None = None,
+) -> TimeEvidence:
+    """The times of a scan with several images at each slice, as far as its headers tell them.
+
+    ``look_further``: finds other elements that tell the images apart, where the usual ones do not.
+    """
     slices = slice_numbers(images)
     for look in (_in_description_list, _in_echo_time, _in_series_descriptions, _in_inversion_time):
         found = look(images, slices)
         if found is not None:
             return found
-    return _in_order(images, slices)
+    return _in_order(images, slices, look_further(images) if look_further is not None else ())
 
 
 def escaped(text: str) -> str:
@@ -192,7 +200,9 @@ def _in_inversion_time(images: Sequence[ImageFacts], slices: Sequence[int | None
     )
 
 
-def _in_order(images: Sequence[ImageFacts], slices: Sequence[int | None]) -> TimeEvidence:
+def _in_order(
+    images: Sequence[ImageFacts], slices: Sequence[int | None], elements: Sequence[DifferingElement]
+) -> TimeEvidence:
     """No attribute tells a time: only the order is left, and whoever knows the protocol must tell what it means."""
     n_times = max(slices.count(number) for number in set(slices))
     key, seen = OrderKey.INSTANCE_NUMBER, "No attribute that is known to hold a time tells the images apart."
@@ -216,7 +226,8 @@ def _in_order(images: Sequence[ImageFacts], slices: Sequence[int | None]) -> Tim
         (
             "times:",
             f"  # {seen} There are {n_times} images at a slice.",
-            f"  # EchoTime is {_text(echo_times) or 'absent'}. If a private element holds the time, use rule element.",
+            f"  # EchoTime is {_text(echo_times) or 'absent'}. If another element holds the time, use rule element.",
+            *_element_lines(elements),
             f"  rule: {TimeRule.ACQUISITION_ORDER}",
             *_open_times_lines(),
             "  order:",
@@ -228,6 +239,18 @@ def _in_order(images: Sequence[ImageFacts], slices: Sequence[int | None]) -> Tim
             f"    times_ms: {TODO}",
         )
     )
+
+
+def _element_lines(elements: Sequence[DifferingElement]) -> list[str]:
+    if not elements:
+        return []
+    return [
+        "  # These elements tell the images of a slice apart, alike at every slice. Is one of them the time?",
+        *(
+            f"  #   {one.name!r:.100}: {_text(one.values)}; element: {one.address}"
+            for one in elements[:_ELEMENTS_NAMED]
+        ),
+    ]
 
 
 def _times_lines(found: Sequence[float], texts: str) -> list[str]:

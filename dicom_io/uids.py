@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from pydicom.uid import UID
 
-from dicom_io.sources import SourceExam
+from dicom_io.sources import SourceExam, text_of
 from processing.results import ExamResult
 
 #: Name space of discnode's derived UIDs. Changing it changes every UID: a second run would no longer be harmless.
@@ -47,6 +47,6 @@ def tracking_uid(source: SourceExam, structure: str) -> UID:
     A patient without an ID is not followed beyond the study: two anonymous patients must not share a disc.
     """
     header = source.grid_instances[0]
-    patient_id, issuer = str(header.get("PatientID") or ""), str(header.get("IssuerOfPatientID") or "")
+    patient_id, issuer = text_of(header, "PatientID"), text_of(header, "IssuerOfPatientID")
     owner = ("patient", issuer, patient_id) if patient_id else ("study", str(header.StudyInstanceUID))
     return derived_uid("tracking", *owner, structure)

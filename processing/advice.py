@@ -29,8 +29,8 @@ ADVICE: Mapping[ReasonCode, str] = {
     " says which pattern failed on which value; 'discnode protocol draft' writes a card to be reviewed. Then release"
     " the exam.",
     ReasonCode.PROTOCOL_DEVIATION: "The exam is not what its protocol card describes, or holds more than one scan that"
-    " could be measured. Set the scan that is not wanted aside ('discard ID --series UID'), or write a card for the"
-    " other protocol.",
+    " could be measured. Set the scan that is not wanted aside ('discnode quarantine discard ID --series UID'); of"
+    " repeats, the setting completion.repeats can decide. For another protocol, write a card.",
     ReasonCode.SEGMENTATION_UNCERTAIN: "The discs were not found with certainty. Look at the pictures of the result;"
     " the images may be of another region, or too noisy.",
     ReasonCode.LEVELS_AMBIGUOUS: "The names of the discs are not certain. Look at the pictures and name the lowest"

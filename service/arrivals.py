@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, insert, select, update
 from sqlalchemy.exc import OperationalError
 
 from dicom_io.raw_header import is_same_data_set
@@ -77,9 +77,14 @@ def _is_again(path: Path, known: Sequence[Path]) -> bool:
 
 def _note_arrival(connection: Connection, received: ReceivedInstance) -> None:
     table = db.exam
-    exam_id = connection.execute(select(table.c.id).where(table.c.study_uid == received.study_uid)).scalar()
-    if exam_id is not None:
-        reopen(connection, exam_id, received.received_at)
+    query = select(table.c.id, table.c.state).where(table.c.study_uid == received.study_uid)
+    row = connection.execute(query).one_or_none()
+    if row is not None and row.state == ExamState.COLLECTING:  # nothing is joined to it then
+        values = {"has_news": True, "last_arrival_at": received.received_at}
+        connection.execute(update(table).where(table.c.id == row.id).values(**values))
+        return
+    if row is not None:
+        reopen(connection, row.id, received.received_at)
         return
     connection.execute(
         insert(table).values(

@@ -98,6 +98,7 @@ exam = Table(
     Column("awaiting", Text),  # while it waits: what for
     Column("joined_to", Integer),  # the exam that this study's images are measured with
     Index("exam_by_patient", "patient_key", "study_date"),
+    Index("exam_by_owner", "joined_to"),
 )
 
 #: One analysis. ``created_at`` stands as the production time in its results, the same for every attempt.

@@ -11,21 +11,21 @@ from sqlalchemy import Connection, or_, select, update
 
 from config.protocol_cards import asked_elements, load_cards
 from config.settings import Settings
-from dicom_io.headers import NO_PATIENT_KEY, ImageFacts, facts_from_json, facts_to_json, read_facts
+from dicom_io.headers import NO_PATIENT_KEY, ImageFacts
 from dicom_io.series import AssemblyState, ExamAssembly, assemble_exam
-from processing.refusal import Reason, ReasonCode, UnsuitableInput
+from processing.refusal import Reason, ReasonCode
 from service import database as db
 from service import jobs
 from service.database import Database, move
 from service.evidence import Evidence, evidence_of
-from service.exam_studies import Fragment, fragments_beside, join, note_subject
-from service.quarantine import has_open_case, hold_exam, hold_instance, resolve_exam
+from service.exam_studies import Fragment, fragments_beside, join
+from service.header_index import has_unread, index_new, kept_facts
+from service.quarantine import has_open_case, hold_exam, resolve_exam
 from service.refusal_file import write_exam_refusal
 from service.states import ExamState, InstanceState, JobState, QuarantineState
 
 _log = logging.getLogger(__name__)
 
-_INDEX_BATCH = 200
 _CONFLICTS = (ReasonCode.IDENTITY_CONFLICT, ReasonCode.INSTANCE_CONFLICT)
 
 
@@ -117,7 +117,7 @@ class Intake:
             self._sweep(now)
 
     def _sweep(self, now: datetime) -> None:
-        self._index()
+        index_new(self._database, self._elements)
         idle_since = now - timedelta(seconds=self._settings.completion.idle_s)
         table = db.exam
         query = (
@@ -132,59 +132,21 @@ class Intake:
         for row in rows:
             self._judge(row.id, row.study_uid, now, idle_since, silent=row.last_arrival_at <= idle_since)
 
-    def _index(self) -> None:
-        """Read the headers of new objects; what is no readable MR image goes to quarantine."""
-        table = db.instance
-        query = (
-            select(table.c.id, table.c.path)
-            .where(table.c.state == str(InstanceState.RECEIVED))
-            .order_by(table.c.id)
-            .limit(_INDEX_BATCH)
-        )
-        while True:
-            with self._database.read() as connection:
-                rows = connection.execute(query).all()
-            if not rows:
-                return
-            outcomes = [(row.id, self._read(row.path)) for row in rows]
-            with self._database.write() as connection:
-                for instance_id, outcome in outcomes:
-                    self._file(connection, instance_id, outcome)
-
-    def _read(self, path: str) -> tuple[ImageFacts, ...] | Reason:
-        try:
-            return read_facts(self._database.inbox_dir / path, self._elements)
-        except UnsuitableInput as refusal:
-            return refusal.reason
-        except OSError as error:
-            return Reason(ReasonCode.INTERNAL, f"its file cannot be read: {error.strerror}")
-        except Exception as error:  # noqa: BLE001 - a bug met by one object must not keep all others waiting
-            _log.error("header not read", extra={"error": type(error).__name__}, exc_info=True)
-            return Reason(ReasonCode.INTERNAL, f"reading its header failed ({type(error).__name__}); see the log")
-
-    def _file(self, connection: Connection, instance_id: int, outcome: tuple[ImageFacts, ...] | Reason) -> None:
-        if not isinstance(outcome, Reason):
-            kept = facts_to_json(outcome, self._elements)
-            move(connection, db.instance, instance_id, InstanceState.INDEXED, facts=kept)
-            note_subject(connection, outcome[0].study_uid, outcome[0].patient_key, outcome[0].study_date)
-            return
-        move(connection, db.instance, instance_id, InstanceState.HELD)
-        hold_instance(connection, instance_id, outcome, _now_of(connection, instance_id))
-        _log.warning("quarantined", extra={"instance": instance_id, "code": outcome.code, "detail": outcome.detail})
-
     def _judge(self, exam_id: int, study_uid: str, now: datetime, idle_since: datetime, *, silent: bool) -> None:
         with self._database.write() as connection:
-            if _has_unread(connection, study_uid):
+            if has_unread(connection, study_uid):
                 return  # it came after the headers were read; the news stay for the next sweep
             # News that come from here on are seen by the next sweep.
             connection.execute(update(db.exam).where(db.exam.c.id == exam_id).values(has_news=False))
-        exam = self._look((exam_id,), (study_uid,))
+        exam = alone = self._look((exam_id,), (study_uid,))
         try:
             assembly = self._assembly_of(exam)
             if not assembly.is_complete:
                 exam, assembly, silent = self._with_fragments(exam, assembly, idle_since, silent)
             awaited = exam.evidence.awaited_reason(len({one.sop_instance_uid for one in exam.facts}))
             decision = decide(assembly, exam.held, silent=silent, awaited=awaited)
+            if decision.step not in (Step.ENQUEUE, Step.WAIT):
+                exam = alone  # the other parts are told the same when they are judged
         except _Arrived:
             return
         except Exception as error:  # noqa: BLE001 - a bug met by one exam must not keep all others waiting
@@ -223,7 +185,7 @@ class Intake:
             return exam, assembly, silent
         with self._database.read() as connection:
             beside = fragments_beside(connection, exam.id, *subject)
-            if any(_has_unread(connection, one.study_uid) for one in beside):
+            if any(has_unread(connection, one.study_uid) for one in beside):
                 raise _Arrived
         looks = {one.exam_id: self._look((one.exam_id,), (one.study_uid,)) for one in beside}
         parts = [
@@ -264,13 +226,8 @@ class Intake:
             rows = connection.execute(indexed).all()
             reasons = tuple(dict.fromkeys(Reason(ReasonCode(row.code), row.detail) for row in connection.execute(held)))
             evidence = evidence_of(connection, study_uids)
-        facts = tuple(one for row in rows for one in self._kept_facts(row.facts, row.path))
+        facts = tuple(one for row in rows for one in kept_facts(self._database, row.facts, row.path, self._elements))
         return _Exam(ids, study_uids, facts, reasons, evidence)
-
-    def _kept_facts(self, kept: str, path: str) -> tuple[ImageFacts, ...]:
-        """The facts in the record; read anew where an earlier version, or one with other cards, has written them."""
-        file = self._database.inbox_dir / path
-        return facts_from_json(kept, file, self._elements) or read_facts(file, self._elements)
 
     def _enqueue(self, connection: Connection, exam: _Exam, assembly: ExamAssembly, now: datetime) -> None:
         """Queue the images that are measured, unless just these were queued before."""
@@ -340,12 +297,6 @@ def _state_after(latest: jobs.LatestJob) -> ExamState:
     return ExamState.REFUSED if latest.verdict == "refused" else ExamState.ANALYSED
 
 
-def _has_unread(connection: Connection, study_uid: str) -> bool:
-    table = db.instance
-    unread = select(table.c.id).where(table.c.study_uid == study_uid, table.c.state == str(InstanceState.RECEIVED))
-    return connection.execute(unread.limit(1)).first() is not None
-
-
 def _collect(connection: Connection, exam_id: int) -> None:
     """An incomplete exam that other studies make whole goes on from where it stopped."""
     state = connection.execute(select(db.exam.c.state).where(db.exam.c.id == exam_id)).scalar_one()
@@ -366,8 +317,8 @@ def _has_changed(connection: Connection, exam: _Exam) -> bool:
     rows = connection.execute(select(table.c.id, table.c.state, table.c.has_news).where(table.c.id.in_(exam.ids))).all()
     parts = (ExamState.COLLECTING, ExamState.INCOMPLETE, ExamState.REFUSED)
     waiting = parts if len(exam.ids) > 1 else (ExamState.COLLECTING,)
-    has_unread = any(_has_unread(connection, uid) for uid in exam.study_uids)
-    return has_unread or any(row.state not in waiting for row in rows) or (len(rows) == 1 and rows[0].has_news)
+    is_unread = any(has_unread(connection, uid) for uid in exam.study_uids)
+    return is_unread or any(row.state not in waiting for row in rows) or (len(rows) == 1 and rows[0].has_news)
 
 
 def _subject_of(facts: Sequence[ImageFacts]) -> tuple[str, str] | None:
@@ -375,11 +326,3 @@ def _subject_of(facts: Sequence[ImageFacts]) -> tuple[str, str] | None:
     found = {(one.patient_key, one.study_date) for one in facts}
     patient_key, study_date = found.pop() if len(found) == 1 else ("", "")
     return (patient_key, study_date) if study_date and patient_key not in ("", NO_PATIENT_KEY) else None
-
-
-def _now_of(connection: Connection, instance_id: int) -> datetime:
-    """When the object came: the time of its case, so that a case tells when the fault was sent."""
-    received: datetime = connection.execute(
-        select(db.instance.c.received_at).where(db.instance.c.id == instance_id)
-    ).scalar_one()
-    return received

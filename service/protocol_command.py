@@ -70,6 +70,7 @@ def list_cards(settings: Settings) -> int:
 
 def draft_card_files(options: argparse.Namespace, settings: Settings) -> int:
     """Write drafted cards to a file or to stdout, and say what is still to be filled in; returns the exit status."""
+    from dicom_io.differing_elements import differing_elements
     from dicom_io.header_excerpt import struck_out_texts
     from dicom_io.protocol_draft import draft_cards
     from dicom_io.protocol_explanation import explain_exam
@@ -87,7 +88,9 @@ def draft_card_files(options: argparse.Namespace, settings: Settings) -> int:
     of_series = {one.series_uid: one.path for one in files.facts}
     private = {text for path in of_series.values() for text in struck_out_texts(path)}
     try:
-        drafts = draft_cards(files.facts, cards, name=options.name, private_texts=private)
+        drafts = draft_cards(
+            files.facts, cards, name=options.name, private_texts=private, look_further=differing_elements
+        )
     except UnsuitableInput as refusal:
         sys.stderr.write(f"{refusal}\n")
         return _REFUSED
@@ -201,7 +204,7 @@ def as_lines(explanation: "ExamExplanation", folders: Sequence[Path], *, each_im
     needs = needs_of(explanation)
     if needs:
         lines += ["Needed to measure it:", *(f"  - {need}" for need in needs)]
-    return lines
+    return ["".join(sign if sign.isprintable() else "?" for sign in line) for line in lines]
 
 
 def _series_title(series: "SeriesExplanation") -> str:

@@ -72,7 +72,8 @@ def list_cases(options: argparse.Namespace, settings: Settings) -> int:
     widths = [max(len(row[column]) for row in rows) for column in range(6)] if rows else []
     for row in rows:
         cells = [text.ljust(width) for text, width in zip(row, widths, strict=False)]
-        sys.stdout.write("  ".join([*cells, row[6]]) + "\n")
+        line = "  ".join([*cells, row[6]])
+        sys.stdout.write("".join(sign if sign.isprintable() else "?" for sign in line) + "\n")
     return _OK
 
 

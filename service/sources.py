@@ -95,6 +95,8 @@ class SourceDesk:
         """Ask about each exam whose turn it is. A source that cannot be asked is left alone, ever longer."""
         if now < self._not_before:
             return
+        if self._has_quiet_news(now):
+            self._judge()  # to know whether the source must be asked, not to wait for the next sweep with it
         for exam in self._due(now):
             if self._stopping():
                 return
@@ -114,6 +116,17 @@ class SourceDesk:
                 self._judge()
 
     # --- asking -------------------------------------------------------------------------------------------------------
+
+    def _has_quiet_news(self, now: datetime) -> bool:
+        table = db.exam
+        query = select(table.c.id).where(
+            table.c.state == str(ExamState.COLLECTING),
+            table.c.has_news,
+            table.c.last_arrival_at <= now - timedelta(seconds=QUIET_S),
+            *self._of_known_senders(),
+        )
+        with self._database.read() as connection:
+            return connection.execute(query.limit(1)).first() is not None
 
     def _due(self, now: datetime) -> list[_Waiting]:
         exam, enquiry = db.exam, db.enquiry

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Depends, HTTPException, Query, Request
+from fastapi import Path as PathParameter
 from pydantic import BaseModel, ConfigDict, Field
 
 from config.protocol_cards import ProtocolCard, asked_elements
@@ -22,6 +23,7 @@ from service.quarantine_details import describe_item
 from service.states import ExamState, JobState, QuarantineState
 
 _BY = "api"
+_Number = Annotated[int, PathParameter(ge=1, le=2**31 - 1)]
 
 
 class Discard(BaseModel):
@@ -29,7 +31,7 @@ class Discard(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    reason: str = Field(pattern=r"\S", max_length=2000, description="Why the data are not needed")
+    reason: str = Field("", max_length=2000, description="Why the data are not needed; must not be empty")
     series_uid: str = Field("", max_length=64, description="Of a held exam: set only this series aside")
     patient: str = Field("", max_length=3, description="Of a held exam: set only this patient's images aside, e.g. B")
 
@@ -48,12 +50,12 @@ def build_api(database: Database, cards: Sequence[ProtocolCard], settings: Setti
         return [item.as_dict() for item in quarantine.list_items(database, state=state, code=code)][-limit:]
 
     @api.get("/quarantine/{item_id}")
-    def show_quarantine(item_id: int) -> dict[str, Any]:
+    def show_quarantine(item_id: _Number) -> dict[str, Any]:
         """One case: its reason, what helps, and the header without identity."""
         return describe_item(database, _item(database, item_id), cards, settings.completion.repeats)
 
     @api.post("/quarantine/{item_id}/release", dependencies=changing)
-    def release_quarantine(item_id: int) -> dict[str, Any]:
+    def release_quarantine(item_id: _Number) -> dict[str, Any]:
         """Put the held thing back into the intake, to be judged again."""
         _item(database, item_id)
         try:
@@ -63,9 +65,11 @@ def build_api(database: Database, cards: Sequence[ProtocolCard], settings: Setti
         return _changed(database, item_id, done)
 
     @api.post("/quarantine/{item_id}/discard", dependencies=changing)
-    def discard_quarantine(item_id: int, body: Discard) -> dict[str, Any]:
+    def discard_quarantine(item_id: _Number, body: Discard) -> dict[str, Any]:
         """Close the case for good, or set images of a held exam aside."""
         item = _item(database, item_id)
+        if not body.reason.strip():
+            raise HTTPException(422, "A reason is needed: say why the data are not needed.")
         if not body.series_uid and not body.patient:
             done = quarantine.discard(database, item_id, reason=body.reason, by=_BY)
             return _changed(database, item_id, done)
@@ -89,7 +93,7 @@ def build_api(database: Database, cards: Sequence[ProtocolCard], settings: Setti
         return [job.as_dict() for job in found[-limit:]]
 
     @api.get("/jobs/{job_id}")
-    def show_job(job_id: int) -> dict[str, Any]:
+    def show_job(job_id: _Number) -> dict[str, Any]:
         """One analysis."""
         job = jobs.get_job(database, job_id)
         if job is None:

@@ -1,15 +1,18 @@
 """The built-in cards say what the scanners do; a faulty card is refused with file, key and what is allowed."""
 
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import config.protocol_cards
-from config.protocol_cards import ProtocolCard, Role, ScalingRule, TimeRule, load_cards
-from config.settings import SettingsError
+from config.protocol_cards import Match, Order, ProtocolCard, Role, ScalingRule, TimeRule, Times, load_cards
+from config.settings import Section, SettingsError
 
 BUILT_IN = {
     "ge-mapss",
@@ -97,6 +100,8 @@ def test_site_cards_join_or_replace_the_built_in_ones(site: Callable[..., Path])
         ({"times.t1rho_ms": [0, 10]}, "times", "at least three"),
         ({"times.t1rho_ms": [0, 40, 10]}, "times", "increasing"),
         ({"times.t1rho_ms": [-1, 40, 80]}, "times", "non-negative"),
+        ({"times.t1rho_ms": [0, 10, math.inf]}, "times.t1rho_ms.2", "finite number"),
+        ({"times.t1rho_ms": [0, 10, math.nan]}, "times.t1rho_ms.2", "finite number"),
         ({"times.t2_ms": [0, 10.5, 40]}, "times", "closer than twice the tolerance"),
         ({"times.tolerance_ms": 9}, "times.tolerance_ms", "less than or equal to 5"),
         ({"times.t1rho_ms": None, "times.t2_ms": None}, "times", "every other rule needs"),
@@ -334,3 +339,51 @@ def _fitting(manufacturer: str, description: str) -> list[ProtocolCard]:
             )
         )
     ]
+
+
+_VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.sampled_from(["(?x)[", "0_10", "none", "ge-mapss", "us"]),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["key", "group", "times_ms"]), inner),
+    max_leaves=6,
+)
+
+
+def _changes(model: type[Section]) -> st.SearchStrategy[dict[str, object]]:
+    return st.dictionaries(st.sampled_from([*model.model_fields, "colour"]), _VALUES, max_size=2)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    card=_changes(ProtocolCard),
+    times=_changes(Times),
+    match=_changes(Match),
+    order=_changes(Order),
+    nested=st.booleans(),
+)
+def test_whatever_stands_in_a_card_it_is_loaded_or_refused(
+    tmp_path_factory: pytest.TempPathFactory,
+    card: dict[str, object],
+    times: dict[str, object],
+    match: dict[str, object],
+    order: dict[str, object],
+    nested: bool,
+) -> None:
+    folder = tmp_path_factory.mktemp("cards")
+    changed = {**CARD, "times": {**CARD["times"], **times}, "match": {**CARD["match"], **match}, **card}
+    if nested and isinstance(changed["times"], dict):
+        changed["times"] |= {
+            "rule": "acquisition_order",
+            "order": {"times_ms": [0, 10, 12.8, 25.7, 40, 51.4, 80], **order},
+        }
+    (folder / "card.yaml").write_text(yaml.safe_dump(changed), encoding="utf-8")
+    try:
+        loaded = load_cards(folder)
+    except SettingsError:
+        return  # any other exception is a bug
+    known = next(one for one in loaded if one.name == changed["name"])
+    assert all(math.isfinite(time) and time >= 0 for time in known.times.distinct_ms)
+    assert not known.times.order or sorted(known.times.order.times_ms) == list(known.times.distinct_ms)

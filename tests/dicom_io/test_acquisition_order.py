@@ -181,6 +181,19 @@ def test_positions_are_needed_to_check_the_order() -> None:
         time_indices(images, TIME_FASTEST)
 
 
+@ORDERS
+def test_a_series_for_each_time_keeps_its_numbers(fastest: str, order: Order) -> None:
+    values = load_cards()[0].model_dump()
+    values["times"] = {"rule": "acquisition_order", "t1rho_ms": TIMES_MS, "order": order.model_dump()}
+    card = type(load_cards()[0]).model_validate(values)
+    images = [replace(image, series_uid=f"1.2.3.{time}") for time, image in series(fastest=fastest)]
+    assembly = assemble_exam(images, [card])
+    assert assembly.is_complete, assembly.reasons
+    assert len(assembly.series_uids) == len(TIMES_MS)
+    for row, time in zip(assembly.relaxometry[0].grid, range(len(TIMES_MS)), strict=True):
+        assert {one.series_uid for one in row} == {f"1.2.3.{time}"}
+
+
 def test_an_exam_with_one_echo_time_is_measured_by_a_card_that_knows_the_order() -> None:
     values = load_cards()[0].model_dump()
     values["times"] = {"rule": "acquisition_order", "t1rho_ms": TIMES_MS, "order": {"times_ms": TIMES_MS}}

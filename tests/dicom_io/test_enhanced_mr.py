@@ -26,6 +26,9 @@ from config.protocol_cards import ElementAddress, ScalingRule, load_cards
 from dicom_io.headers import ImageFacts, facts_from_bytes, facts_from_json, facts_to_json, read_facts
 from dicom_io.pixels import read_image, read_images
 from dicom_io.series import assemble_exam
+from dicom_io.source_attributes import geometry_header
+from dicom_io.sources import text_of
+from dicom_io.uids import tracking_uid
 from dicom_io.volume_reader import read_exam
 from processing.refusal import ReasonCode, UnsuitableInput
 
@@ -455,6 +458,45 @@ def test_groups_of_any_shape_give_facts_or_a_named_refusal(shared: bytes, frames
     pixels = content.rindex(bytes.fromhex("e07f1000"))
     groups = element(0x52009229, "SQ", shared) + element(0x52009230, "SQ", b"".join(frames))
     facts_or_refusal(content[:pixels] + groups + content[pixels:])
+
+
+WHOLE = file_bytes(mapss_object())
+CARDS = load_cards()
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_a_spoilt_exam_is_read_or_refused_by_name(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    content = bytearray(WHOLE)
+    for _ in range(data.draw(st.integers(1, 3))):
+        content[data.draw(st.integers(132, len(content) - 1700))] ^= 1 << data.draw(st.integers(0, 7))
+    path = tmp_path_factory.getbasetemp() / "spoilt"
+    path.write_bytes(content)
+    try:
+        assembly = assemble_exam(read_facts(path), CARDS)
+        exam = read_exam(assembly) if assembly.is_complete else None
+    except UnsuitableInput as refusal:
+        event(refusal.reason.code)
+        return
+    event("exam" if exam else str(assembly.state))
+    if exam:  # what the writers read of it can be read
+        assert tracking_uid(exam.source, "L4L5").startswith("2.25.")
+        assert len({geometry_header(one, exam.source).SOPInstanceUID for one in exam.source.all_instances}) == 28
+
+
+@pytest.mark.parametrize("keyword", ["Columns", "PatientID", "StudyInstanceUID"])
+def test_an_element_whose_vr_is_none_of_dicoms_is_read_all_the_same(tmp_path: Path, keyword: str) -> None:
+    tag = tag_for_keyword(keyword)
+    place = WHOLE.index(struct.pack("<HH", tag >> 16, tag & 0xFFFF)) + 4
+    path = tmp_path / "image"
+    path.write_bytes(WHOLE[:place] + b"L_" + WHOLE[place + 2 :])
+    source = read_exam(assemble_exam(read_facts(path), CARDS)).source
+    expected = mapss_object()
+    header = geometry_header(source.grid_instances[0], source)
+    assert (header.Columns, header.StudyInstanceUID) == (expected.Columns, expected.StudyInstanceUID)
+    assert text_of(source.grid_instances[0], "PatientID") == expected.PatientID
 
 
 def test_five_hundred_frames_are_read_within_a_second() -> None:

@@ -366,18 +366,22 @@ def test_an_aborted_time_beside_a_whole_one_is_left_aside() -> None:
     assert {key for key, _ in assembly.set_aside} == {one.key for one in aborted}
 
 
-def test_a_spoilt_time_is_named_beside_what_is_missing() -> None:
+def test_a_series_whose_time_is_not_known_is_not_called_missing() -> None:
     facts = by_time(mapss_facts(images_in_acquisition=12))
-    spoilt = [replace(one, echo_time_ms=None) if one.echo_time_ms == 40 else one for one in facts]
-    text = assemble_exam(spoilt, CARDS).missing_text
-    assert "72/84 images: missing TSL 40 ms at all 12 slices; series 14 is not used: an image has no EchoTime" in text
+    spoilt = [replace(one, echo_time_ms=41.0) if one.echo_time_ms == 40 else one for one in facts]
+    assembly = assemble_exam(spoilt, CARDS)
+    assert codes(assembly) == ["ECHO_UNRESOLVED"]
+    assert "EchoTime 41 ms is none of the times" in assembly.reasons[0].detail
+    elsewhere = [replace(one, rows=512) if one.echo_time_ms == 41 else one for one in spoilt]  # another kind of series
+    text = assemble_exam(elsewhere, CARDS).missing_text
+    assert "72/84 images: missing TSL 40 ms at all 12 slices; series 14 is not used: EchoTime 41 ms is none" in text
 
 
 def test_a_series_that_no_card_fits_is_named_where_it_may_hold_what_is_missing() -> None:
     facts = by_time(mapss_facts(images_in_acquisition=12))
     misnamed = [replace(one, series_description="MPSS 40") if one.echo_time_ms == 40 else one for one in facts]
     text = assemble_exam([*misnamed, *fse_facts(series_description="SAG DIXON", rows=512)], CARDS).missing_text
-    assert text.endswith("no protocol card fits series 'MPSS 40', which lies as this one does")
+    assert text.endswith("on the same planes lies series 'MPSS 40', which no protocol card fits")
 
 
 def test_another_series_of_that_name_does_not_keep_the_times_from_being_joined() -> None:
@@ -543,3 +547,34 @@ def test_two_thousand_images_in_parts_take_less_than_a_second(studies: bool) -> 
     assert time.process_time() - begin < 1.0
     assert assembly.state is AssemblyState.COMPLETE
     assert len(assembly.images) == 2002
+
+
+# --- how many slices the scanner says there are
+
+
+def counted_by_slices(n_announced: int | None, *, slices: range = range(6)) -> ExamAssembly:
+    scans = [
+        replace(one, images_in_acquisition=None, announced_slices=n_announced)
+        for part in (t1rho(slices=slices), t2(slices=slices))
+        for one in part
+    ]
+    return assemble_exam(scans, TWO_SCANS)
+
+
+@pytest.mark.parametrize(
+    ("n_announced", "state"),
+    [
+        (6, AssemblyState.COMPLETE),
+        (None, AssemblyState.COMPLETE_WITHOUT_EVIDENCE),
+        (5, AssemblyState.COMPLETE_WITHOUT_EVIDENCE),
+        (8, AssemblyState.INCOMPLETE),
+    ],
+)
+def test_the_announced_number_of_slices_is_evidence_either_way(n_announced: int | None, state: AssemblyState) -> None:
+    assert counted_by_slices(n_announced).state is state
+
+
+def test_a_lost_outer_slice_is_known_by_the_announced_number() -> None:
+    assembly = counted_by_slices(6, slices=range(5))
+    assert assembly.state is AssemblyState.INCOMPLETE
+    assert "20/24 images: the scanner announced 4 more" in assembly.missing_text

@@ -1,4 +1,5 @@
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -120,6 +121,7 @@ def test_the_librarys_reactor_takes_no_answer_away(
             context_id, message = association.dimse.get_msg(block=False)
             if message:
                 association._serve_request(message, context_id)
+            time.sleep(0.0001)
 
     original = sender._send
 
@@ -130,6 +132,6 @@ def test_the_librarys_reactor_takes_no_answer_away(
 
     monkeypatch.setattr(sender, "_send", send_beside_the_reactor)
     try:
-        assert all(one.stored for one in send_files(paths, peer_of(storescp, timeout_s=3.0)))
+        assert all(one.stored for one in send_files(paths, peer_of(storescp, timeout_s=20.0)))
     finally:
         stop.set()

@@ -60,6 +60,18 @@ def test_one_missing_image_is_named() -> None:
     assert codes(assembly) == ["SERIES_INCOMPLETE"]
 
 
+def test_images_that_all_lie_at_one_place_are_no_stack() -> None:
+    assembly = assemble(mapss_facts(position=(20.0, -100.0, 100.0)))
+    assert codes(assembly) == ["GEOMETRY_INCONSISTENT"]
+    assert assembly.reasons[0].detail == "all 84 images lie at one place, several of each kind"
+
+
+def test_echo_times_in_seconds_are_unresolved() -> None:
+    assembly = assemble([replace(one, echo_time_ms=(one.echo_time_ms or 0) / 1000) for one in mapss_facts()])
+    assert codes(assembly) == ["ECHO_UNRESOLVED"]
+    assert "would both mean 0 ms" in assembly.reasons[0].detail
+
+
 @pytest.mark.parametrize("announced", [True, False])
 def test_missing_inner_slice_is_a_hole(announced: bool) -> None:
     facts = [one for one in mapss_facts(announced=announced) if one.position[0] != 20 - 4 * 6]

@@ -6,7 +6,15 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from rewritten_exam import a_study_for_each_time, backwards, interleaved, renumbered, turned, upside_down
+from rewritten_exam import (
+    a_series_for_each_image,
+    a_study_for_each_time,
+    backwards,
+    interleaved,
+    renumbered,
+    turned,
+    upside_down,
+)
 from scipy.spatial.transform import Rotation
 
 import config.protocol_cards
@@ -132,6 +140,16 @@ def test_a_study_for_each_time_is_one_exam(exam: PhantomExam, tmp_path: Path) ->
         _read(paths, load_cards()) for paths in (plain, a_study_for_each_time(plain, tmp_path / "studies"))
     )
     _assert_same_places(images, apart)
+
+
+@pytest.mark.parametrize("flavour", ["ge", "siemens", "philips"])
+def test_a_series_for_each_image_is_one_exam(exam: PhantomExam, flavour: str, tmp_path: Path) -> None:
+    how, cards, _ = FLAVOURS[flavour]
+    plain = write_exam(exam, tmp_path / "plain", **how)
+    apart = a_series_for_each_image(plain, tmp_path / "series")
+    _assert_same_places(_read(plain, cards), _read(apart, cards))
+    one_is_lost = assemble_exam([facts for path in apart[:-1] for facts in read_facts(path)], cards)
+    assert one_is_lost.state is AssemblyState.INCOMPLETE
 
 
 def test_the_comparison_would_see_a_wrong_scale_or_time(

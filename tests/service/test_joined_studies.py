@@ -156,3 +156,18 @@ def test_two_split_exams_of_one_day_are_not_mixed(desk: Desk, tmp_path: Path) ->
     desk.sweep(IDLE_S)
     assert desk.jobs == []
     assert set(states(desk)) == {ExamState.INCOMPLETE}
+
+
+def test_a_conflict_in_one_part_holds_every_part(desk: Desk, tmp_path: Path) -> None:
+    images = scan(tmp_path)
+    desk.arrive_all(images[:24])
+    desk.sweep(IDLE_S)
+    dataset = pydicom.dcmread(images[0])
+    dataset.PixelData = bytes(len(dataset.PixelData))
+    dataset.save_as(images[0])
+    desk.arrive_all([images[0], *images[24:]], IDLE_S + 1)
+    desk.sweep(IDLE_S + 2)
+    desk.sweep(3 * IDLE_S)
+    assert desk.jobs == []
+    assert set(states(desk)) <= {ExamState.HELD, ExamState.INCOMPLETE}
+    assert ExamState.HELD in states(desk)

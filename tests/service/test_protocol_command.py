@@ -132,3 +132,41 @@ def test_a_draft_does_not_overwrite_and_has_the_right_suffix(exam: Path, tmp_pat
 def test_a_draft_on_stdout_is_yaml(exam: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["protocol", "draft", str(exam)]) == 0
     assert yaml.safe_load(capsys.readouterr().out)["replaces"] == ["ge-mapss"]
+
+
+def test_control_characters_of_a_header_do_not_reach_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "exam"
+    folder.mkdir()
+    write_mapss(folder, mapss_signal(), Manufacturer="GE \x1b[2J SYSTEMS", SeriesDescription="MAPSS \x1b[31m")
+    assert "\x1b" not in explained(capsys, folder, status=0)
+
+
+def test_a_draft_names_the_elements_that_tell_the_images_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A GE sequence with one EchoTime whose spin-lock time stands in a private element: the card can read it there."""
+    folder, cards = tmp_path / "exam", tmp_path / "cards"
+    folder.mkdir()
+    cards.mkdir()
+    for number, path in enumerate(write_mapss(folder, mapss_signal())):
+        image = pydicom.dcmread(path)
+        image.private_block(0x0019, "GEMS_ACQU_01", create=True).add_new(0xB0, "DS", f"{image.EchoTime:g}")
+        image.EchoTime, image.EchoNumbers, image.InstanceNumber = 2.1, 1, number
+        image.save_as(path)
+    assert main(["protocol", "draft", str(folder), "--out", str(cards / "ge.yaml"), "--name", "ge-private"]) == 0
+    text = (cards / "ge.yaml").read_text()
+    address = "{group: '0019', creator: \"GEMS_ACQU_01\", offset: 'B0'}"
+    assert f"'(0019,xxB0) GEMS_ACQU_01': 0, 10, 12.8, 25.7, 40, 51.4, 80; element: {address}" in text
+    assert "InstanceNumber'" not in text
+
+    order = text[text.index("  order:") : text.index("expected:")]
+    text = text.replace(order, "").replace("rule: acquisition_order", f"rule: element\n  element: {address}")
+    text = text.replace("t1rho_ms: TODO", "t1rho_ms: [0, 10, 40, 80]")
+    text = text.replace("t2_ms: TODO", "t2_ms: [0, 12.8, 25.7, 51.4]").replace("_hz: TODO", "_hz: 500")
+    (cards / "ge.yaml").write_text(text)
+    config = tmp_path / "discnode.yaml"
+    config.write_text("protocols_dir: cards\n")
+    capsys.readouterr()
+    assert "(0019,xxB0) GEMS_ACQU_01" in explained(capsys, folder, "--config", config, status=0)

@@ -291,6 +291,7 @@ def test_the_api_releases(mixed: Site) -> None:
 def test_a_discard_without_a_reason_is_refused(mixed: Site, body: dict[str, str]) -> None:
     answer = mixed.client().post(f"/api/quarantine/{mixed.item().id}/discard", json=body)
     assert answer.status_code == 422
+    assert "serie" in body or "say why" in answer.json()["detail"]
     assert mixed.exam_state is ExamState.HELD
 
 
@@ -301,6 +302,7 @@ def test_what_is_not_there_is_404_and_what_cannot_be_is_409(mixed: Site) -> None
         assert answer.status_code == 404
         assert "number 99" in answer.json()["detail"]
     assert client.post("/api/quarantine/99/release").status_code == 404
+    assert client.get(f"/api/quarantine/{10**30}").status_code == 422
     url = f"/api/quarantine/{mixed.item().id}/discard"
     assert client.post(url, json={"reason": "x", "series_uid": "9.9"}).status_code == 409
 
