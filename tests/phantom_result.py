@@ -1,0 +1,71 @@
+"""The result of a simulated exam without network and registration: the true discs, measured as the pipeline measures.
+
+Seconds instead of a minute, for tests of what is made of a result.
+"""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from config.settings import Settings
+from dicom_io.simulated_scanner import write_exam
+from dicom_io.volume_reader import ExamImages, read_exam
+from processing.fitting import fit_rules, relaxation_map
+from processing.measurements import measure, volumes_mm3
+from processing.phantom import PhantomExam, simulate_exam
+from processing.results import DiscConfidence, DiscMask, ExamResult, Level, Verdict
+from service.exam_files import read_exam_files
+from service.pipeline import assemble
+
+PRODUCED_AT = datetime(2026, 3, 14, 9, 26, 53, 589793, UTC)
+
+
+def measured_phantom(folder: Path, *, seed: int = 20, n_slices: int = 7) -> tuple[PhantomExam, ExamImages, ExamResult]:
+    """A simulated MAPSS exam (written to ``folder``), its images as they are read, and its result."""
+    exam = simulate_exam(seed, n_slices=n_slices)
+    write_exam(exam, folder)
+    settings = Settings()
+    files = read_exam_files([folder])
+    images = read_exam(assemble(files, settings))
+    mask = _true_mask(exam)
+    rules, _ = fit_rules(images.stacks)
+    maps = {stack.role: relaxation_map(stack, mask.levels > 0, rules[stack.role]) for stack in images.stacks}
+    result = ExamResult(
+        verdict=Verdict.OK,
+        reasons=(),
+        background=images.background,
+        mask=mask,
+        maps=maps,
+        registered=(),
+        measurements=measure(mask, maps, ()),
+        volumes_mm3=volumes_mm3(mask),
+        times_ms=images.times_ms,
+        timings_s={},
+        versions={
+            "discnode": "0.1.0",
+            "settings_digest": settings.analysis_digest,
+            "model": mask.model_name,
+            "model_sha256": mask.model_sha256,
+            "protocol": " + ".join(images.protocols),
+            "inference_provider": "none",
+        },
+        produced_at=PRODUCED_AT,
+    )
+    return exam, images, result
+
+
+def _true_mask(exam: PhantomExam) -> DiscMask:
+    in_disc = exam.labels > 0
+    confidence = tuple(
+        DiscConfidence(level, 0.99, 0.05, False, int((exam.labels == level).sum())) for level in tuple(Level)[:5]
+    )
+    return DiscMask(
+        levels=exam.labels,
+        probability=in_disc.astype(np.float32),
+        tissue=exam.classes,
+        affine=exam.affine,
+        confidence=confidence,
+        model_name="truth",
+        model_sha256="ab" * 32,
+    )
