@@ -21,9 +21,9 @@ MAX_ANSWER_BYTES = 1 << 22
 PIECE_BYTES = 1 << 17
 
 #: The answers that tell of the object: PS3.18 table 10.5.3-1 (all, some or none stored).
-_TOLD = (200, 202, 409)
+TOLD = (200, 202, 409)
 #: The answers that mean this object, not the service: malformed, too large, not supported, failed on it.
-_REFUSED = (400, 411, 413, 415, 422, 500)
+REFUSED = (400, 411, 413, 415, 422, 500)
 _REFERENCED, _FAILED = "00081199", "00081198"
 _WARNING_REASON, _FAILURE_REASON = "00081196", "00081197"
 
@@ -86,9 +86,9 @@ def _store(connection: http.client.HTTPConnection, target: str, path: Path, head
     }
     with path.open("rb") as file:
         status, body = _post(connection, target, request_headers, _pieces(head, file, tail))
-    if status in _TOLD:
+    if status in TOLD:
         return _outcome(path, str(meta.MediaStorageSOPInstanceUID), status, body)
-    if status in _REFUSED:
+    if status in REFUSED:
         return SendOutcome(path, False, None, f"the DICOMweb service answers {status}")
     raise PeerUnavailable(f"the DICOMweb service answers {status}")
 
@@ -118,7 +118,7 @@ def _post(
         raise PeerUnavailable(f"the DICOMweb service's certificate is not trusted: {error.verify_message}") from error
     except (OSError, http.client.HTTPException) as error:
         raise PeerUnavailable(f"the DICOMweb service cannot be reached ({type(error).__name__})") from error
-    if status not in _TOLD or len(content) > MAX_ANSWER_BYTES:
+    if status not in TOLD or len(content) > MAX_ANSWER_BYTES:
         connection.close()  # what is left unread must not be taken for the next answer; it opens again by itself
     return status, content
 

@@ -5,12 +5,13 @@ import json
 import os
 import select
 import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-SIZE = (1600, 1000)
+SIZE = (1280, 800)
 _OPTIONS = (
     "--headless=new",
     "--no-sandbox",  # the tests run as root in containers, and open nothing but our own pages
@@ -25,6 +26,14 @@ _OPTIONS = (
     "--use-angle=swiftshader",
     "--hide-scrollbars",
 )
+#: Becomes the browser, whose debugging pipe is at file descriptors 3 and 4.
+_START = """
+import fcntl, os, sys
+ends = [fcntl.fcntl(int(one), fcntl.F_DUPFD, 10) for one in sys.argv[1:3]]
+for number, end in enumerate(ends, start=3):
+    os.dup2(end, number)
+os.execvp(sys.argv[3], sys.argv[3:])
+"""
 
 
 class PageError(AssertionError):
@@ -38,10 +47,11 @@ class Browser:
         self.errors: list[str] = []
         read_commands, self._write = os.pipe()
         self._read, write_answers = os.pipe()
-        options = [*_OPTIONS, f"--user-data-dir={profile}", f"--window-size={size[0]},{size[1]}", "about:blank"]
+        options = [*_OPTIONS, f"--user-data-dir={profile}", f"--window-size={size[0]},{size[1]}"]
+        pipe = (read_commands, write_answers)
         self._process = subprocess.Popen(
-            ["sh", "-c", f'exec chromium "$@" 3<&{read_commands} 4>&{write_answers}', "chromium", *options],
-            pass_fds=(read_commands, write_answers),
+            [sys.executable, "-c", _START, *(str(one) for one in pipe), "chromium", *options],
+            pass_fds=pipe,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
@@ -50,7 +60,14 @@ class Browser:
         self._buffer = b""
         self._number = 0
         self._session: str | None = None
-        (target,) = (one for one in self.command("Target.getTargets")["targetInfos"] if one["type"] == "page")
+        try:
+            self._attach(size)
+        except BaseException:
+            self.close()
+            raise
+
+    def _attach(self, size: tuple[int, int]) -> None:
+        target = self.command("Target.createTarget", url="about:blank")
         attached = self.command("Target.attachToTarget", targetId=target["targetId"], flatten=True)
         self._session = str(attached["sessionId"])
         for domain in ("Page", "Runtime", "Log"):

@@ -88,7 +88,7 @@ _TYPES = {
 
 
 def ohif_folder() -> Path:
-    """OHIF's files, as ``tests/install_peers.sh`` leaves them; without them the test is skipped, or fails with CI=true."""
+    """OHIF's files, as ``tests/install_peers.sh`` leaves them; without them the test is skipped (CI=true: fails)."""
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "discnode" / f"ohif-{VERSION}"
     if not (folder / "index.html").is_file():
         lacking(f"OHIF {VERSION} (npm package @ohif/app)")
@@ -175,11 +175,13 @@ class Viewer:
 
     def reload(self, n_series: int) -> None:
         """Open the study afresh: what one series was shown with, OHIF keeps for the next one in its viewport."""
-        self._browser.errors.clear()
         self._browser.open("about:blank")
+        self._browser.evaluate("null")  # what the page says that is left, is said by now
+        self._browser.errors.clear()
         self._browser.open(self._address)
-        thumbnails = f"{_THUMBNAILS}.length >= {n_series} && {_ACTIVE}?.getRenderingEngine?.()"
-        self._browser.wait(f"!!({thumbnails})", f"{n_series} series in the list")
+        self._browser.wait(f"{_THUMBNAILS}.length >= {n_series}", f"{n_series} series in the list")
+        self._browser.wait(f"{_ACTIVE}?.viewportStatus === 'rendered'", "the first picture")
+        self._still()  # who opens another series before, gets a picture turned and small
 
     def series(self) -> dict[int, str]:
         """Series number -> what the list says of it."""
@@ -188,7 +190,7 @@ class Viewer:
 
     def show(self, series_number: int, picture: Path) -> npt.NDArray[np.uint8]:
         """Open a series, wait until nothing moves any more; (rows, columns, 3), also written to ``picture``."""
-        self._click(f"{_THUMBNAILS}.find(one => one.innerText.includes('S:{series_number}\\n'))", times=2)
+        self._open(series_number)
         time.sleep(1.0)
         self._still()
         yes = "[...document.querySelectorAll('button')].find(one => one.innerText.trim() === 'Yes')"
@@ -211,13 +213,25 @@ class Viewer:
             if png == before:
                 return png
             before = png
-            time.sleep(0.5)
+            time.sleep(0.3)
         raise PageError(f"the page still moves after {timeout_s} s")
 
     def _click(self, element: str, *, times: int = 1) -> None:
         place = f"(one => {{one.scrollIntoView(); const box = one.getBoundingClientRect(); \
             return [box.x + box.width / 2, box.y + box.height / 2]}})({element})"
         self._browser.click(*self._browser.evaluate(place), times=times)
+
+    def try_to_show(self, series_number: int, picture: Path) -> list[str]:
+        """Open a series that cannot be shown; what is complained of."""
+        self._open(series_number)
+        deadline_s = time.monotonic() + 40.0
+        while not self.complaints() and time.monotonic() < deadline_s:
+            time.sleep(0.5)
+        picture.write_bytes(self._browser.screenshot())
+        return self.complaints()
+
+    def _open(self, series_number: int) -> None:
+        self._click(f"{_THUMBNAILS}.find(one => one.innerText.includes('S:{series_number}\\n'))", times=2)
 
     def complaints(self) -> list[str]:
         """What the viewer says is wrong, and uncaught errors of the page."""
@@ -242,7 +256,8 @@ class Viewer:
         """Scroll to the slice with a point of the patient; column and row of the picture where it lies."""
         point = json.dumps(world_lps_mm.tolist())
         self._browser.evaluate(f"{_ACTIVE}.jumpToWorld({point}), null")
-        self._still()
+        near = f"Math.abs({_ACTIVE}.getCamera().focalPoint[0] - {point}[0]) < 0.01"  # sagittal slices
+        self._browser.wait(near, "the slice")
         at = f"{_ACTIVE}.worldToCanvas({point})"
         box = f"{_ACTIVE}.element.getBoundingClientRect()"
         column, row = self._browser.evaluate(f"((at, box) => [box.x + at[0], box.y + at[1]])({at}, {box})")
