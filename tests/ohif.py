@@ -244,6 +244,15 @@ class Viewer:
         found: str = self._browser.evaluate("document.body.innerText")
         return found
 
+    def document(self) -> bytes:
+        """The document that the viewport has given to the browser's reader."""
+        address = f"{_PANE}.querySelector('object, iframe, embed')"
+        text = self._browser.evaluate(
+            f"(one => fetch(one.data || one.src))({address}).then(answer => answer.arrayBuffer())"
+            ".then(bytes => btoa(Array.from(new Uint8Array(bytes), one => String.fromCharCode(one)).join('')))"
+        )
+        return base64.b64decode(text)
+
     def viewport(self) -> tuple[int, int, int, int]:
         """Left, top, right and bottom of the active viewport, in pixels of the picture."""
         box = self._browser.evaluate(

@@ -38,7 +38,7 @@ class Series:
     number: int
     kind: str
     header: pydicom.Dataset
-    n_objects: int
+    document: bytes  # of an Encapsulated PDF
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +78,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     series: dict[int, Series] = {}
     for path, kind in kinds.items():
         header = pydicom.dcmread(path, stop_before_pixels=True)
-        known = series.get(header.SeriesNumber)
-        series[header.SeriesNumber] = Series(
-            header.SeriesNumber, kind, header, 1 if known is None else known.n_objects + 1
-        )
+        document = header.get("EncapsulatedDocument", b"")[: header.get("EncapsulatedDocumentLength", 0)]
+        series[header.SeriesNumber] = Series(header.SeriesNumber, kind, header, document)
     PICTURES.mkdir(parents=True, exist_ok=True)
     for picture in PICTURES.glob("*.png"):
         picture.unlink()
@@ -121,7 +119,8 @@ def test_every_series_is_listed_with_its_name(site: Site) -> None:
 
 def test_images_are_shown(site: Site) -> None:
     site.viewer.reload(len(site.series))
-    for one in [*site.of_kind("source"), *site.of_kind("mr"), *site.of_kind("overlay")]:
+    # the series with several echoes last: OHIF 3.13.2 fails on what follows it in the same viewport
+    for one in [*site.of_kind("mr"), *site.of_kind("overlay"), *site.of_kind("source")]:
         view = site.open(one, f"{one.kind}-{one.number}", afresh=False)
         assert is_a_picture(view), one.header.SeriesDescription
         assert str(one.header.SeriesDescription) in site.viewer.text()
@@ -195,6 +194,13 @@ def test_the_report_for_machines_is_shown_as_text(site: Site) -> None:
     text = site.viewer.text()
     assert "Imaging Measurements" in text
     assert all(f"{LEVEL_NAMES[level]} disc" in text for level in tuple(Level)[:5])
+
+
+def test_the_exam_report_is_shown_in_the_browsers_own_reader(site: Site) -> None:
+    (one,) = site.of_kind("pdf")
+    view = site.open(one, "report")
+    assert is_a_picture(view)
+    assert site.viewer.document() == one.document
 
 
 def test_a_map_that_cannot_be_shown_is_complained_of(site: Site) -> None:
