@@ -18,7 +18,6 @@ _OPTIONS = (
     "--remote-debugging-pipe",
     "--disable-dev-shm-usage",
     "--no-first-run",
-    "--disable-extensions",
     "--disable-background-networking",
     "--disable-component-update",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # nothing but this machine

@@ -19,7 +19,14 @@ from peers import lacking
 from PIL import Image
 
 VERSION = "3.13.2"
-_COMPLAINTS = ("Something went wrong", "Error loading", "not supported yet", "not yet supported", "is missing for")
+_COMPLAINTS = (
+    "Something went wrong",
+    "Error loading",
+    "not supported yet",
+    "not yet supported",
+    "is missing for",
+    "No online PDF viewer",
+)
 _THUMBNAILS = "[...document.querySelectorAll('[data-cy^=study-browser-thumbnail]')]"
 _ACTIVE = (
     "services.cornerstoneViewportService.getCornerstoneViewport(services.viewportGridService.getActiveViewportId())"
@@ -54,7 +61,7 @@ _SOURCE = {
         "enableStudyLazyLoad": True,
         "supportsFuzzyMatching": False,
         "supportsWildcard": True,
-        "singlepart": "bulkdata,video,pdf",
+        "singlepart": "video",  # with "pdf" OHIF asks for a rendered instance, which Orthanc does not make of a PDF
         "acceptHeader": ["multipart/related; type=application/octet-stream; transfer-syntax=*"],
         "omitQuotationForMultipartRequest": True,
         "bulkDataURI": {"enabled": True},
