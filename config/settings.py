@@ -92,10 +92,21 @@ class Completion(Section):
     idle_s: float = Field(
         120.0, gt=0, le=86_400, description="Without evidence: seconds of silence before an exam is judged as it is"
     )
+    anatomy_idle_s: float | None = Field(
+        None,
+        gt=0,
+        le=604_800,
+        description="The same for an exam of anatomy alone, whose relaxometry may follow; empty = ten times idle_s",
+    )
     sweep_s: float = Field(2.0, ge=0.2, le=60, description="Seconds between two looks at what has arrived")
     repeats: Repeats = Field(
         Repeats.HOLD, description="A scan that is there twice: hold for a person, measure the first, or the latest"
     )
+
+    @property
+    def resolved_anatomy_idle_s(self) -> float:
+        """Seconds of silence before anatomy alone is measured; never less than ``idle_s``."""
+        return max(self.idle_s, 10 * self.idle_s if self.anatomy_idle_s is None else self.anatomy_idle_s)
 
 
 class Jobs(Section):

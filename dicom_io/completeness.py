@@ -97,7 +97,7 @@ def by_known_counts(uids: Iterable[str], arrived: Arrived) -> Count:
         is_multi_frame |= n_objects < len(images)
         reached.append(known == n_objects)
         n_to_come += max(0, (known or 0) - n_objects)
-    return Count(all(reached), Awaited(n_to_come, "the source has", counts_objects=is_multi_frame))
+    return Count(all(reached), Awaited(n_to_come, "the source or the sender lists", counts_objects=is_multi_frame))
 
 
 def _holds_all(images: Sequence[ImageFacts]) -> bool:

@@ -5,6 +5,7 @@ from pydicom.dataset import Dataset
 
 from config.protocol_cards import ElementAddress
 from dicom_io.raw_header import RawHeader, RawItem
+from processing.refusal import ReasonCode, UnsuitableInput
 
 #: Philips repeats the attributes of classic MR in private items: of all frames (xx0E) and of each frame (xx0F).
 _PHILIPS_ITEMS = ((0x2005, "Philips MR Imaging DD 005", 0x0E), (0x2005, "Philips MR Imaging DD 005", 0x0F))
@@ -69,10 +70,23 @@ class FrameHeader:
         item, keyword = self._find(places)
         return item.texts(keyword)
 
-    def private_number(self, group: int, creator: str, offset: int) -> float | None:
-        """The first number in a private element of the frame, of all frames or of the root; None when it is nowhere."""
-        for item in (*self._groups, *self._classic):
+    def private_number(self, group: int, creator: str, offset: int, *, is_of_each_image: bool = False) -> float | None:
+        """The number in a private element of the frame, of all frames or of the root; None when it is nowhere.
+
+        What differs from image to image (``is_of_each_image``) is not taken from the root of an object of many frames:
+        there it would be that of one of them.
+
+        Raises:
+            UnsuitableInput: UNREADABLE, when the element holds several numbers: which one is meant is not known.
+        """
+        items = [*self._groups, *self._classic]
+        if is_of_each_image and self.is_one_of_many:
+            items.remove(self.root)
+        for item in items:
             numbers = item.private_numbers(group, creator, offset)
+            if len(set(numbers)) > 1:
+                text = f"({group:04X},xx{offset:02X}) of {creator} has {len(numbers)} values instead of 1"
+                raise UnsuitableInput(ReasonCode.UNREADABLE, text)
             if numbers:
                 return numbers[0]
         return None

@@ -30,7 +30,7 @@ _PERHAPS_LOSSY_SYNTAXES = ("1.2.840.10008.1.2.4.91", "1.2.840.10008.1.2.4.112", 
 
 
 #: Changes when :class:`ImageFacts` reads more or otherwise: facts that were kept by an earlier version are read anew.
-FACTS_FORMAT = 2
+FACTS_FORMAT = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +93,7 @@ class ImageFacts:
     orientation: tuple[float, ...] = ()
     position: tuple[float, ...] = ()
     pixel_spacing_mm: tuple[float, ...] = ()
+    slice_location_mm: float | None = None
     slice_thickness_mm: float | None = None
     spacing_between_slices_mm: float | None = None
     rescale_slope: float | None = None
@@ -249,6 +250,7 @@ def _image_facts(header: FrameHeader, elements: Sequence[ElementAddress]) -> dic
         "echo_numbers": header.integers("EchoNumbers"),
         "acquisition_number": header.integer("FrameContentSequence/FrameAcquisitionNumber", "AcquisitionNumber"),
         "temporal_position": header.integer("FrameContentSequence/TemporalPositionIndex", "TemporalPositionIdentifier"),
+        "slice_location_mm": None if header.is_one_of_many else header.decimal("SliceLocation"),
         "slice_thickness_mm": header.decimal("PixelMeasuresSequence/SliceThickness", "SliceThickness"),
         "spacing_between_slices_mm": header.decimal(
             "PixelMeasuresSequence/SpacingBetweenSlices", "SpacingBetweenSlices"
@@ -256,7 +258,7 @@ def _image_facts(header: FrameHeader, elements: Sequence[ElementAddress]) -> dic
         "rescale_slope": header.decimal("PixelValueTransformationSequence/RescaleSlope", "RescaleSlope"),
         "rescale_intercept": header.decimal("PixelValueTransformationSequence/RescaleIntercept", "RescaleIntercept"),
         "announced_slices": _positive(header.private_number(0x2001, "Philips Imaging DD 001", 0x18)),
-        "scale_slope": header.private_number(0x2005, "Philips MR Imaging DD 001", 0x0E),
+        "scale_slope": header.private_number(0x2005, "Philips MR Imaging DD 001", 0x0E, is_of_each_image=True),
         "elements": tuple((name, value) for name, value in asked if value),
         **_geometry(header),
     }

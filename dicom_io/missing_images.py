@@ -25,7 +25,7 @@ class Awaited:
     """
 
     n_images: int = 0
-    said_by: str = ""  # "the scanner announced", "the source has"
+    said_by: str = ""  # "the scanner announced", "the source or the sender lists"
     counts_objects: bool = False
 
 

@@ -26,7 +26,7 @@ def split_frames(header: RawHeader, n_frames: int) -> tuple[memoryview, ...]:
         n_frames: how many frames the object says it has.
 
     Raises:
-        UnsuitableInput: UNREADABLE, when there are fewer bytes or frames than that.
+        UnsuitableInput: UNREADABLE, when there are fewer bytes or frames than that, or more than padding.
     """
     content = header.raw("PixelData") or b""
     element = element_of(header.dataset, "PixelData")
@@ -40,6 +40,11 @@ def split_frames(header: RawHeader, n_frames: int) -> tuple[memoryview, ...]:
     if len(content) < n_bytes * n_frames:
         what = f"{rows} x {columns} pixels" if n_frames == 1 else f"{n_frames} frames of {rows} x {columns} pixels"
         text = f"cut short: {what} need {n_bytes * n_frames} bytes, {len(content)} are there"
+        raise UnsuitableInput(ReasonCode.UNREADABLE, text)
+    if len(content) - n_bytes * n_frames > max(1, min(rows, columns) * bits // 8):
+        # More than a row is no padding: size or bits are not those of these pixels, which would be read shifted.
+        what = f"{rows} x {columns} pixels of {bits} bits in {n_frames} frame(s)"
+        text = f"{what} need {n_bytes * n_frames} bytes, {len(content)} are there"
         raise UnsuitableInput(ReasonCode.UNREADABLE, text)
     view = memoryview(content)
     return tuple(view[index * n_bytes : (index + 1) * n_bytes] for index in range(n_frames))

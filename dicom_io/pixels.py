@@ -59,7 +59,8 @@ def read_images(images: Sequence[ImageFacts], scaling: ScalingRule) -> Iterator[
 
     Raises:
         UnsuitableInput: UNSUPPORTED_OBJECT, naming a transfer syntax that cannot be decoded; UNREADABLE, when pixels
-            cannot be decoded or a file is no longer the one whose header was read.
+            cannot be decoded or a file is no longer the one whose header was read; SCALING_UNKNOWN, when scaled values
+            are beyond all numbers.
         OSError: a file cannot be read.
     """
     to_come = Counter(facts.path for facts in images)
@@ -101,7 +102,11 @@ class _OpenObject:
         slope, intercept = scaling_of(facts, scaling)
         stored = self._decoding.stored_values(stored_bytes)
         values = stored if self._lut is None else self._lut.apply(stored)
-        signal: FloatArray = (values.astype(np.float64) * slope + intercept).astype(np.float32)
+        exact = values.astype(np.float64) * slope + intercept
+        if not np.abs(exact).max() <= np.finfo(np.float32).max:
+            text = f"slope {slope:g} and intercept {intercept:g} make values that no scanner measures"
+            raise UnsuitableInput(ReasonCode.SCALING_UNKNOWN, text)
+        signal: FloatArray = exact.astype(np.float32)
         return signal
 
 
@@ -128,8 +133,13 @@ class _Decoding:
 
     def stored_values(self, content: memoryview) -> _StoredValues:
         """Decode one frame and keep the bits that are stored: what lies above them is no signal (PS3.5 8.1.1)."""
+        if self._syntax == RLELossless:  # PS3.5 G: whole pixel cells, as they lie in native pixel data
+            return self._significant(self._decompress(bytes(content)), self._high_bit)
         if is_encapsulated(str(self._syntax)):
-            return self._significant(self._decompress(bytes(content)), self._bits_stored - 1)
+            if self._high_bit != self._bits_stored - 1:
+                text = f"HighBit {self._high_bit} of {self._bits_stored} bits, compressed: where they lie is not known"
+                raise UnsuitableInput(ReasonCode.UNREADABLE, text)
+            return self._significant(self._decompress(bytes(content)), self._high_bit)
         order = "<" if self._syntax.is_little_endian else ">"
         kind = f"{order}u{self._bits_allocated // 8}"
         return self._significant(np.frombuffer(content, kind).reshape(self._shape), self._high_bit)
@@ -169,7 +179,8 @@ class _Decoding:
             "photometric_interpretation": "MONOCHROME2",
             "pixel_representation": int(self._signed),
             "bits_allocated": self._bits_allocated,
-            "bits_stored": self._bits_stored,
+            # of RLE all bits are asked for: pydicom would cut them to those stored as if they lay lowest
+            "bits_stored": self._bits_allocated if self._syntax == RLELossless else self._bits_stored,
             "number_of_frames": 1,
             "pixel_keyword": "PixelData",
         }

@@ -31,6 +31,7 @@ from dicom_io.raw_values import (
     element_of,
     is_little_endian_of,
     is_sequence,
+    is_text_by_another_name,
     items_of,
     name_of,
     tag_of,
@@ -264,6 +265,8 @@ class RawItem:
         element = element_of(self.dataset, attribute)
         is_raw = isinstance(element, RawDataElement)
         vr = value_representation(element, tag_of(attribute), creator) if is_raw else "LO"
+        if creator and is_raw and is_text_by_another_name(element, vr, name_of(attribute)):
+            vr = "DS"
         parts: Sequence[str | float]
         parts = unpack_numbers(element, vr, name_of(attribute)) if vr in BINARY_NUMBERS else self.texts(attribute)
         if not any(part != "" for part in parts):

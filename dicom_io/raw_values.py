@@ -1,5 +1,6 @@
 """Elements of a data set as pydicom left them, mostly raw bytes, and what those bytes mean by their VR (PS3.5 6.2)."""
 
+import re
 import struct
 from collections.abc import Iterable
 from typing import Any
@@ -16,6 +17,7 @@ BINARY_NUMBERS = {"FD": "d", "FL": "f", "SL": "i", "SS": "h", "SV": "q", "UL": "
 TEXTS = frozenset(
     ["AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UI", "UR", "UT"]
 )
+_DECIMAL_TEXT = re.compile(rb" *[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d{1,3})?[ \0]*")
 _UNDEFINED_LENGTH = 0xFFFFFFFF
 _ITEM_TAGS = {True: b"\xfe\xff\x00\xe0", False: b"\xff\xfe\xe0\x00"}
 _SEQUENCE_ENDS = {True: b"\xfe\xff\xdd\xe0", False: b"\xff\xfe\xe0\xdd"}
@@ -74,6 +76,22 @@ def value_representation(element: Any, tag: int, creator: str) -> str:
     except KeyError:
         return "UN"
     return "US" if vr == "US or SS" else vr
+
+
+def is_text_by_another_name(element: Any, vr: str, name: str) -> bool:
+    """Whether a dictionary says binary numbers of a private value that is a decimal number as text.
+
+    Philips' scale slope is FL in the dictionaries and DS in some files; implicit VR does not tell which.
+
+    Raises:
+        UnsuitableInput: UNREADABLE, when the bytes may be the one and the other.
+    """
+    if vr not in BINARY_NUMBERS or vr == element.VR or not _DECIMAL_TEXT.fullmatch(element.value):
+        return False
+    if len(element.value) == struct.calcsize(BINARY_NUMBERS[vr]):
+        text = f"{name} does not tell its form: its bytes are a number of VR {vr}, and of VR DS"
+        raise UnsuitableInput(ReasonCode.UNREADABLE, text)
+    return True
 
 
 def unpack_numbers(element: Any, vr: str, name: str) -> tuple[float, ...]:

@@ -18,6 +18,8 @@ def scaling_of(facts: ImageFacts, rule: ScalingRule) -> tuple[float, float]:
     intercept = facts.rescale_intercept or 0.0
     if not (math.isfinite(slope) and slope > 0 and math.isfinite(intercept)):
         raise _unknown(f"rescale slope {slope:g}, intercept {intercept:g}")
+    if facts.rescale_slope is None and intercept:  # PS3.3 C.11.1.1.2: never the one without the other
+        raise _unknown("an image has a RescaleIntercept but no RescaleSlope")
     if facts.modality_lut_sha256 and (slope, intercept) != (1.0, 0.0):
         raise _unknown("an image has a Modality LUT and a rescale slope too; only one of them can be meant")
     if rule is ScalingRule.PHILIPS_SCALE_SLOPE:
@@ -25,8 +27,8 @@ def scaling_of(facts: ImageFacts, rule: ScalingRule) -> tuple[float, float]:
             raise _unknown("an image has no Philips scale slope (2005,xx0E), without which signals cannot be compared")
         if not (math.isfinite(facts.scale_slope) and facts.scale_slope > 0):
             raise _unknown(f"Philips scale slope {facts.scale_slope:g}")
-        if facts.rescale_slope is None and intercept:
-            raise _unknown("an image has a RescaleIntercept but no RescaleSlope")
+        if facts.rescale_slope is None:
+            raise _unknown("an image has no RescaleSlope, which Philips writes beside its scale slope (2005,xx0E)")
         # FP = DV / (RS * SS) with DV = PV * RS + RI
         scaled = 1 / facts.scale_slope, intercept / (slope * facts.scale_slope)
         if not all(map(math.isfinite, scaled)):

@@ -19,6 +19,8 @@ _config.LOG_HANDLER_LEVEL = "none"
 # Files go out as they lie on disk, in pieces: nothing is decoded, and memory does not grow with the object.
 _config.STORE_SEND_CHUNKED_DATASET = True
 
+_open_associations: set[Any] = set()  # to end them when the process is to end
+
 
 class PeerUnavailable(Exception):
     """The destination cannot be talked to now; try again later."""
@@ -127,11 +129,21 @@ def associate(
     if not association.is_established:
         raise PeerUnavailable("no association")
     _leave_answers(association)
+    _open_associations.add(association)
     try:
         yield association
     finally:
+        _open_associations.discard(association)
         if association.is_established:
             association.release()
+
+
+def abort_associations() -> None:
+    """Abort what :func:`associate` has open in any thread of this process, so that none waits for a peer's answer."""
+    for association in list(_open_associations):
+        if association.is_established:
+            association.abort(block=False)
+            association.dimse.msg_queue.put((None, None))  # who waits for an answer is told that none will come
 
 
 def _leave_answers(association: Any) -> None:

@@ -45,7 +45,8 @@ def _distances_mm(scan: ImageSeries, other: ImageSeries) -> npt.NDArray[np.float
 
 
 def _compared(scan: ImageSeries, largest: ImageSeries, is_evident: bool) -> ImageSeries | PartialSeries:
-    names = f"{scan.card.name} and {largest.card.name}"
+    is_one_card = scan.card.name == largest.card.name
+    names = f"T1rho and T2 of {scan.card.name}" if is_one_card else f"{scan.card.name} and {largest.card.name}"
     differs = same_geometry(largest.grid[0][0], scan.grid[0][0])
     if differs:
         raise UnsuitableInput(ReasonCode.GEOMETRY_INCONSISTENT, f"{names} differ in {differs}")

@@ -11,13 +11,16 @@ from dicom_io.headers import ImageFacts
 from dicom_io.missing_images import Awaited, MissingImage, awaited_text, missing_text
 from dicom_io.protocols import ImageTime, image_times
 from dicom_io.scaling import check_scaling
-from dicom_io.slice_places import check_placed, group_by_slice
+from dicom_io.slice_places import check_locations, check_placed, group_by_slice
 from processing.refusal import ReasonCode, UnsuitableInput
 from processing.results import Affine
 from processing.volume import SPACING_TOLERANCE, affine_from_orientation, check_regular, is_sagittal, normal_of
 
 #: No slices lie closer; an announced spacing below it is a broken header.
 _LEAST_SPACING_MM = 0.1
+
+#: Two halves of one slice lie nearer than this part of the usual spacing.
+_TORN = 0.75
 
 #: Direction cosines and pixel spacings that differ by less are the same, written with other rounding.
 _SAME_NUMBER = 1e-3
@@ -88,6 +91,7 @@ def lay_out(
     found_times = image_times(facts, card)
     image_slices, places = group_by_slice(facts)
     cells = _fill_cells(facts, image_slices, found_times, card)
+    check_locations(facts, image_slices.tolist())
 
     normal = normal_of(facts[0].orientation)
     numbers = _slice_numbers(places @ normal, _announced_spacing_mm(facts), is_counted)
@@ -96,6 +100,7 @@ def lay_out(
             return PartialSeries(card, len(facts), (), awaited_text(len(facts), awaited))
         check_regular(places, normal)  # names the slice that is out of place
         raise UnsuitableInput(ReasonCode.GEOMETRY_INCONSISTENT, "the slices are not regularly spaced")
+    _check_not_torn(cells, places @ normal, card)
     partial = _if_partial(len(facts), cells, numbers, card, awaited)
     if partial is not None:
         return partial
@@ -199,6 +204,24 @@ def _fill_cells(
             raise UnsuitableInput(ReasonCode.GEOMETRY_INCONSISTENT, text)
         raise UnsuitableInput(ReasonCode.PROTOCOL_DEVIATION, f"two different images for {where}; {card.name} has one")
     return cells
+
+
+def _check_not_torn(cells: _Cells, depths: npt.NDArray[np.float64], card: ProtocolCard) -> None:
+    """Refuse a slice of which some images lie apart, where every other one is whole: nothing of it is missing."""
+    times = set(_times_of(card))
+    held = [{time for index, time in cells if index == place} for place in range(len(depths))]
+    torn = [place for place, found in enumerate(held) if found != times]
+    if (
+        len(torn) != 2
+        or torn[1] != torn[0] + 1
+        or held[torn[0]] & held[torn[1]]
+        or held[torn[0]] | held[torn[1]] != times
+    ):
+        return
+    gaps = np.diff(depths)
+    if len(gaps) > 2 and gaps[torn[0]] < _TORN * np.median(gaps):
+        text = f"images of slice {torn[0] + 1} lie {gaps[torn[0]]:.2f} mm apart"
+        raise UnsuitableInput(ReasonCode.GEOMETRY_INCONSISTENT, text)
 
 
 def _announced_spacing_mm(facts: Sequence[ImageFacts]) -> float | None:

@@ -12,6 +12,9 @@ from processing.volume import normal_of
 #: Images nearer than this belong to one slice; scanners repeat the position of a slice exactly.
 SAME_PLACE_MM = 0.1
 
+#: SliceLocations of one slice that differ by more are not those of one slice.
+_SAME_LOCATION_MM = 0.5
+
 #: No scanner is larger; a position beyond it is a broken header.
 _FARTHEST_MM = 1e5
 
@@ -42,6 +45,28 @@ def group_by_slice(images: Sequence[ImageFacts]) -> tuple[npt.NDArray[np.intp], 
             f"images of slice {slice_of_image[worst] + 1} lie {apart[worst]:.2f} mm apart",
         )
     return slice_of_image, places
+
+
+def check_locations(images: Sequence[ImageFacts], slice_of_image: Sequence[int]) -> None:
+    """Refuse positions that contradict SliceLocation: in one series, images at one place have one SliceLocation.
+
+    Two images whose positions were exchanged fill the grid as well as the right ones do. What SliceLocation counts from
+    is the scanner's choice, so that nothing else is concluded from it.
+
+    Raises:
+        UnsuitableInput: GEOMETRY_INCONSISTENT, naming the slice.
+    """
+    found: dict[tuple[str, int], float] = {}
+    for one, index in zip(images, slice_of_image, strict=True):
+        if one.slice_location_mm is None:
+            continue
+        other = found.setdefault((one.series_uid, index), one.slice_location_mm)
+        if abs(other - one.slice_location_mm) > _SAME_LOCATION_MM:
+            text = (
+                f"images of slice {index + 1} have one ImagePositionPatient and SliceLocations {other:g} and "
+                f"{one.slice_location_mm:g} mm: which of them is right is not known"
+            )
+            raise UnsuitableInput(ReasonCode.GEOMETRY_INCONSISTENT, text)
 
 
 def check_placed(images: Sequence[ImageFacts]) -> None:

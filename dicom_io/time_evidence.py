@@ -18,12 +18,14 @@ from dicom_io.protocol_explanation import slice_numbers
 
 TODO = "TODO"
 _FEWEST_TIMES = 3
+_MOST_SPIN_LOCK_TIMES = 5  # with more, times of T2 may be among them, whatever the name says
 _SAME_TIME_MS = 0.5
 _ELEMENTS_NAMED = 12
 
 _NUMBER = r"\d+(?:\.\d+)?"
 _LIST = re.compile(rf"(?P<label>[A-Za-z]\w*?)?(?P<gap>[ :=_-]*)(?P<list>{_NUMBER}(?:[_/,; ]+{_NUMBER}){{2,}})")
 _SAYS_T1RHO = re.compile(r"T1.?rho|T1.?ρ|T1r|TSL|spin.?lock|(?<![A-Za-z])SL(?![A-Za-z])", re.IGNORECASE)
+_SAYS_BOTH = re.compile(r"MAPP?S", re.IGNORECASE)  # also as sites spell it
 _SAYS_T2 = re.compile(r"T2(?!\*)|(?<![A-Za-z])TE(?![A-Za-z])|prep", re.IGNORECASE)
 
 
@@ -255,7 +257,7 @@ def _element_lines(elements: Sequence[DifferingElement]) -> list[str]:
 
 def _times_lines(found: Sequence[float], texts: str) -> list[str]:
     quantity = _quantity(texts)
-    if quantity is None:
+    if quantity is None or (quantity == "t1rho" and len(found) > _MOST_SPIN_LOCK_TIMES):
         return ["  # Which of them are spin-lock times, which are echo times?", *_open_times_lines()]
     return [f"  {quantity}_ms: {_yaml_list(found)}"]
 
@@ -283,7 +285,7 @@ def _all_texts(images: Sequence[ImageFacts]) -> str:
 def _quantity(text: str) -> str | None:
     """ "t1rho" or "t2", where the text names just one of them and no sequence that measures both."""
     says_t1rho, says_t2 = bool(_SAYS_T1RHO.search(text)), bool(_SAYS_T2.search(text))
-    if says_t1rho == says_t2 or "MAPSS" in text.upper():
+    if says_t1rho == says_t2 or _SAYS_BOTH.search(text):
         return None
     return "t1rho" if says_t1rho else "t2"
 

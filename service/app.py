@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from config.protocol_cards import load_cards
 from config.settings import Settings
-from dicom_io.sender import AssociationRejected, Peer, PeerUnavailable, echo
+from dicom_io.sender import AssociationRejected, Peer, PeerUnavailable, abort_associations, echo
 from service import jobs
 from service.children import EXIT_CANNOT_START
 from service.commitments import report_due
@@ -136,6 +136,7 @@ class _Node:
                 web.close()
             self._receiver.stop(STOP_RECEIVER_S)
             stopped = self._workers.stop(STOP_WORKERS_S)
+            abort_associations()  # a PACS that has been asked for images may take minutes to say anything
             schedule.shutdown(wait=True)
             for name in stopped:
                 jobs.release_lost(
@@ -164,7 +165,12 @@ class _Node:
         self._receiver_died_before = True
 
     def _on_worker_death(self, name: str, status: int) -> None:
-        for job in jobs.release_lost(self._database, datetime.now(UTC), self._settings.jobs.attempts, worker=name):
+        try:
+            lost = jobs.release_lost(self._database, datetime.now(UTC), self._settings.jobs.attempts, worker=name)
+        except SQLAlchemyError as error:  # locked by another program, or the disk is full: its lease will run out
+            _log.error("job of the dead worker not released yet", extra={"error": type(error).__name__})
+            return
+        for job in lost:
             _log.error("job lost its worker", extra={"job": job.id, "state": job.state, "attempt": job.attempts})
 
     def _sweep_intake(self) -> None:

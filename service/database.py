@@ -261,7 +261,8 @@ def open_database(settings: Settings) -> Database:
     is_sqlite = url.get_backend_name() == "sqlite"
     if is_sqlite:
         settings.storage_dir.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S} if is_sqlite else {})
+    # An error goes to the log: without the values, which may quote a header.
+    engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S} if is_sqlite else {}, hide_parameters=True)
     if is_sqlite:
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, func, select
 from dicom_io.retriever import FETCHED_CLASSES
 from processing.refusal import Reason, ReasonCode
 from service import database as db
-from service.states import InstanceState
+from service.states import ExamState, InstanceState
 
 SETTLED_S = 2.0
 _UIDS_NAMED = 3
@@ -100,37 +100,63 @@ def _listed(connection: Connection, series_of: Mapping[str, str]) -> tuple[Count
     listed: dict[str, set[str]] = {}
     doubted: set[str] = set()
     awaited: set[str] = set()
-    for uids in _lists_naming(connection, series_of).values():
+    for uids, images in _lists_naming(connection, series_of).values():
         mine = {uid for uid in uids if uid in series_of}
         for uid in mine:
             listed.setdefault(series_of[uid], set()).add(uid)
         elsewhere = _studies_of(connection, uids - mine)
-        to_come = uids - mine - elsewhere.keys()
-        if not to_come or any(n > len(mine) for n in Counter(elsewhere.values()).values()):
-            continue  # all is here, or most of the list belongs to another exam: so do those that are missing
+        to_come = images - mine - elsewhere.keys()
+        if not to_come:
+            continue
         series = {series_of[uid] for uid in mine}
-        if len(series) == 1:
+        if len(series) == 1 and not elsewhere:
             listed[series.pop()] |= to_come
-        else:
-            doubted |= series  # any of them may be the one that lacks objects
+        else:  # any series, of any of the exams in the list, may be the one that lacks objects
+            doubted |= series
             awaited |= to_come
     counts = {series: len(uids) for series, uids in listed.items() if series not in doubted}
     return Counter(counts), tuple(sorted(awaited))
 
 
-def _lists_naming(connection: Connection, sop_uids: Iterable[str]) -> dict[int, set[str]]:
-    """The whole list of each commitment request that names one of the objects."""
+def _lists_naming(connection: Connection, sop_uids: Iterable[str]) -> dict[int, tuple[set[str], set[str]]]:
+    """The whole list of each commitment request that names one of the objects, and those in it that are MR images.
+
+    What else is listed (a presentation state, say, which the node may not even take) is no part of what is measured.
+    """
+    table = db.commitment_item
+    requests = _requests_naming(connection, sop_uids)
+    lists: dict[int, tuple[set[str], set[str]]] = {number: (set(), set()) for number in requests}
+    query = select(table.c.commitment_id, table.c.sop_uid, table.c.sop_class_uid)
+    for number, sop_uid, sop_class_uid in connection.execute(query.where(table.c.commitment_id.in_(requests))).all():
+        uids, images = lists[number]
+        uids.add(sop_uid)
+        if sop_class_uid in FETCHED_CLASSES:
+            images.add(sop_uid)
+    return lists
+
+
+def _requests_naming(connection: Connection, sop_uids: Iterable[str]) -> set[int]:
     table = db.commitment_item
     requests: set[int] = set()
     for some in _batches(sop_uids):
         query = select(table.c.commitment_id).where(table.c.sop_uid.in_(some)).distinct()
         requests.update(connection.execute(query).scalars())
-    lists: dict[int, set[str]] = {number: set() for number in requests}
-    for number, sop_uid in connection.execute(
-        select(table.c.commitment_id, table.c.sop_uid).where(table.c.commitment_id.in_(requests))
-    ).all():
-        lists[number].add(sop_uid)
-    return lists
+    return requests
+
+
+def exams_awaiting(connection: Connection, sop_uids: Iterable[str]) -> list[int]:
+    """Incomplete exams that a commitment request names together with one of these objects, which have now come."""
+    table, items = db.instance, db.commitment_item
+    lists = _requests_naming(connection, sop_uids)
+    if not lists:
+        return []
+    named = select(items.c.sop_uid).where(items.c.commitment_id.in_(lists))
+    query = (
+        select(db.exam.c.id)
+        .join(table, table.c.study_uid == db.exam.c.study_uid)
+        .where(db.exam.c.state == str(ExamState.INCOMPLETE), table.c.sop_uid.in_(named))
+    )
+    return list(connection.execute(query.distinct().order_by(db.exam.c.id)).scalars())
 
 
 def _studies_of(connection: Connection, sop_uids: Iterable[str]) -> dict[str, str]:

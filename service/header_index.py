@@ -11,7 +11,8 @@ from dicom_io.headers import ImageFacts, facts_from_json, facts_to_json, read_fa
 from processing.refusal import Reason, ReasonCode, UnsuitableInput
 from service import database as db
 from service.database import Database, move
-from service.exam_studies import note_subject
+from service.evidence import exams_awaiting
+from service.exam_studies import note_subject, reopen
 from service.quarantine import hold_instance
 from service.states import InstanceState
 
@@ -29,7 +30,7 @@ def index_new(database: Database, elements: Sequence[ElementAddress]) -> None:
     """
     table = db.instance
     query = (
-        select(table.c.id, table.c.path)
+        select(table.c.id, table.c.path, table.c.sop_uid)
         .where(table.c.state == str(InstanceState.RECEIVED))
         .order_by(table.c.id)
         .limit(_BATCH)
@@ -43,6 +44,8 @@ def index_new(database: Database, elements: Sequence[ElementAddress]) -> None:
         with database.write() as connection:
             for instance_id, outcome in outcomes:
                 _file(connection, instance_id, outcome, elements)
+            for exam_id in exams_awaiting(connection, {row.sop_uid for row in rows}):
+                reopen(connection, exam_id)
 
 
 def kept_facts(database: Database, kept: str, path: str, elements: Sequence[ElementAddress]) -> tuple[ImageFacts, ...]:
@@ -76,6 +79,10 @@ def _file(
     outcome: tuple[ImageFacts, ...] | Reason,
     elements: Sequence[ElementAddress],
 ) -> None:
+    table = db.instance
+    state = connection.execute(select(table.c.state).where(table.c.id == instance_id)).scalar_one()
+    if state != InstanceState.RECEIVED:
+        return  # a person has set it aside while it was read
     if not isinstance(outcome, Reason):
         move(connection, db.instance, instance_id, InstanceState.INDEXED, facts=facts_to_json(outcome, elements))
         note_subject(connection, outcome[0].study_uid, outcome[0].patient_key, outcome[0].study_date)

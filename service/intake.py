@@ -13,7 +13,7 @@ from config.protocol_cards import asked_elements, load_cards
 from config.settings import Settings
 from dicom_io.headers import NO_PATIENT_KEY, ImageFacts
 from dicom_io.series import AssemblyState, ExamAssembly, assemble_exam
-from processing.refusal import Reason, ReasonCode
+from processing.refusal import Reason, ReasonCode, UnsuitableInput
 from service import database as db
 from service import jobs
 from service.database import Database, move
@@ -56,7 +56,7 @@ def decide(assembly: ExamAssembly, held: Sequence[Reason], *, silent: bool, awai
     Args:
         assembly: what its readable images make up.
         held: reasons of its objects that are in quarantine.
-        silent: nothing has arrived for ``completion.idle_s``.
+        silent: nothing has arrived for ``completion.idle_s``, or, where anatomy is all there is, ``anatomy_idle_s``.
         awaited: its sender has listed objects that have not come; of which series is not known.
     """
     conflicts = tuple(reason for reason in (*assembly.reasons, *held) if reason.code in _CONFLICTS)
@@ -130,25 +130,34 @@ class Intake:
         with self._database.read() as connection:
             rows = connection.execute(query).all()
         for row in rows:
-            self._judge(row.id, row.study_uid, now, idle_since, silent=row.last_arrival_at <= idle_since)
+            self._judge(row.id, row.study_uid, now, row.last_arrival_at)
 
-    def _judge(self, exam_id: int, study_uid: str, now: datetime, idle_since: datetime, *, silent: bool) -> None:
+    def _judge(self, exam_id: int, study_uid: str, now: datetime, last_arrival_at: datetime) -> None:
+        completion = self._settings.completion
+        idle_since = now - timedelta(seconds=completion.idle_s)
+        silent = last_arrival_at <= idle_since
         with self._database.write() as connection:
             if has_unread(connection, study_uid):
                 return  # it came after the headers were read; the news stay for the next sweep
             # News that come from here on are seen by the next sweep.
             connection.execute(update(db.exam).where(db.exam.c.id == exam_id).values(has_news=False))
-        exam = alone = self._look((exam_id,), (study_uid,))
+        exam = alone = _Exam((exam_id,), (study_uid,), (), (), Evidence({}))
         try:
+            exam = alone = self._look((exam_id,), (study_uid,))
             assembly = self._assembly_of(exam)
             if not assembly.is_complete:
                 exam, assembly, silent = self._with_fragments(exam, assembly, idle_since, silent)
+            if assembly.is_complete and not assembly.relaxometry:
+                silent = last_arrival_at <= now - timedelta(seconds=completion.resolved_anatomy_idle_s)
             awaited = exam.evidence.awaited_reason(len({one.sop_instance_uid for one in exam.facts}))
             decision = decide(assembly, exam.held, silent=silent, awaited=awaited)
             if decision.step not in (Step.ENQUEUE, Step.WAIT):
                 exam = alone  # the other parts are told the same when they are judged
         except _Arrived:
             return
+        except UnsuitableInput as refusal:  # a file that an earlier version took, read anew
+            assembly, awaited = ExamAssembly(AssemblyState.REFUSED), None
+            decision = Decision(Step.HOLD, (refusal.reason,))
         except Exception as error:  # noqa: BLE001 - a bug met by one exam must not keep all others waiting
             _log.error("exam not judged", extra={"study_uid": study_uid, "error": type(error).__name__}, exc_info=True)
             text = f"judging the exam failed ({type(error).__name__}); see the log"
@@ -187,10 +196,8 @@ class Intake:
             beside = fragments_beside(connection, exam.id, *subject)
             if any(has_unread(connection, one.study_uid) for one in beside):
                 raise _Arrived
-        looks = {one.exam_id: self._look((one.exam_id,), (one.study_uid,)) for one in beside}
-        parts = [
-            one for one in beside if (look := looks[one.exam_id]).facts and not self._assembly_of(look).is_complete
-        ]
+        places = {one.frame_of_reference_uid for one in exam.facts}
+        parts = [one for one in beside if self._is_fragment(one, places)]
         for some in ([one for one in parts if not one.is_refused], parts):  # what was refused may spoil the whole
             if not some:
                 continue
@@ -199,6 +206,20 @@ class Intake:
                 is_over = silent and all(one.last_arrival_at <= idle_since for one in some)
                 return *joined, is_over
         return exam, assembly, silent
+
+    def _is_fragment(self, other: Fragment, places: set[str]) -> bool:
+        """Whether an exam has images that are not whole, and lie in one of these frames of reference.
+
+        Those of another session of the day would only spoil the whole. Of lost files it is told when it is judged.
+        """
+        try:
+            look = self._look((other.exam_id,), (other.study_uid,))
+        except (UnsuitableInput, OSError) as error:
+            _log.warning("exam not read", extra={"study_uid": other.study_uid, "error": type(error).__name__})
+            return False
+        if places.isdisjoint(one.frame_of_reference_uid for one in look.facts):
+            return False
+        return not self._assembly_of(look).is_complete
 
     def _joined(self, exam: _Exam, parts: Sequence[Fragment]) -> tuple[_Exam, ExamAssembly] | None:
         """The exam with others, if they are whole together, and none without the others."""

@@ -184,8 +184,9 @@ def release(database: Database, item_id: int, *, by: str = "") -> bool:
 
 def _set_aside_others(connection: Connection, item: QuarantineItem) -> None:
     table = db.instance
+    used = (str(InstanceState.RECEIVED), str(InstanceState.INDEXED))  # received: released a moment ago
     others = select(table.c.id).where(
-        table.c.sop_uid == item.sop_uid, table.c.id != item.instance_id, table.c.state == str(InstanceState.INDEXED)
+        table.c.sop_uid == item.sop_uid, table.c.id != item.instance_id, table.c.state.in_(used)
     )
     for other in connection.execute(others).scalars().all():
         move(connection, table, other, InstanceState.SET_ASIDE)

@@ -34,17 +34,17 @@ def add_arguments(parser: argparse.ArgumentParser, load: Callable[[Path | None],
     listing.set_defaults(command=lambda options: list_cases(options, load(options.config)))
 
     show = actions.add_parser("show", help="one case: reason, what helps, header without identity (JSON)")
-    show.add_argument("id", type=int)
+    show.add_argument("id", type=_case_number)
     show.set_defaults(command=lambda options: show_case(options, load(options.config)))
 
     release = actions.add_parser("release", help="judge it again; of two contents with one UID, use this one")
-    release.add_argument("id", type=int)
+    release.add_argument("id", type=_case_number)
     release.set_defaults(command=lambda options: release_case(options, load(options.config)))
 
     discard = actions.add_parser(
         "discard", help="close it for good; a held object is deleted, a held exam's images stay"
     )
-    discard.add_argument("id", type=int)
+    discard.add_argument("id", type=_case_number)
     discard.add_argument("--reason", required=True, help="why the data are not needed")
     discard.add_argument("--series", default="", metavar="UID", help="of a held exam: set only this series aside")
     discard.add_argument(
@@ -56,6 +56,13 @@ def add_arguments(parser: argparse.ArgumentParser, load: Callable[[Path | None],
     discard.set_defaults(command=lambda options: discard_case(options, load(options.config)))
     for action in (listing, show, release, discard):
         action.add_argument("--config", type=Path, help="settings file of the node (YAML)")
+
+
+def _case_number(text: str) -> int:
+    number = int(text)
+    if abs(number) >= 2**31:
+        raise argparse.ArgumentTypeError("no case has such a number")
+    return number
 
 
 def list_cases(options: argparse.Namespace, settings: Settings) -> int:

@@ -261,6 +261,8 @@ class SourceDesk:
         n_missing = n_left = 0
         for series_uid, (one, n_objects) in answers.items():
             n_here = arrived[series_uid]
+            if self._stopping():
+                break
             if n_here >= n_objects or (n_here == 0 and not (exam.is_incomplete and self._may_belong(one))):
                 continue
             try:

@@ -69,7 +69,7 @@ Moves = Mapping[StrEnum, frozenset[StrEnum]]
 _I, _E, _J, _D, _Q = InstanceState, ExamState, JobState, DeliveryState, QuarantineState
 
 INSTANCE_MOVES: Moves = {
-    _I.RECEIVED: frozenset({_I.INDEXED, _I.HELD}),
+    _I.RECEIVED: frozenset({_I.INDEXED, _I.HELD, _I.SET_ASIDE}),
     _I.INDEXED: frozenset({_I.HELD, _I.SET_ASIDE}),
     _I.HELD: frozenset({_I.RECEIVED, _I.SET_ASIDE}),
     _I.SET_ASIDE: frozenset(),

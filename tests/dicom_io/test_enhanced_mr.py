@@ -505,3 +505,34 @@ def test_five_hundred_frames_are_read_within_a_second() -> None:
     begin = time.process_time()
     assert len(facts_from_bytes(content, Path("kept-here"))) == 504
     assert time.process_time() - begin < 1
+
+
+PHILIPS_BLOCK = 0x2005, "Philips MR Imaging DD 001"
+
+
+def test_the_first_of_two_scale_slopes_was_taken() -> None:
+    dataset = mr_dataset(SIGNAL[0, 0])
+    dataset.private_block(*PHILIPS_BLOCK, create=True).add_new(0x0E, "FL", [1.0, 2.0])
+    with pytest.raises(UnsuitableInput, match="2 values instead of 1") as caught:
+        facts_of(dataset)
+    assert caught.value.reason.code is ReasonCode.UNREADABLE
+
+
+def test_a_scale_slope_at_the_root_was_taken_for_that_of_all_frames() -> None:
+    dataset = mapss_object()
+    dataset.private_block(*PHILIPS_BLOCK, create=True).add_new(0x0E, "FL", 0.25)
+    assert {one.scale_slope for one in facts_of(dataset)} == {None}
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+def test_a_scale_slope_written_as_text_was_read_as_bytes_of_a_float(syntax: str) -> None:
+    dataset = mr_dataset(SIGNAL[0, 0], transfer_syntax=syntax)
+    dataset.private_block(*PHILIPS_BLOCK, create=True).add_new(0x0E, "DS", "0.012345")
+    assert facts_of(dataset)[0].scale_slope == 0.012345
+
+
+def test_four_bytes_that_may_be_text_or_float_are_no_scale_slope() -> None:
+    dataset = mr_dataset(SIGNAL[0, 0], transfer_syntax=ImplicitVRLittleEndian)
+    dataset.private_block(*PHILIPS_BLOCK, create=True).add_new(0x0E, "DS", "0.25")
+    with pytest.raises(UnsuitableInput, match="does not tell its form"):
+        facts_of(dataset)

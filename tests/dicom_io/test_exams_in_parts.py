@@ -168,13 +168,16 @@ def test_a_source_that_has_more_is_waited_for(announced: bool) -> None:
     facts = mapss_facts(announced=announced)
     more = assemble_exam(facts, CARDS, known_counts={"1.2.3.1": 91})
     assert more.state is AssemblyState.INCOMPLETE
-    assert more.missing_text == "ge-mapss: 84/91 images: the source has 7 more"
+    assert more.missing_text == "ge-mapss: 84/91 images: the source or the sender lists 7 more"
 
 
 def test_holes_are_named_beside_what_the_source_has_more() -> None:
     facts = [one for one in mapss_facts(announced=False) if one.echo_time_ms != 40 or one.position[0] > 20 - 4 * 6]
     text = assemble_exam(facts, CARDS, known_counts={"1.2.3.1": 91}).missing_text
-    assert text == "ge-mapss: 78/91 images: missing TSL 40 ms at slices 7-12; the source has 7 more than that"
+    assert (
+        text
+        == "ge-mapss: 78/91 images: missing TSL 40 ms at slices 7-12; the source or the sender lists 7 more than that"
+    )
 
 
 def test_two_holes_read_as_a_person_would_say_it() -> None:
@@ -232,7 +235,7 @@ def test_one_object_for_each_time_lacks_no_slice() -> None:
     assert assemble_exam(facts, CARDS).state is AssemblyState.COMPLETE
     assert assemble_exam(facts[:72], CARDS).state is AssemblyState.INCOMPLETE
     more = assemble_exam(facts, CARDS, known_counts={"1.2.3.1": 8})
-    assert more.missing_text == "ge-mapss: 84 images so far: the source has 1 more objects"
+    assert more.missing_text == "ge-mapss: 84 images so far: the source or the sender lists 1 more objects"
 
 
 def test_objects_of_some_slices_may_lack_others() -> None:
@@ -322,7 +325,7 @@ def test_a_repeat_that_is_still_arriving_is_waited_for() -> None:
     known = {"1.2.3.1": 84, "1.2.3.1.3": 84}
     assembly = assemble_exam(facts, CARDS, known_counts=known)
     assert assembly.state is AssemblyState.INCOMPLETE
-    assert "series 8 is still arriving: the source has 54 more" in assembly.missing_text
+    assert "series 8 is still arriving: the source or the sender lists 54 more" in assembly.missing_text
     known["1.2.3.1.3"] = 30  # the source has no more of it either: an aborted scan
     assert assemble_exam(facts, CARDS, known_counts=known).state is AssemblyState.COMPLETE
 

@@ -1,6 +1,7 @@
 """An exam of a series per time in which T1rho and T2 each have an image without preparation."""
 
 import random
+from dataclasses import replace
 
 import pytest
 from small_mr_exam import image_facts
@@ -80,3 +81,44 @@ def test_scans_that_do_not_lie_on_one_grid_are_refused() -> None:
             parts[name] = [image for k in range(4) for image in series(name, number + 3, position=moved[k])[k : k + 1]]
     assembly = assemble_exam(all_of(parts), CARDS)
     assert [reason.code.value for reason in assembly.reasons] == ["GEOMETRY_INCONSISTENT"]
+    assert assembly.reasons[0].detail.startswith("T1rho and T2 of siemens-mapss do not lie on one grid")
+
+
+def test_the_first_image_of_t2_was_taken_for_a_lost_one_of_t1rho() -> None:
+    parts = exam()
+    del parts["MAPSS TSL 0"]
+    assembly = assemble_exam(all_of(parts), CARDS)
+    assert assembly.state is AssemblyState.INCOMPLETE
+    assert "12/16 images: missing TSL 0 ms at all 4 slices" in assembly.missing_text
+
+
+def ge_series(number: int, times_ms: tuple[float, ...]) -> list[ImageFacts]:
+    """A scan of GE, its times in EchoTime."""
+    changes = {"manufacturer": "GE MEDICAL SYSTEMS", "images_in_acquisition": 4 * len(times_ms)}
+    return [
+        one
+        for time in times_ms
+        for one in (
+            replace(
+                facts,
+                echo_time_ms=time,
+                sop_instance_uid=f"{facts.sop_instance_uid}.{time:g}",
+                pixel_sha256=f"{time:08.1f}{facts.pixel_sha256}",
+            )
+            for facts in series("3D MAPSS", number, **changes)
+        )
+    ]
+
+
+def test_two_series_of_ge_with_a_first_image_each_were_fragments_of_one_scan() -> None:
+    facts = ge_series(5, T1RHO_MS) + ge_series(6, T2_MS)
+    random.Random(1).shuffle(facts)
+    assembly = assemble_exam(facts, CARDS)
+    assert assembly.state is AssemblyState.COMPLETE
+    assert [scan.times_ms for scan in assembly.relaxometry] == [T1RHO_MS, T2_MS]
+    assert [scan.series_uids for scan in assembly.relaxometry] == [("1.2.3.5",), ("1.2.3.6",)]
+
+
+def test_two_series_of_ge_that_share_the_first_image_are_one_scan() -> None:
+    (scan,) = assemble_exam(ge_series(5, T1RHO_MS) + ge_series(6, T2_MS[1:]), CARDS).relaxometry
+    assert scan.times_ms == (0.0, 10.0, 12.8, 25.7, 40.0, 51.4, 80.0)

@@ -320,3 +320,39 @@ def test_an_image_of_another_size_is_not_given_to_a_decoder(tmp_path: Path, synt
     with pytest.raises(UnsuitableInput, match="cannot be decoded"):
         stored_in(write_encapsulated(tmp_path / "image", values, 12, half, syntax))
     assert np.array_equal(stored_in(write_encapsulated(tmp_path / "image", values, 12, frame, syntax)), values)
+
+
+def test_compressed_values_in_the_upper_bits_were_cut_off(tmp_path: Path) -> None:
+    """RLE keeps whole pixel cells; of other syntaxes it is not known where the bits lie."""
+    values = random_values(16, 12, signed=False)
+    for syntax, is_known in ((RLELossless, True), (JPEGLSLossless, False)):
+        dataset = dcmread(write(tmp_path / "native", values << 4 | 0x000A, 12, HighBit=15))
+        dataset.BitsStored, dataset.HighBit = 16, 15  # for the encoder
+        dataset.compress(syntax, generate_instance_uid=False)
+        dataset.BitsStored = 12
+        dataset.save_as(tmp_path / "image")
+        if is_known:
+            assert np.array_equal(stored_in(tmp_path / "image"), values)
+        else:
+            with pytest.raises(UnsuitableInput, match="where they lie is not known"):
+                stored_in(tmp_path / "image")
+
+
+@pytest.mark.parametrize("wrong", [{"Rows": 41}, {"Columns": 36}, {"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7}])
+def test_a_size_that_is_not_that_of_the_pixels_was_read_shifted(tmp_path: Path, wrong: dict[str, int]) -> None:
+    path = write(tmp_path / "image", random_values(16, 16, signed=False), 16)
+    dataset = dcmread(path)
+    for keyword, value in wrong.items():
+        setattr(dataset, keyword, value)
+    dataset.save_as(path)
+    with pytest.raises(UnsuitableInput, match="bytes, 3182 are there") as caught:
+        stored_in(path)
+    assert caught.value.reason.code is ReasonCode.UNREADABLE
+
+
+def test_values_beyond_all_numbers_were_measured(tmp_path: Path) -> None:
+    path = write(tmp_path / "image", random_values(16, 16, signed=False), 16, RescaleSlope="1e300", RescaleIntercept=0)
+    (facts,) = read_facts(path)
+    with pytest.raises(UnsuitableInput) as caught:
+        read_image(facts, ScalingRule.RESCALE_PER_IMAGE)
+    assert caught.value.reason.code is ReasonCode.SCALING_UNKNOWN

@@ -209,3 +209,9 @@ def test_nothing_to_describe_is_a_refusal() -> None:
     with pytest.raises(UnsuitableInput) as caught:
         draft_cards([image_facts(image_type=("LOCALIZER",))], CARDS)
     assert caught.value.reason.code is ReasonCode.PROTOCOL_UNKNOWN
+
+
+@pytest.mark.parametrize("description", ["T1rho research", "3DMAPPS T1rho"])
+def test_all_seven_times_of_a_combined_scan_were_drafted_as_spin_lock_times(description: str) -> None:
+    draft = draft_of(mapss_facts(3, series_description=description))
+    assert draft.open_keys == ("times.t1rho_ms", "times.t2_ms", "spin_lock_frequency_hz")

@@ -26,7 +26,7 @@ from dicom_io.dicomweb import fetch_objects
 from dicom_io.inbox import Inbox
 from dicom_io.receiver import BrokenObject, Ledger, ReceivedInstance, Recorded
 from dicom_io.retriever import find_series, get_objects, list_objects, move_objects
-from dicom_io.sender import Peer, PeerUnavailable
+from dicom_io.sender import Peer, PeerUnavailable, abort_associations
 
 STUDY = "1.2.3"
 
@@ -270,3 +270,27 @@ def test_an_answer_that_cannot_be_used_is_unavailability(notebook: Notebook, ans
 def test_a_service_that_is_not_there_is_unavailable(notebook: Notebook) -> None:
     with pytest.raises(PeerUnavailable):
         fetch(f"http://127.0.0.1:{free_port()}/dicom-web", notebook, "1.2.3.1.1")
+
+
+def test_a_peer_that_says_nothing_does_not_keep_the_process_from_ending(tmp_path: Path) -> None:
+    """It was waited for two minutes, and so was the end of the node."""
+    asked, ended = threading.Event(), threading.Event()
+    ledger = Ledger(lambda received: Recorded.NEW, lambda broken: None)
+
+    def hang(event: Any) -> Iterator[int]:
+        asked.set()
+        ended.wait(60)
+        yield 0
+
+    def fetch(peer: Peer) -> None:
+        with pytest.raises(PeerUnavailable):
+            get_objects(peer, STUDY, f"{STUDY}.1", [f"{STUDY}.1.1"], Inbox(tmp_path / "inbox"), ledger)
+        ended.set()
+
+    with scp((evt.EVT_C_GET, hang)) as peer:
+        thread = threading.Thread(target=fetch, args=(peer,))
+        thread.start()
+        assert asked.wait(20)
+        abort_associations()
+        assert ended.wait(20)
+        thread.join()

@@ -96,3 +96,14 @@ def test_anatomy_is_not_compared_between_images() -> None:
     check_scaling(images, anatomy)
     with pytest.raises(UnsuitableInput, match="rescale slope 0"):
         check_scaling([*images, philips(rescale_slope=0.0)], anatomy)
+
+
+def test_a_philips_image_without_rescale_slope_was_scaled_by_guess() -> None:
+    """FP = (PV * RS + RI) / (RS * SS): with RS and RI removed, the offset RI / (RS * SS) is not known."""
+    image = philips(rescale_slope=None, rescale_intercept=None)
+    assert "no RescaleSlope" in refused([philips(), image], ScalingRule.PHILIPS_SCALE_SLOPE)
+
+
+def test_an_intercept_without_slope_moved_the_signal() -> None:
+    image = image_facts(rescale_slope=None, rescale_intercept=100.0)
+    assert "no RescaleSlope" in refused([image], ScalingRule.RESCALE_IF_PRESENT)

@@ -165,7 +165,8 @@ def test_doubly_received_images_count_once() -> None:
         ({"frame_of_reference_uid": ""}, "GEOMETRY_INCONSISTENT", "no FrameOfReferenceUID"),
         ({"position": (20.0 - 4 * 6, -97.0, 100.0)}, "GEOMETRY_INCONSISTENT", "images of slice 7 lie 3.00 mm apart"),
         ({"rescale_slope": 2.0}, "SCALING_UNKNOWN", "differ between images"),
-        ({"rescale_intercept": -5.0}, "SCALING_UNKNOWN", "differ between images"),
+        ({"rescale_slope": 1.0, "rescale_intercept": -5.0}, "SCALING_UNKNOWN", "differ between images"),
+        ({"rescale_intercept": -5.0}, "SCALING_UNKNOWN", "a RescaleIntercept but no RescaleSlope"),
         ({"echo_time_ms": 20.0}, "ECHO_UNRESOLVED", "EchoTime 20 ms is none"),
         ({"echo_time_ms": None}, "ECHO_UNRESOLVED", "no EchoTime"),
         ({"echo_time_ms": 10.0}, "PROTOCOL_DEVIATION", "two different images for slice 7 and 10 ms"),
@@ -466,3 +467,31 @@ def test_two_thousand_images_take_less_than_a_second() -> None:
     assembly = assemble([*relaxometry, *others])
     assert time.process_time() - begin < 1.0
     assert assembly.state is AssemblyState.COMPLETE
+
+
+def located(facts: list[ImageFacts]) -> list[ImageFacts]:
+    return [replace(one, slice_location_mm=-one.position[0] + 3.0) for one in facts]
+
+
+def test_two_images_of_one_time_with_exchanged_positions_were_measured() -> None:
+    """Slices next to each other look alike: the signal does not tell, but SliceLocation does."""
+    facts = located(mapss_facts())
+    assert assemble(facts).is_complete
+    one, other = 5 * 7 + 4, 6 * 7 + 4
+    facts[one], facts[other] = (
+        replace(facts[one], position=facts[other].position),
+        replace(facts[other], position=facts[one].position),
+    )
+    assembly = assemble(facts)
+    assert codes(assembly) == ["GEOMETRY_INCONSISTENT"]
+    assert "one ImagePositionPatient and SliceLocations" in assembly.reasons[0].detail
+
+
+@pytest.mark.parametrize("moved_mm", [0.4, 1.0, 2.0, -1.0])
+def test_an_image_beside_its_slice_was_waited_for_as_hundreds_of_missing_ones(moved_mm: float) -> None:
+    facts = mapss_facts()
+    x, y, z = facts[45].position
+    facts[45] = replace(facts[45], position=(x + moved_mm, y, z))
+    assembly = assemble(facts)
+    assert codes(assembly) == ["GEOMETRY_INCONSISTENT"]
+    assert f"lie {abs(moved_mm):.2f} mm apart" in assembly.reasons[0].detail

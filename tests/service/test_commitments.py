@@ -4,6 +4,7 @@ import json
 import threading
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,22 +97,44 @@ def test_what_is_listed_beside_two_series_is_awaited_and_named(desk: Desk, image
     assert "1.2.3.99" in desk.exam.detail
 
 
-def test_a_list_that_is_mostly_of_another_exam_awaits_nothing_here(desk: Desk, images: list[Path]) -> None:
-    desk.arrive_all(images)
-    stranger = desk.settings.storage_dir.parent / "stranger"
-    stranger.mkdir()
-    paths = write_mapss(stranger, mapss_signal(5), ImagesInAcquisition=None, StudyInstanceUID="1.2.4")
-    renamed = []
+def stranger_exam(folder: Path, n_slices: int) -> tuple[list[Path], list[str]]:
+    """Another subject's exam, and its UIDs."""
+    folder.mkdir()
+    paths = write_mapss(folder, mapss_signal(n_slices), ImagesInAcquisition=None, StudyInstanceUID="1.2.4")
+    uids = []
     for path in paths:
         dataset = pydicom.dcmread(path)
         dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"{dataset.SOPInstanceUID}.4"
         dataset.SeriesInstanceUID = "1.2.4.1"
         dataset.save_as(path)
-        renamed.append(str(dataset.SOPInstanceUID))
-    desk.arrive_all(paths)
-    ask(desk, request_of(images, *renamed, "1.2.4.99"))
+        uids.append(str(dataset.SOPInstanceUID))
+    return paths, uids
+
+
+def test_what_is_missing_of_a_list_over_two_exams_may_belong_to_either(
+    desk: Desk, images: list[Path], tmp_path: Path
+) -> None:
+    """The smaller exam lacks its last slice; the list was taken as proof that its three slices are all."""
+    others, other_uids = stranger_exam(tmp_path / "stranger", 6)
+    desk.arrive_all([*images[:21], *others])
+    ask(desk, request_of(images, *other_uids))
     desk.sweep(1)
-    assert [job.study_uid for job in desk.jobs] == ["1.2.3"]
+    assert desk.jobs == []
+    desk.sweep(IDLE_S + 1)
+    assert desk.jobs == []
+    desk.arrive_all(images[21:], IDLE_S + 2)
+    desk.sweep(IDLE_S + 3)
+    assert [(job.study_uid, len(job.inputs)) for job in desk.jobs] == [("1.2.3", 28), ("1.2.4", 42)]
+
+
+def test_what_is_listed_and_is_no_mr_image_is_not_awaited(desk: Desk, images: list[Path]) -> None:
+    """A presentation state, say, that the node does not take: the exam was called incomplete for ever."""
+    desk.arrive_all(images)
+    request = request_of(images)
+    presentation_state = ListedObject("1.2.840.10008.5.1.4.1.1.11.1", "1.2.3.88")
+    ask(desk, replace(request, objects=(*request.objects, presentation_state)))
+    desk.sweep(1)
+    assert len(desk.jobs) == 1
 
 
 def test_a_list_that_came_first_is_remembered(desk: Desk, images: list[Path]) -> None:

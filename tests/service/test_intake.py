@@ -10,7 +10,7 @@ import pytest
 from desk import IDLE_S, Desk, open_desk
 from records import NOW, later
 from small_mr_exam import mapss_signal, mr_dataset, write_mapss
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from config.protocol_cards import load_cards
 from dicom_io.headers import read_facts
@@ -156,11 +156,13 @@ def test_without_an_announced_count_silence_decides(desk: Desk, tmp_path: Path) 
     assert len(desk.jobs) == 1
 
 
-def test_anatomy_alone_is_a_job_after_silence(desk: Desk, tmp_path: Path) -> None:
+def test_anatomy_alone_is_a_job_after_long_silence_since_relaxometry_may_follow(desk: Desk, tmp_path: Path) -> None:
     desk.arrive_all([fse_image(tmp_path, number) for number in range(4)])
     desk.sweep(1)
     assert desk.jobs == []
-    desk.sweep(IDLE_S)
+    desk.sweep(10 * IDLE_S - 1)
+    assert desk.jobs == []
+    desk.sweep(10 * IDLE_S)
     assert [(job.protocol, len(job.inputs)) for job in desk.jobs] == [("t2-fse", 4)]
 
 
@@ -367,6 +369,27 @@ def test_a_person_settles_a_conflict(desk: Desk, images: list[Path], tmp_path: P
     assert not quarantine.release(desk.database, item.id)
 
 
+def test_of_contents_released_one_after_the_other_the_last_is_used(
+    desk: Desk, images: list[Path], tmp_path: Path
+) -> None:
+    """The first was not read yet when the second was released: both were used, and the exam was held for ever."""
+    desk.arrive_all(images)
+    for number, content in enumerate((b"\1\0", b"\2\0")):
+        dataset = pydicom.dcmread(images[0])
+        dataset.PixelData = content * (len(dataset.PixelData) // 2)
+        dataset.save_as(tmp_path / f"content-{number}")
+        desk.arrive(tmp_path / f"content-{number}", 1)
+    desk.sweep(2)
+    for item in quarantine.list_items(desk.database, only_held=True):
+        if item.what == "object":
+            assert quarantine.release(desk.database, item.id)
+    desk.sweep(3)
+    (job,) = desk.jobs
+    contents = {(desk.database.inbox_dir / name).read_bytes() for name in job.inputs}
+    assert len(contents) == 28
+    assert (tmp_path / "content-1").read_bytes() in contents
+
+
 def test_a_released_exam_is_judged_again(desk: Desk, images: list[Path]) -> None:
     desk.arrive_all(images[:-1])
     desk.sweep(IDLE_S)
@@ -458,3 +481,27 @@ def test_a_job_parked_after_failures_marks_the_exam(desk: Desk, images: list[Pat
         jobs.fail(desk.database, job, "bug", NOW + timedelta(seconds=1), 3)
     assert desk.exam.state == ExamState.FAILED
     assert desk.jobs[0].state is JobState.FAILED
+
+
+def test_a_lost_file_of_one_exam_does_not_keep_the_others_waiting(desk: Desk, images: list[Path]) -> None:
+    """Its facts are of an earlier version, so it is read anew: each sweep ended there, with all exams behind it."""
+    desk.arrive_all(images[:20])
+    desk.sweep(0)
+    with desk.database.write() as connection:
+        connection.execute(update(db.instance).values(facts=json.dumps({"rows": 6})))
+        path = connection.execute(select(db.instance.c.path)).scalars().first()
+    (desk.database.inbox_dir / str(path)).unlink()
+    later_exam = []
+    for number, image in enumerate(images):
+        dataset = pydicom.dcmread(image)
+        dataset.StudyInstanceUID, dataset.SeriesInstanceUID, dataset.PatientID = "1.2.4", "1.2.4.1", "P-18"
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"1.2.4.1.{number}"
+        later_exam.append(image.with_name(f"later-{number}.dcm"))
+        dataset.save_as(later_exam[-1])
+    desk.arrive_all([images[20], *later_exam], 1)
+    desk.sweep(2)
+    assert [job.study_uid for job in desk.jobs] == ["1.2.4"]
+    with desk.database.read() as connection:
+        states = {row.study_uid: row.state for row in connection.execute(select(db.exam))}
+    assert states == {"1.2.3": ExamState.HELD, "1.2.4": ExamState.QUEUED}
+    assert ("INTERNAL", "held") in desk.cases

@@ -171,3 +171,15 @@ def test_a_conflict_in_one_part_holds_every_part(desk: Desk, tmp_path: Path) -> 
     assert desk.jobs == []
     assert set(states(desk)) <= {ExamState.HELD, ExamState.INCOMPLETE}
     assert ExamState.HELD in states(desk)
+
+
+def test_two_exams_of_a_day_in_parts_are_told_apart_by_their_frame_of_reference(desk: Desk, tmp_path: Path) -> None:
+    """Morning and afternoon: all four parts lay beside each other, and neither exam was ever measured."""
+    morning = scan(tmp_path, 1, FrameOfReferenceUID="1.2.3.9")
+    afternoon = scan(tmp_path, 2, FrameOfReferenceUID="1.2.3.10")
+    desk.arrive_all([*morning[:20], *afternoon[:20]])
+    desk.sweep(IDLE_S)
+    assert desk.jobs == []
+    desk.arrive_all([*afternoon[20:], *morning[20:]], IDLE_S + 10)
+    desk.sweep(2 * IDLE_S + 20)
+    assert sorted((job.study_uid[:6], len(job.inputs)) for job in desk.jobs) == [("1.2.1.", 28), ("1.2.2.", 28)]

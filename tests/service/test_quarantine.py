@@ -328,3 +328,9 @@ def test_a_page_of_another_site_changes_nothing(mixed: Site, headers: dict[str, 
 def test_the_api_describes_itself(site: Site) -> None:
     paths = site.client().get("/openapi.json").json()["paths"]
     assert {"/api/quarantine", "/api/quarantine/{item_id}/release", "/api/exams", "/api/jobs"} <= set(paths)
+
+
+@pytest.mark.parametrize("action", [["show"], ["release"], ["discard", "--reason", "x"]])
+def test_a_number_that_no_database_holds_is_a_wrong_argument(mixed: Site, action: list[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        mixed.command(*action, 10**20)
