@@ -26,6 +26,8 @@ from dicom_io.source_attributes import PATIENT_STUDY_KEYWORDS
 #: Objects of two exams that differ in all that exams differ in: what is the same in both is the writer's.
 Example = tuple[Dataset, Dataset]
 _LONGEST_VALUE = 48
+#: What the example exams have in common by chance.
+_ALIKE_IN_EXAMPLES = ("FrameOfReferenceUID", "InstanceNumber", "SpacingBetweenSlices", "SliceThickness")
 _FILE_VERSION = f"PYDICOM {pydicom.__version__}"
 
 
@@ -58,7 +60,7 @@ def conformance_tables(examples: Mapping[str, Example]) -> dict[str, str]:
         "stow": _stow(),
         "objects": _objects(examples),
         "copied": _copied(),
-        "attributes": "".join(_attributes(role, example) for role, example in examples.items()),
+        "attributes": _attributes(examples),
         "codes": _private_codes(),
         "settings": _settings(),
         "storage-classes": _storage_classes(),
@@ -152,28 +154,45 @@ def _copied() -> str:
     return _table(("Tag", "Attribute"), sorted(rows))
 
 
-def _attributes(role: str, example: Example) -> str:
-    """The attributes of one object that are not the patient's, the study's or the trial's."""
-    one, other = example
-    rows = []
-    for element in one:
-        if element.keyword in PATIENT_STUDY_KEYWORDS or element.tag.is_private:
-            continue
-        always = "always" if element.tag in other else "where it applies"
-        rows.append((_tag(element.keyword), element.name, element.VR, always, _value(element, other)))
-    title = f"\n#### `{role}` - {UID(one.SOPClassUID).name}\n\n"
-    return title + _table(("Tag", "Attribute", "VR", "Present", "Value"), rows)
+def _attributes(examples: Mapping[str, Example]) -> str:
+    """For each SOP class the attributes of its objects that are not the patient's, the study's or the trial's."""
+    roles: dict[str, list[str]] = {}
+    for role, (one, _) in examples.items():
+        roles.setdefault(str(one.SOPClassUID), []).append(role)
+    text = []
+    for sop_class, names in roles.items():
+        objects = [one for role in names for one in examples[role]]
+        tags = sorted({element.tag for one in objects for element in one if not element.tag.is_private})
+        keywords = [keyword_for_tag(tag) for tag in tags if keyword_for_tag(tag) not in PATIENT_STUDY_KEYWORDS]
+        text.append(f"\n#### {UID(sop_class).name}: {', '.join(f'`{role}`' for role in names)}\n\n")
+        head = ("Tag", "Attribute", "VR", "Present", "Value")
+        text.append(_table(head, (_attribute(keyword, objects) for keyword in keywords)))
+    return "".join(text)
 
 
-def _value(element: DataElement, other: Dataset) -> str:
-    if element.VR == "SQ":
-        return f"{len(element.value)} item" + ("" if len(element.value) == 1 else "s")
-    if element.tag not in other or other[element.tag].value != element.value:
-        return "of the exam"
-    if element.VR in ("OB", "OW", "OF", "OD"):
-        return "of the exam"
-    text = "\\".join(str(part) for part in element.value) if element.VM > 1 else str(element.value)
-    return f"`{text}`" if 0 < len(text) <= _LONGEST_VALUE else "empty" if not text else "fixed text"
+def _attribute(keyword: str, objects: Sequence[Dataset]) -> tuple[str, ...]:
+    elements = [one[keyword] for one in objects if keyword in one]
+    present = "always" if len(elements) == len(objects) else "in some"
+    vr = elements[0].VR
+    return _tag(keyword), dictionary_description(keyword), vr, present, _value(elements)
+
+
+def _value(elements: Sequence[DataElement]) -> str:
+    """What stands in an attribute of some objects, as far as it is the same in all."""
+    one = elements[0]
+    if one.VR == "SQ":
+        counts = {len(element.value) for element in elements}
+        return "1 item" if counts == {1} else "items"
+    if (
+        one.VR in ("OB", "OW", "OF", "OD")
+        or one.keyword in _ALIKE_IN_EXAMPLES
+        or any(element.value != one.value for element in elements)
+    ):
+        return "of the object"
+    text = "\\".join(str(part) for part in one.value) if one.VM > 1 else "" if one.value is None else str(one.value)
+    if not text:
+        return "empty"
+    return f"`{text}`" if len(text) <= _LONGEST_VALUE else "a text, always the same"
 
 
 def _private_codes() -> str:

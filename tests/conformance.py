@@ -6,7 +6,6 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
-import numpy as np
 import pydicom
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -14,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import example_exam
 
 from dicom_io.conformance import Example, conformance_tables, with_tables
-from dicom_io.result_objects import write_objects
+from service.result_files import write_result
 
 STATEMENT = Path(__file__).parents[1] / "dicom_io" / "CONFORMANCE.md"
 
@@ -22,11 +21,9 @@ STATEMENT = Path(__file__).parents[1] / "dicom_io" / "CONFORMANCE.md"
 def example_objects(folder: Path) -> dict[str, Example]:
     """Each role's first object, of two exams that differ in patient, study, scanner, geometry, sizes and time."""
     one, other = folder / "one", folder / "other"
-    picture = np.zeros((40, 60, 3), np.uint8)
     result = example_exam.exam_result()
-    for out in (one, other):
-        out.mkdir()
-    write_objects(result, example_exam.source_exam(), picture, one)
+    images = example_exam.exam_images(result)
+    write_result(result, images, one)
     source = example_exam.source_exam(example_exam.OBLIQUE)
     for image in {id(image): image for image in (*source.grid_instances, *source.all_instances)}.values():
         _disguise(image)
@@ -35,7 +32,7 @@ def example_objects(folder: Path) -> dict[str, Example]:
         produced_at=result.produced_at + timedelta(days=400, hours=1, minutes=2, seconds=3),
         versions=result.versions | {"model_sha256": "cd" * 32, "settings_digest": "f" * 16, "discnode": "0.2.0"},
     )
-    write_objects(later, source, picture[:, :50], other)
+    write_result(later, replace(images, source=source), other)
     examples: dict[str, Example] = {}
     for path in sorted((one / "dicom").iterdir()):
         role = path.stem.removesuffix("-001")
@@ -51,7 +48,12 @@ def _disguise(image: pydicom.Dataset) -> None:
     image.PatientName, image.PatientID, image.StudyID, image.AccessionNumber = "B^B", "P-1", "2", "B-1"
     image.StudyDate = image.SeriesDate = image.ContentDate = "20260101"
     image.StudyTime = image.SeriesTime = image.ContentTime = "101112"
-    image.DeviceSerialNumber, image.Manufacturer = "2", "Philips"
+    image.AcquisitionDate, image.AcquisitionTime = "20260101", "101112"
+    image.DeviceSerialNumber, image.Manufacturer, image.ManufacturerModelName = "2", "Philips", "Ingenia"
+    image.SoftwareVersions, image.StationName, image.MagneticFieldStrength = "5.1", "MR2", "1.5"
+    image.ScanningSequence, image.SequenceVariant, image.ScanOptions, image.MRAcquisitionType = "SE", "SK", "FS", "2D"
+    image.FlipAngle, image.EchoTrainLength, image.RepetitionTime, image.PatientPosition = "90", 2, "6.1", "FFS"
+    image.ClinicalTrialCoordinatingCenterName = "Another"
     image.SpecificCharacterSet = "ISO_IR 192"
 
 

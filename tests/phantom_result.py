@@ -1,6 +1,6 @@
 """The result of a simulated exam without network and registration: the true discs, measured as the pipeline measures.
 
-Seconds instead of a minute, for tests of what is made of a result.
+What stands in atlas space is made up. Seconds instead of a minute, for tests of what is made of a result.
 """
 
 from datetime import UTC, datetime
@@ -11,10 +11,22 @@ import numpy as np
 from config.settings import Settings
 from dicom_io.simulated_scanner import write_exam
 from dicom_io.volume_reader import ExamImages, read_exam
-from processing.fitting import fit_rules, relaxation_map
+from processing.atlas import read_atlas
+from processing.fitting import FitStatus, fit_rules, relaxation_map
 from processing.measurements import measure, volumes_mm3
 from processing.phantom import PhantomExam, simulate_exam
-from processing.results import DiscConfidence, DiscMask, ExamResult, Level, Verdict
+from processing.results import (
+    Alignment,
+    AtlasDisc,
+    DiscConfidence,
+    DiscMask,
+    ExamResult,
+    Level,
+    Quantity,
+    RegisteredDisc,
+    RelaxationMap,
+    Verdict,
+)
 from service.exam_files import read_exam_files
 from service.pipeline import assemble
 
@@ -31,14 +43,16 @@ def measured_phantom(folder: Path, *, seed: int = 20, n_slices: int = 7) -> tupl
     mask = _true_mask(exam)
     rules, _ = fit_rules(images.stacks)
     maps = {stack.role: relaxation_map(stack, mask.levels > 0, rules[stack.role]) for stack in images.stacks}
+    atlas = read_atlas()
+    registered = tuple(_made_up(disc) for disc in atlas.discs[3].values())
     result = ExamResult(
         verdict=Verdict.OK,
         reasons=(),
         background=images.background,
         mask=mask,
         maps=maps,
-        registered=(),
-        measurements=measure(mask, maps, ()),
+        registered=registered,
+        measurements=measure(mask, maps, registered),
         volumes_mm3=volumes_mm3(mask),
         times_ms=images.times_ms,
         timings_s={},
@@ -49,6 +63,8 @@ def measured_phantom(folder: Path, *, seed: int = 20, n_slices: int = 7) -> tupl
             "model_sha256": mask.model_sha256,
             "protocol": " + ".join(images.protocols),
             "inference_provider": "none",
+            "atlas": atlas.name,
+            "atlas_sha256": atlas.sha256,
         },
         produced_at=PRODUCED_AT,
     )
@@ -69,3 +85,17 @@ def _true_mask(exam: PhantomExam) -> DiscMask:
         model_name="truth",
         model_sha256="ab" * 32,
     )
+
+
+def _made_up(disc: AtlasDisc) -> RegisteredDisc:
+    """Maps that grow with the row and the column, on an atlas disc."""
+    jacobian = np.ones(disc.mask.shape, np.float32)
+    alignment = Alignment(disc.level, (0.0, 0.0, 0.0), (), jacobian, 0.97, 0.9, 0.1, 0.7, 0, "fast", 1, 2.0)
+    inside = disc.mask > 0
+    maps = {}
+    for quantity, base_ms in ((Quantity.T1RHO, 60.0), (Quantity.T2, 40.0)):
+        _, rows, columns = np.indices(disc.mask.shape)
+        time_ms = np.where(inside, base_ms + rows + columns / 4, np.nan).astype(np.float32)
+        status = inside.astype(np.uint8) * np.uint8(FitStatus.FITTED)
+        maps[quantity] = RelaxationMap(quantity, time_ms, time_ms / 50, time_ms, time_ms / 20, status, disc.affine)
+    return RegisteredDisc(alignment, disc, maps)
