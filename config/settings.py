@@ -23,6 +23,14 @@ class Repeats(StrEnum):
     LATEST = "latest"
 
 
+class SubjectLine(StrEnum):
+    """What a report shows of whose exam it is; never a name."""
+
+    PATIENT_ID = "patient_id"
+    TRIAL_SUBJECT = "trial_subject"
+    NONE = "none"
+
+
 class Peer(Section):
     """A calling application that may send to the node."""
 
@@ -177,6 +185,14 @@ class EchoSettings(Section):
     max_correction_mm: float = Field(5.0, gt=0, le=15, description="An image that moved further is not corrected")
 
 
+class ReportSettings(Section):
+    """The exam report (PDF and HTML)."""
+
+    subject: SubjectLine = Field(
+        SubjectLine.PATIENT_ID, description="Who it is about: patient_id, trial_subject (with site and visit), none"
+    )
+
+
 class Delivery(Section):
     """The outbox."""
 
@@ -222,6 +238,7 @@ class Settings(Section):
     echoes: EchoSettings = EchoSettings()
     registration: RegistrationSettings = RegistrationSettings()
     fitting: FittingSettings = FittingSettings()
+    report: ReportSettings = ReportSettings()
     delivery: Delivery = Delivery()
     web: Web = Web()
 

@@ -1,6 +1,7 @@
 """The coded concepts of discnode's outputs. Codes of SCT, DCM and LN are those of pydicom's tables of PS3.16."""
 
 from highdicom.coding_schemes import CodingSchemeIdentificationItem
+from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 from pydicom.uid import UID
 
@@ -28,6 +29,15 @@ QUANTITY_CODES: dict[Quantity, Code] = {
     Quantity.T1RHO: Code("T1RHO", PRIVATE_SCHEME, "T1rho relaxation time"),
     Quantity.T2: Code("113065", "DCM", "T2"),
 }
+#: Of a fit, beside the time itself; no table of PS3.16 has them.
+STANDARD_ERROR_CODES: dict[Quantity, Code] = {
+    Quantity.T1RHO: Code("T1RHO_SE", PRIVATE_SCHEME, "Standard error of T1rho"),
+    Quantity.T2: Code("T2_SE", PRIVATE_SCHEME, "Standard error of T2"),
+}
+RESIDUAL_CODES: dict[Quantity, Code] = {
+    Quantity.T1RHO: Code("T1RHO_RESIDUAL", PRIVATE_SCHEME, "RMS residual of the T1rho fit"),
+    Quantity.T2: Code("T2_RESIDUAL", PRIVATE_SCHEME, "RMS residual of the T2 fit"),
+}
 REGION_CODES: dict[Region, Code] = {
     Region.NUCLEUS: Code("NUCLEUS", PRIVATE_SCHEME, "Nucleus pulposus"),
     Region.ANTERIOR_ANNULUS: Code("ANTANN", PRIVATE_SCHEME, "Anterior annulus fibrosus"),
@@ -49,12 +59,20 @@ VOLUME = Code("118565006", "SCT", "Volume")
 SUM_OF_VOXELS = Code("126030", "DCM", "Sum of segmented voxel method for volume")
 MILLISECOND = Code("ms", "UCUM", "millisecond")
 CUBIC_MILLIMETRE = Code("mm3", "UCUM", "cubic millimeter")
+ARBITRARY_UNIT = Code("[arb'U]", "UCUM", "arbitrary unit")
 COUNT = Code("1", "UCUM", "no units")
 
 ARTIFICIAL_INTELLIGENCE = Code("123110", "DCM", "Artificial Intelligence")  # CID 7162
+RELAXOMETRY_FIT = Code("RELAXFIT", PRIVATE_SCHEME, "Fit of relaxation times")  # none in CID 7203
+EXTRACTED_IMAGES = Code("113091", "DCM", "Spatially-related frames extracted from the volume")
+IMAGE_CONTENT_ALIGNMENT = Code("125024", "DCM", "Image Content-based Alignment")  # CID 7100
+SPATIAL_RESAMPLING = Code("113085", "DCM", "Spatial resampling")  # CID 7203
+ACQUISITION_EQUIPMENT = Code("109101", "DCM", "Acquisition Equipment")  # CID 7005
+PROCESSING_EQUIPMENT = Code("109102", "DCM", "Processing Equipment")
 COMMENT = Code("121106", "DCM", "Comment")
 DEVICE_OBSERVER = Code("121007", "DCM", "Device")  # CID 270
 MRI_SPINE_REPORT = Code("18756-7", "LN", "MRI Spine Report")  # CID 7000
+IMAGING_MEASUREMENT_REPORT = Code("126000", "DCM", "Imaging Measurement Report")  # CID 7021
 MAGNETIC_RESONANCE_IMAGING = Code("113091000", "SCT", "Magnetic resonance imaging")
 
 
@@ -67,3 +85,10 @@ def private_scheme() -> CodingSchemeIdentificationItem:
         uid=PRIVATE_SCHEME_UID,
         responsible_organization="discnode",
     )
+
+
+def code_item(code: Code) -> Dataset:
+    """A code as an item of a code sequence (PS3.3 8.8)."""
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = code.value, code.scheme_designator, code.meaning
+    return item

@@ -1,4 +1,7 @@
-"""Says in a report which earlier report it supersedes (PS3.3 C.17.2.2, Predecessor Documents Sequence)."""
+"""Says in a document which earlier one it supersedes: Predecessor Documents Sequence (PS3.3 C.17.2).
+
+An Encapsulated PDF has it, too, as archives write it that keep several versions of a report.
+"""
 
 from pathlib import Path
 
@@ -7,7 +10,7 @@ from pydicom.dataset import Dataset
 
 
 def name_predecessor(report: Path, earlier: Path) -> None:
-    """Let the report in one file refer to the one in another file as its predecessor; the file is written anew.
+    """Let the document in one file refer to the one in another file as its predecessor; the file is written anew.
 
     Raises:
         OSError: a file cannot be read or written.

@@ -72,13 +72,16 @@ def describe(status: int) -> str:
     return f"0x{status:04X} {text}"
 
 
+#: Segmentations of voxels (PS3.4 B.5): with a bit for each segment, and as a label map (Supplement 243).
+SEGMENTATION_CLASSES = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
+
+
 @cache
 def accepted_contexts() -> tuple[PresentationContext, ...]:
     """What the node accepts: Verification, and every storage SOP class in every storage transfer syntax."""
-    storage = [
-        build_context(str(one.abstract_syntax), list(STORAGE_TRANSFER_SYNTAXES))
-        for one in AllStoragePresentationContexts
-    ]
+    known = [str(one.abstract_syntax) for one in AllStoragePresentationContexts]  # without label maps in pynetdicom 3.0
+    classes = dict.fromkeys((*known, *SEGMENTATION_CLASSES))
+    storage = [build_context(one, list(STORAGE_TRANSFER_SYNTAXES)) for one in classes]
     return (build_context(Verification), *storage)
 
 

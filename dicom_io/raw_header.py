@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -79,6 +80,16 @@ def parse(content: bytes) -> FileDataset:
         raise UnsuitableInput(ReasonCode.UNREADABLE, "sequences are nested too deeply") from error
     except PARSE_FAULTS as error:
         raise UnsuitableInput(ReasonCode.UNREADABLE, f"broken DICOM file ({type(error).__name__})") from error
+
+
+def series_uid_of(path: Path) -> str:
+    """The SeriesInstanceUID of a DICOM file; empty if it is gone or cannot be read."""
+    try:
+        with quiet_pydicom():
+            header = dcmread(path, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"])
+    except (InvalidDicomError, *PARSE_FAULTS):
+        return ""
+    return str(header.get("SeriesInstanceUID") or "")
 
 
 def is_same_data_set(one: bytes, other: bytes) -> bool:

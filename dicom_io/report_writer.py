@@ -8,7 +8,7 @@ from highdicom.seg import Segmentation
 from highdicom.sr.coding import CodedConcept
 
 from dicom_io import codes
-from dicom_io.source_attributes import complete, equipment, geometry_header, identity
+from dicom_io.source_attributes import ascii_text, complete, equipment, geometry_header, identity
 from dicom_io.sources import SourceExam
 from dicom_io.uids import derived_uid, tracking_uid
 from processing.display import LEVEL_NAMES, REGION_NAMES, RESEARCH_USE_ONLY
@@ -27,12 +27,12 @@ def report_object(result: ExamResult, source: SourceExam, segmentation: Segmenta
     and CID 7021 may be extended.
     """
     report = sr.MeasurementReport(
-        observation_context=_observer(result),
+        observation_context=observer(result),
         procedure_reported=codes.MAGNETIC_RESONANCE_IMAGING,
         imaging_measurements=list(_groups(result, source, segmentation)),
         title=codes.MRI_SPINE_REPORT,
     )
-    report[0].ContentSequence.extend(_comments(result))  # TID 1500 is extensible
+    report[0].ContentSequence.extend(comments(result))  # TID 1500 is extensible
     dataset = sr.Comprehensive3DSR(
         evidence=[*(geometry_header(instance, source) for instance in source.all_instances), segmentation],
         content=report[0],
@@ -46,7 +46,7 @@ def report_object(result: ExamResult, source: SourceExam, segmentation: Segmenta
     return dataset
 
 
-def _observer(result: ExamResult) -> sr.ObservationContext:
+def observer(result: ExamResult) -> sr.ObservationContext:
     """The node, as the device that observed (TID 1004)."""
     made_by = equipment(result)
     device = sr.DeviceObserverIdentifyingAttributes(
@@ -66,12 +66,6 @@ def _groups(
 ) -> Iterator[sr.VolumetricROIMeasurementsAndQualitativeEvaluations]:
     """One measurement group (TID 1411) per disc and region, discs from below."""
     numbers = {str(segment.TrackingUID): int(segment.SegmentNumber) for segment in segmentation.SegmentSequence}
-    algorithm = sr.AlgorithmIdentification(
-        name="discnode",
-        version=result.versions["discnode"],
-        parameters=[f"{name}={result.versions[name]}" for name in ("protocol", "settings_digest", "model_sha256")]
-        + [f"{quantity}_times_ms={list(times)}" for quantity, times in result.times_ms.items()],
-    )
     for level in result.mask.found if result.mask else ():
         segment = sr.ReferencedSegment(
             sop_class_uid=segmentation.SOPClassUID,
@@ -81,23 +75,33 @@ def _groups(
         )
         for region in Region:
             rows = [one for one in result.measurements if (one.level, one.region) == (level, region)]
-            numbers_of_region = [*_volume(result, level, region), *(item for row in rows for item in _statistics(row))]
+            numbers_of_region = [*volume(result, level, region), *(item for row in rows for item in _statistics(row))]
             if not numbers_of_region:
                 continue
             yield sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
-                tracking_identifier=_tracking(source, level, region),
+                tracking_identifier=disc_tracking(source, level, region),
                 referenced_segment=segment,
                 finding_category=codes.ANATOMICAL_STRUCTURE,
                 finding_type=codes.DISC_CODES[level],
                 finding_sites=[
                     sr.FindingSite(codes.DISC_CODES[level], topographical_modifier=codes.REGION_CODES.get(region))
                 ],
-                algorithm_id=algorithm,
+                algorithm_id=algorithm(result),
                 measurements=numbers_of_region,
             )
 
 
-def _tracking(source: SourceExam, level: Level, region: Region) -> sr.TrackingIdentifier:
+def algorithm(result: ExamResult) -> sr.AlgorithmIdentification:
+    """Software, protocol, settings, weights and times (TID 4019)."""
+    return sr.AlgorithmIdentification(
+        name="discnode",
+        version=result.versions["discnode"],
+        parameters=[f"{name}={result.versions[name]}" for name in ("protocol", "settings_digest", "model_sha256")]
+        + [f"{quantity}_times_ms={list(times)}" for quantity, times in result.times_ms.items()],
+    )
+
+
+def disc_tracking(source: SourceExam, level: Level, region: Region) -> sr.TrackingIdentifier:
     """Names what is followed over time. The whole disc has the tracking UID of its segment, a region one of its own."""
     if region is Region.WHOLE_DISC:
         return sr.TrackingIdentifier(tracking_uid(source, level.name), f"{LEVEL_NAMES[level]} disc")
@@ -105,10 +109,18 @@ def _tracking(source: SourceExam, level: Level, region: Region) -> sr.TrackingId
     return sr.TrackingIdentifier(uid, f"{LEVEL_NAMES[level]} disc, {REGION_NAMES[region]}")
 
 
-def _volume(result: ExamResult, level: Level, region: Region) -> Iterator[sr.Measurement]:
+def volume(result: ExamResult, level: Level, region: Region = Region.WHOLE_DISC) -> Iterator[sr.Measurement]:
+    """The volume of a whole disc; nothing for a part of it."""
     if region is Region.WHOLE_DISC and level in result.volumes_mm3:
-        volume = _rounded(result.volumes_mm3[level])
-        yield sr.Measurement(codes.VOLUME, volume, codes.CUBIC_MILLIMETRE, method=codes.SUM_OF_VOXELS)
+        volume_mm3 = _rounded(result.volumes_mm3[level])
+        yield sr.Measurement(codes.VOLUME, volume_mm3, codes.CUBIC_MILLIMETRE, method=codes.SUM_OF_VOXELS)
+
+
+def mean_values(row: DiscMeasurement) -> Iterator[sr.Measurement]:
+    """The mean of one region and quantity, if any voxel had a value."""
+    if math.isfinite(row.mean_ms):
+        name = codes.QUANTITY_CODES[row.quantity]
+        yield sr.Measurement(name, _rounded(row.mean_ms), codes.MILLISECOND, derivation=codes.MEAN)
 
 
 def _statistics(row: DiscMeasurement) -> Iterator[sr.Measurement]:
@@ -130,24 +142,8 @@ def _rounded(value: float) -> float:
     return round(value, 6)
 
 
-def _comments(result: ExamResult) -> list[sr.TextContentItem]:
-    """Research use first, then the verdict and every reason for doubt."""
-    texts = [f"{RESEARCH_USE_ONLY}. Not for diagnosis.", f"Verdict: {result.verdict.value}"]
+def comments(result: ExamResult, *further: str) -> list[sr.TextContentItem]:
+    """Research use first, then what else is to be said, the verdict, and every reason for doubt."""
+    texts = [f"{RESEARCH_USE_ONLY}. Not for diagnosis.", *further, f"Verdict: {result.verdict.value}"]
     texts += [f"{reason.code.value}: {reason.detail}" for reason in result.reasons]
-    return [sr.TextContentItem(codes.COMMENT, _ascii(text), relationship_type="CONTAINS") for text in texts]
-
-
-def _ascii(text: str) -> str:
-    """Text that every character set of a source can hold."""
-    for character, plain in {
-        "ρ": "rho",
-        "σ": "SD",
-        "×": "x",
-        "±": "+/-",
-        "–": "-",
-        "≥": ">=",
-        "≤": "<=",
-        "…": "...",
-    }.items():
-        text = text.replace(character, plain)
-    return text.encode("ascii", "replace").decode("ascii")
+    return [sr.TextContentItem(codes.COMMENT, ascii_text(text), relationship_type="CONTAINS") for text in texts]

@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+from collections.abc import Iterable
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -13,6 +14,8 @@ from pydicom.filewriter import correct_ambiguous_vr
 from pydicom.uid import UID
 from pydicom.valuerep import DA, DT, TM, DSfloat
 
+from dicom_io.codes import ACQUISITION_EQUIPMENT, PROCESSING_EQUIPMENT, code_item
+from dicom_io.editor import name_editor
 from dicom_io.source_references import name_frames, single_image_uids
 from dicom_io.sources import SourceExam, text_of
 from dicom_io.uids import result_uid
@@ -63,22 +66,40 @@ _NEVER_ABSENT = (
     *("StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName"),
 )
 
-#: What highdicom needs to place and reference an image, and to name the scanner.
+#: What highdicom needs to place and reference an image.
 GEOMETRY_KEYWORDS = (
     *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"),
     *("PositionReferenceIndicator", "Rows", "Columns", "PixelSpacing", "SliceThickness"),
-    *("ImageOrientationPatient", "ImagePositionPatient", "Modality", "Manufacturer", "ManufacturerModelName"),
-    *("DeviceSerialNumber", "SoftwareVersions", "StationName"),
+    *("ImageOrientationPatient", "ImagePositionPatient", "Modality"),
+    *("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"),
 )
 
 
-def geometry_header(instance: Dataset, source: SourceExam) -> Dataset:
-    """A header with geometry, identity and scanner only, for highdicom's writers.
+_NODE_KEYWORDS = {
+    "Manufacturer": "manufacturer",
+    "ManufacturerModelName": "manufacturer_model_name",
+    "DeviceSerialNumber": "device_serial_number",
+    "SoftwareVersions": "software_versions",
+}
+_SCANNER_KEYWORDS = ("Manufacturer", "ManufacturerModelName", "StationName", "DeviceSerialNumber", "SoftwareVersions")
+_TELLING_VERSIONS = (
+    *("discnode", "model", "model_sha256", "settings_digest", "protocol", "correction", "atlas", "atlas_sha256"),
+    *("inference_provider", "disc_threshold", "registration_preset", "fit", "lowest_disc"),
+)
+_SHORT_TEXT = 1024
+_PLAIN = {
+    **{"ρ": "rho", "σ": "SD", "×": "x", "±": "+/-", "–": "-"},
+    **{"≥": ">=", "≤": "<=", "…": "..."},
+}
 
-    They check and copy patient attributes in their own way; real headers hold values they refuse. Patient and study
-    are copied afterwards by :func:`complete`, unchanged. They also ask for a slice thickness, which a scanner may leave
-    empty (Type 2), and for the very same orientation in all images, which some writers round differently. A frame of a
-    multi-frame object is shown to them as an image of its own; :func:`complete` names the object.
+
+def geometry_header(instance: Dataset, source: SourceExam) -> Dataset:
+    """A header with geometry and identity only, for highdicom's writers.
+
+    They check and copy patient attributes in their own way; real headers hold values they refuse. Patient, study and
+    scanner are copied afterwards by :func:`complete`, unchanged. They also ask for a slice thickness, which a scanner
+    may leave empty (Type 2), and for the very same orientation in all images, which some writers round differently. A
+    frame of a multi-frame object is shown to them as an image of its own; :func:`complete` names the object.
     """
     header = Dataset()
     for keyword in GEOMETRY_KEYWORDS:
@@ -134,8 +155,11 @@ def complete(dataset: Dataset, result: ExamResult, source: SourceExam, *, role: 
             setattr(dataset, keyword, None)
     if "ContentLabel" in dataset:
         dataset.ContentCreatorName = ""  # Type 2 of the Content Identification macro (PS3.3 10.9)
+    if result.correction is not None:
+        name_editor(dataset, result.correction)
     dataset.SeriesDescription = f"{description} - {RESEARCH_USE_ONLY}"
     _date(dataset, local_time(result.produced_at, header))
+    name_contributors(dataset, result, header)
     name_frames(dataset, source)
     _name_dimensions(dataset, result_uid(result, source, f"{role}/dimensions"))
 
@@ -177,6 +201,60 @@ def _unchanged(header: Dataset, keyword: str) -> DataElement | RawDataElement:
     if isinstance(element, RawDataElement) and element.is_little_endian and vr != "SQ":
         return element._replace(VR=vr)
     return copy.deepcopy(header[keyword])
+
+
+def copy_unchanged(header: Dataset, dataset: Dataset, keywords: Iterable[str]) -> None:
+    """Copy elements to ``dataset``, as their bytes stand, as far as the header has them with a value."""
+    for keyword in keywords:
+        if keyword in header and header.get_item(keyword).value not in (None, "", b""):
+            dataset[keyword] = _unchanged(header, keyword)
+
+
+def name_contributors(dataset: Dataset, result: ExamResult, header: Dataset) -> None:
+    """Say which equipment contributed (PS3.3 C.12.1.1.5): the scanner, the node with its state, what wrote the object.
+
+    Changes ``dataset``. What highdicom has said of itself, and what is said of a person's changes, stays.
+    """
+    items = list(dataset.get("ContributingEquipmentSequence", ()))
+    if (scanner := _scanner(header, convert_encodings(dataset.get("SpecificCharacterSet")))) is not None:
+        items.insert(0, scanner)
+    node = Dataset()
+    node.PurposeOfReferenceCodeSequence = [code_item(PROCESSING_EQUIPMENT)]
+    for keyword, value in _NODE_KEYWORDS.items():
+        setattr(node, keyword, equipment(result)[value])
+    node.ContributionDateTime = DT(local_time(result.produced_at, header))
+    node.ContributionDescription = _state_text(result)
+    dataset.ContributingEquipmentSequence = [*items, node]
+
+
+def _scanner(header: Dataset, encodings: list[str]) -> Dataset | None:
+    """The scanner as an item of Contributing Equipment; None for a source that does not tell its manufacturer."""
+    if header.get_item("Manufacturer") is None or not header.get_item("Manufacturer").value:
+        return None
+    scanner = Dataset(parent_encoding=encodings)  # that of the object, so that bytes are written as they stand
+    scanner.PurposeOfReferenceCodeSequence = [code_item(ACQUISITION_EQUIPMENT)]
+    copy_unchanged(header, scanner, _SCANNER_KEYWORDS)
+    scanner.set_original_encoding(is_implicit_vr=False, is_little_endian=True, character_encoding=encodings)
+    return scanner
+
+
+def _state_text(result: ExamResult) -> str:
+    """What decides the numbers, as far as a Short Text holds it (1024 characters), the most telling first."""
+    names = [name for name in _TELLING_VERSIONS if name in result.versions]
+    names += sorted(set(result.versions) - set(names))
+    text = RESEARCH_USE_ONLY
+    for name in names:
+        line = ascii_text(f"{name}={result.versions[name]}")
+        if len(text) + len(line) + 2 <= _SHORT_TEXT:
+            text += f"; {line}"
+    return text
+
+
+def ascii_text(text: str) -> str:
+    """Text that every character set of a source can hold."""
+    for character, plain in _PLAIN.items():
+        text = text.replace(character, plain)
+    return text.encode("ascii", "replace").decode("ascii")
 
 
 def _date(dataset: Dataset, moment: datetime) -> None:

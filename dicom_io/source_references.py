@@ -46,8 +46,30 @@ def name_frames(dataset: Dataset, source: SourceExam) -> None:
     }
     if frames:
         _name_in(dataset, frames)
-        if "SourceImageSequence" in dataset:
-            dataset.SourceImageSequence = image_references(source.grid_instances)
+
+
+def name_source_images(dataset: Dataset, instances: Iterable[Dataset]) -> None:
+    """Name images as sources beside those that are named already, each once (PS3.3 C.7.6.1, C.12.2).
+
+    In Source Image Sequence, with frame numbers, and as instances in the references by series, or by study and series
+    where they belong to another study than ``dataset``. Changes ``dataset``.
+    """
+    images = list(instances)
+    if not images:
+        return
+    named = {str(item.ReferencedSOPInstanceUID): item for item in image_references(images)}
+    kept = [item for item in dataset.get("SourceImageSequence", ()) if str(item.ReferencedSOPInstanceUID) not in named]
+    dataset.SourceImageSequence = [*kept, *named.values()]
+    series = {str(item.SeriesInstanceUID): item for item in dataset.get("ReferencedSeriesSequence", ())}
+    for uid, item in _by_series(one for one in images if one.StudyInstanceUID == dataset.StudyInstanceUID).items():
+        before = list(series[uid].ReferencedInstanceSequence) if uid in series else []
+        known = {str(one.ReferencedSOPInstanceUID) for one in before}
+        added = [one for one in item.ReferencedInstanceSequence if str(one.ReferencedSOPInstanceUID) not in known]
+        item.ReferencedInstanceSequence = [*before, *added]
+        series[uid] = item
+    dataset.ReferencedSeriesSequence = list(series.values())
+    if others := _studies(one for one in images if one.StudyInstanceUID != dataset.StudyInstanceUID):
+        dataset.StudiesContainingOtherReferencedInstancesSequence = others
 
 
 def image_references(instances: Iterable[Dataset]) -> Sequence:
@@ -63,29 +85,37 @@ def image_references(instances: Iterable[Dataset]) -> Sequence:
     return Sequence(items.values())
 
 
-def other_studies(source: SourceExam) -> Sequence:
-    """References to the images of other studies than the results' own, by study and series (PS3.3 C.12.2).
+def _studies(images: Iterable[Dataset]) -> Sequence:
+    """References to images by study and series.
 
     An exam may be spread over studies, as where an anonymiser gave each spin-lock time a study of its own.
     """
-    own = source.grid_instances[0].StudyInstanceUID
-    series: dict[tuple[UID, UID], dict[UID, Dataset]] = {}
-    for one in source.all_instances:
-        if one.StudyInstanceUID != own:
-            item = series.setdefault((one.StudyInstanceUID, one.SeriesInstanceUID), {})
-            item[one.SOPInstanceUID] = one
-    studies: dict[UID, Dataset] = {}
-    for (study_uid, series_uid), instances in series.items():
-        of_series = Dataset()
-        of_series.SeriesInstanceUID = series_uid
-        of_series.ReferencedInstanceSequence = image_references(instances.values())
-        for item in of_series.ReferencedInstanceSequence:
-            if "ReferencedFrameNumber" in item:
-                del item.ReferencedFrameNumber  # instances are named as wholes here
-        study = studies.setdefault(study_uid, Dataset())
-        study.StudyInstanceUID = study_uid
-        study.ReferencedSeriesSequence = [*study.get("ReferencedSeriesSequence", ()), of_series]
-    return Sequence(studies.values())
+    of_study: dict[UID, list[Dataset]] = {}
+    for one in images:
+        of_study.setdefault(one.StudyInstanceUID, []).append(one)
+    items = []
+    for uid, instances in of_study.items():
+        item = Dataset()
+        item.StudyInstanceUID = uid
+        item.ReferencedSeriesSequence = list(_by_series(instances).values())
+        items.append(item)
+    return Sequence(items)
+
+
+def _by_series(images: Iterable[Dataset]) -> dict[str, Dataset]:
+    """One item for each series, with its instances as wholes."""
+    of_series: dict[str, list[Dataset]] = {}
+    for one in images:
+        of_series.setdefault(str(one.SeriesInstanceUID), []).append(one)
+    items = {}
+    for uid, instances in of_series.items():
+        item = items[uid] = Dataset()
+        item.SeriesInstanceUID = uid
+        item.ReferencedInstanceSequence = image_references(instances)
+        for reference in item.ReferencedInstanceSequence:
+            if "ReferencedFrameNumber" in reference:
+                del reference.ReferencedFrameNumber
+    return items
 
 
 def _as_list(value: object) -> list[object]:
@@ -100,7 +130,8 @@ def _name_in(dataset: Dataset, frames: dict[UID, _Frame]) -> None:
             continue
         # highdicom puts one and the same item into several sequences, hence copies
         before = list(element.value)
-        items = [_named(item, frames, element.keyword in _NAMES_FRAMES) for item in before]
+        of_frame = element.keyword in _NAMES_FRAMES or dataset.get("ValueType") == "IMAGE"  # PS3.3 C.18.4
+        items = [_named(item, frames, of_frame) for item in before]
         for item in items:
             _name_in(item, frames)
         if element.keyword in _NAMES_INSTANCES:

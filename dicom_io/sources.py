@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 from pydicom.dataset import Dataset
 
 from dicom_io.raw_header import quiet_pydicom
@@ -49,3 +50,10 @@ class SourceExam:
     def series_uids(self) -> tuple[str, ...]:
         """UIDs of all series used, sorted and each once."""
         return tuple(sorted({str(instance.SeriesInstanceUID) for instance in self.all_instances}))
+
+    @property
+    def slice_indices(self) -> tuple[int, ...]:
+        """For each of ``all_instances``, the slice of the native grid that lies nearest."""
+        places = np.array([[float(mm) for mm in image.ImagePositionPatient] for image in self.all_instances])
+        nearest = np.rint(np.linalg.solve(self.affine[:3, :3], (places - self.affine[:3, 3]).T)[0])
+        return tuple(np.clip(nearest, 0, len(self.grid_instances) - 1).astype(int).tolist())

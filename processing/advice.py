@@ -4,6 +4,23 @@ from collections.abc import Mapping
 
 from processing.refusal import ReasonCode
 
+#: For a segmentation that came back; codes that are not here mean what they mean for images (ADVICE).
+SEGMENTATION_ADVICE: Mapping[ReasonCode, str] = {
+    ReasonCode.SERIES_INCOMPLETE: "Send the images of the study; the segmentation is then judged again by itself.",
+    ReasonCode.PROTOCOL_UNKNOWN: "The images of its study cannot be measured, so there is nothing to correct. When they"
+    " can be, the segmentation is judged again by itself.",
+    ReasonCode.IDENTITY_CONFLICT: "It was drawn on images of another study or patient. Open the exam that it is meant"
+    " for in the viewer, draw there, and send that; discard this one.",
+    ReasonCode.GEOMETRY_INCONSISTENT: "It was drawn on other images, or resampled when it was saved. In 3D Slicer set"
+    " the segmentation's source geometry to the exam's images before you export it; then discard this one.",
+    ReasonCode.LEVELS_AMBIGUOUS: "Give each segment the code of its disc, or a label such as 'L4/L5', and only one of"
+    " the two if they differ; delete segments that are no disc; save it as a new object and send that.",
+    ReasonCode.SEGMENTATION_UNCERTAIN: "It is empty. To say that no disc can be measured, discard the exam instead.",
+    ReasonCode.UNSUPPORTED_OBJECT: "Save it as a binary segmentation or a label map, each voxel in one segment only.",
+    ReasonCode.INSTANCE_CONFLICT: "It has the UID of another segmentation. Save it as a new object (a viewer's 'save as"
+    " new'), send that, and discard this one.",
+}
+
 #: One sentence or two for each code; the detail of a reason says what was found, this says what helps.
 ADVICE: Mapping[ReasonCode, str] = {
     ReasonCode.ECHO_UNRESOLVED: "Nothing in the header tells with certainty which image has which time. If you know how"
@@ -43,4 +60,26 @@ ADVICE: Mapping[ReasonCode, str] = {
     ReasonCode.NOT_COMPARABLE: "The exams were not acquired alike and must not be compared.",
     ReasonCode.REVIEW_REQUIRED: "A person must look at the result before it is used.",
     ReasonCode.INTERNAL: "A fault of discnode, or of its disk. The node's log tells more; release it to try again.",
+}
+
+#: What each code means, in a few words, as a heading over the detail.
+SUMMARIES: Mapping[ReasonCode, str] = {
+    ReasonCode.ECHO_UNRESOLVED: "The times of the images cannot be told",
+    ReasonCode.SERIES_INCOMPLETE: "Images are missing",
+    ReasonCode.GEOMETRY_INCONSISTENT: "The images do not form one volume",
+    ReasonCode.SCALING_UNKNOWN: "The signals of the images cannot be compared",
+    ReasonCode.UNSUPPORTED_OBJECT: "Not an acquired MR image that can be read",
+    ReasonCode.UNREADABLE: "A file cannot be read",
+    ReasonCode.IDENTITY_CONFLICT: "Images of different patients or studies are mixed",
+    ReasonCode.INSTANCE_CONFLICT: "Two contents came under one UID",
+    ReasonCode.PROTOCOL_UNKNOWN: "The protocol of the scan is not known",
+    ReasonCode.PROTOCOL_DEVIATION: "The exam is not what its protocol describes",
+    ReasonCode.SEGMENTATION_UNCERTAIN: "Discs are missing or doubtful",
+    ReasonCode.LEVELS_AMBIGUOUS: "Which disc is which is not certain",
+    ReasonCode.REGISTRATION_POOR: "A disc was not brought onto the atlas well",
+    ReasonCode.DECAY_IMPLAUSIBLE: "The signal does not fall as tissue does",
+    ReasonCode.MOTION: "Motion between the images",
+    ReasonCode.NOT_COMPARABLE: "The exams cannot be compared",
+    ReasonCode.REVIEW_REQUIRED: "A measurement is doubtful",
+    ReasonCode.INTERNAL: "A fault of discnode",
 }

@@ -23,6 +23,8 @@ LEVEL_COLOURS: dict[Level, tuple[int, int, int]] = {
     Level.T12L1: (224, 141, 187),
 }
 
+QUANTITY_NAMES: dict[Quantity, str] = {Quantity.T1RHO: "T1ρ", Quantity.T2: "T2"}
+
 REGION_NAMES: dict[Region, str] = {
     Region.WHOLE_DISC: "whole disc",
     Region.NUCLEUS: "nucleus",

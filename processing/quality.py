@@ -6,7 +6,7 @@ from processing.echoes import check_times_agree
 from processing.fitting import FitStatus
 from processing.measurements import measured_levels
 from processing.refusal import Reason, ReasonCode
-from processing.results import LUMBAR_LEVELS, DiscMask, DiscMeasurement, RegisteredDisc, Verdict
+from processing.results import LUMBAR_LEVELS, Correction, DiscMask, DiscMeasurement, RegisteredDisc, Verdict
 
 #: Share of a region's imaged voxels that may fail to fit before the exam needs review.
 MAX_EXCLUDED = 0.2
@@ -22,6 +22,7 @@ def judge(
     max_ring_entropy: float,
     min_member_dice: float,
     max_excluded: float = MAX_EXCLUDED,
+    correction: Correction | None = None,
 ) -> tuple[Verdict, tuple[Reason, ...]]:
     """Verdict and reasons, in the order of the pipeline: segmentation, echoes, registration, measurement.
 
@@ -34,10 +35,11 @@ def judge(
         max_ring_entropy: highest mean entropy around a disc (settings, segmentation).
         min_member_dice: lowest agreement of an ensemble's members on a disc (settings, segmentation).
         max_excluded: highest share of voxels of a region that could not be fitted, of those that were imaged.
+        correction: that the discs are a person's; what the networks were unsure of is then no reason.
     """
     reasons = dict.fromkeys(
         (
-            *_doubtful_segmentation(mask, max_ring_entropy, min_member_dice),
+            *_doubtful_segmentation(mask, max_ring_entropy, min_member_dice, correction),
             *doubts,
             *_poor_registration(registered, min_dice),
             *check_times_agree(measurements),
@@ -47,10 +49,15 @@ def judge(
     return (Verdict.NEEDS_REVIEW if reasons else Verdict.OK), tuple(reasons)
 
 
-def _doubtful_segmentation(mask: DiscMask, max_ring_entropy: float, min_member_dice: float) -> Iterator[Reason]:
+def _doubtful_segmentation(
+    mask: DiscMask, max_ring_entropy: float, min_member_dice: float, correction: Correction | None
+) -> Iterator[Reason]:
     yield from mask.reasons
     missing = [level.name for level in LUMBAR_LEVELS if level not in measured_levels(mask)]
-    if missing:
+    if missing and correction is not None:
+        text = f"not measured, for the corrected segmentation does not hold them: {', '.join(missing)}"
+        yield Reason(ReasonCode.REVIEW_REQUIRED, text)
+    elif missing:
         yield Reason(ReasonCode.SEGMENTATION_UNCERTAIN, f"not found: {', '.join(missing)}")
     for disc in mask.confidence:
         if disc.level not in LUMBAR_LEVELS:

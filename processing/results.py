@@ -137,6 +137,44 @@ class DiscMask:
         return tuple(level for level in Level if level.value in present)
 
 
+@dataclass(frozen=True, slots=True)
+class MaskOrigin:
+    """Where discs come from that a person has drawn or changed.
+
+    ``editor``: who, as the tool wrote it; it may be a person's name and never stands in a log. ``tool``: maker, name
+    and version of the program. ``sop_instance_uid``: of the Segmentation; empty for a volume file. ``sha256``: of the
+    file.
+    """
+
+    sha256: str
+    sop_instance_uid: str = ""
+    editor: str = ""
+    tool: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GivenMask:
+    """Discs of a person: ``levels`` (slices, rows, columns) uint8 on the exam's grid, values of :class:`Level`."""
+
+    levels: LabelArray
+    origin: MaskOrigin
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """That the discs of a result are a person's, and how they compare with those that the networks found.
+
+    ``automatic_dice``: of each disc with the automatic one of its name, 0 where there was none; empty where the
+    networks found no discs that could be named, for the reason in ``automatic_refusal``. ``removed``: discs that the
+    networks found and the person left out.
+    """
+
+    origin: MaskOrigin
+    automatic_dice: Mapping[Level, float]
+    removed: tuple[Level, ...] = ()
+    automatic_refusal: Reason | None = None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class AtlasDisc:
     """One level of the atlas: ``mask`` and ``regions`` (slices, rows, columns) on a small grid of its own.
@@ -253,3 +291,4 @@ class ExamResult:
     produced_at: datetime  # aware UTC; the same for every retry of a job, so that objects come out identical
     provenance: Mapping[str, Any] = field(default_factory=dict)
     motion: tuple[EchoMotion, ...] = ()  # of each image but the first of the exam, T1rho then T2
+    correction: Correction | None = None  # of discs that a person has drawn or changed

@@ -7,6 +7,7 @@ from pathlib import Path
 from sqlalchemy import Connection, insert, select, update
 from sqlalchemy.exc import OperationalError
 
+from dicom_io.presentation import SEGMENTATION_CLASSES
 from dicom_io.raw_header import is_same_data_set
 from dicom_io.receiver import BrokenObject, Ledger, ReceivedInstance, Recorded
 from processing.refusal import Reason, ReasonCode
@@ -38,7 +39,10 @@ def _record(database: Database, received: ReceivedInstance) -> Recorded:
             if any(row.sha256 == received.sha256 for row in known):
                 return Recorded.KNOWN
             used = [database.inbox_dir / row.path for row in known if row.state != InstanceState.SET_ASIDE]
+            is_segmentation = received.sop_class_uid in SEGMENTATION_CLASSES
             is_again = _is_again(database.inbox_dir / received.name, used)
+            # What the node itself has sent, and a PACS sends on, is no news. A segmentation may have been changed.
+            is_again = is_again or (not is_segmentation and _was_sent(connection, received.sop_instance_uid))
             conflict = bool(used) and not is_again
             state = InstanceState.SET_ASIDE if is_again else InstanceState.RECEIVED
             result = connection.execute(
@@ -64,7 +68,8 @@ def _record(database: Database, received: ReceivedInstance) -> Recorded:
                     ReasonCode.INSTANCE_CONFLICT, f"{received.sop_instance_uid} came before with other content"
                 )
                 hold_instance(connection, result.inserted_primary_key[0], reason, received.received_at)
-            _note_arrival(connection, received)
+            if not is_segmentation:  # which says nothing of whether the images are all here
+                _note_arrival(connection, received)
             return Recorded.CONFLICT if conflict else Recorded.NEW
     except OperationalError as error:
         raise OSError("the database cannot be written") from error
@@ -73,6 +78,12 @@ def _record(database: Database, received: ReceivedInstance) -> Recorded:
 def _is_again(path: Path, known: Sequence[Path]) -> bool:
     """Whether a file holds a data set that is known in another encoding: peers choose the transfer syntax anew."""
     return any(other.is_file() and is_same_data_set(path.read_bytes(), other.read_bytes()) for other in known)
+
+
+def _was_sent(connection: Connection, sop_uid: str) -> bool:
+    """Whether an object is one of the node's own results, on its way to a destination or there."""
+    own = select(db.delivery.c.id).where(db.delivery.c.sop_uid == sop_uid)
+    return connection.execute(own.limit(1)).first() is not None
 
 
 def _note_arrival(connection: Connection, received: ReceivedInstance) -> None:

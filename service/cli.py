@@ -70,6 +70,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     process.add_argument("--config", type=Path, help="settings file (YAML)")
     _add_lowest_disc(process)
+    process.add_argument(
+        "--mask",
+        type=Path,
+        metavar="SEG",
+        help="your discs, measured in place of the networks': a DICOM Segmentation, or .nii.gz, .mha (1 = L5S1 ...)",
+    )
     process.set_defaults(command=_process)
 
     evaluate = commands.add_parser("evaluate", help="the network against your own annotated exams: tables and figures")
@@ -218,7 +224,8 @@ def _process(options: argparse.Namespace) -> int:
     from service.pipeline import analyse_job
     from service.progress import show_progress
 
-    missing = [path for path in options.paths if not path.exists()]
+    given = [] if options.mask is None else [options.mask]
+    missing = [path for path in (*options.paths, *given) if not path.exists()]
     if missing:
         print(f"no such file or folder: {', '.join(map(str, missing))}", file=sys.stderr)
         return EXIT_USAGE
@@ -233,6 +240,7 @@ def _process(options: argparse.Namespace) -> int:
                 datetime.now(UTC),
                 progress=progress,
                 lowest_disc=options.lowest_disc,
+                mask=options.mask,
             )
     except ModelError as error:
         print(error, file=sys.stderr)

@@ -123,6 +123,7 @@ job = Table(
     Column("error", Text),
     Column("predecessor", Integer),  # the version whose result this one supersedes
     Column("lowest_disc", String(8)),  # a person's word on the lowest disc in view, e.g. L4L5
+    Column("correction", String(255)),  # a person's discs: the segmentation's path relative to the inbox folder
     UniqueConstraint("exam_id", "version"),
 )
 

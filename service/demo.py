@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from config.settings import USUAL_OBJECTS
 from dicom_io.receiving_folder import ReceivingFolder
 from dicom_io.sender import Peer, PeerUnavailable, echo, send_files
 from dicom_io.simulated_scanner import write_exam, write_truth
@@ -51,8 +52,8 @@ def run_demo(out: Path, *, seed: int = 1) -> int:
     """Run the demonstration in ``out`` and print measured against true; returns 0 when every disc is close to it.
 
     The folder then holds ``scanner/`` (what was sent), ``truth.npz``, ``node/`` (the node's storage), ``received/``
-    (the objects as the receiving node got them) and ``results/`` (qc.png, qc_registration.png,
-    discs.csv, result.json, dicom/).
+    (the objects as the receiving node got them) and ``results/`` (report.pdf, report.html, qc.png,
+    qc_registration.png, discs.csv, result.json, dicom/).
     """
     _empty(out)
     try:
@@ -92,7 +93,7 @@ def _send_through_node(out: Path, seed: int) -> PhantomExam:
             if document["status"] == "refused":
                 raise DemonstrationFailed(f"the node refused the exam: {document['reasons']}")
             progress("the results go to the receiving node", 0.95)
-            expected = len(document["objects"])
+            expected = sum(one["kind"] in USUAL_OBJECTS for one in document["objects"])
             _wait(lambda: len(archive.files) >= expected, node, out, 60.0, "the results were not delivered")
         finally:
             node.send_signal(signal.SIGTERM)
@@ -170,7 +171,7 @@ def _report(exam: PhantomExam, out: Path) -> int:
         "",
         f"verdict: {result['status']}"
         + "".join(f"\n  {reason['code']}: {reason['detail']}" for reason in result["reasons"]),
-        f"look at {out / 'results' / 'qc.png'}, with qc_registration.png, discs.csv and result.json beside it;",
+        f"look at {out / 'results' / 'report.pdf'}, with report.html, pictures, discs.csv and result.json beside it;",
         f"the DICOM objects, as the receiving node got them, are in {out / 'received'}",
         "For research use only.",
     ]

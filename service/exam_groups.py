@@ -19,9 +19,9 @@ from service import database as db
 from service import jobs
 from service.database import Database, move
 from service.quarantine import QuarantineItem, reopen_exam
-from service.states import InstanceState, JobState, QuarantineState
+from service.states import SEGMENTATION_STATES, InstanceState, JobState, QuarantineState
 
-_KEPT = (InstanceState.INDEXED, InstanceState.HELD)
+_KEPT = (InstanceState.INDEXED, InstanceState.HELD, *SEGMENTATION_STATES)
 
 
 class CannotDiscard(Exception):
@@ -182,6 +182,7 @@ def _set_aside(connection: Connection, chosen: Sequence[_Member], reason: str, b
 def _give_up_jobs(connection: Connection, exam_id: int, paths: set[str]) -> None:
     """A queued or running analysis of images that do not belong must not end in a result."""
     active = (str(JobState.QUEUED), str(JobState.RUNNING))
-    query = select(db.job.c.inputs).where(db.job.c.exam_id == exam_id, db.job.c.state.in_(active))
-    if any(not paths.isdisjoint(inputs) for inputs in connection.execute(query).scalars()):
+    query = select(db.job.c.inputs, db.job.c.correction).where(db.job.c.exam_id == exam_id, db.job.c.state.in_(active))
+    rows = connection.execute(query).all()
+    if any(not paths.isdisjoint((*row.inputs, row.correction)) for row in rows):
         jobs.supersede(connection, exam_id, (JobState.QUEUED, JobState.RUNNING))

@@ -8,6 +8,7 @@ from sqlalchemy import Connection, select
 
 from config.protocol_cards import ElementAddress
 from dicom_io.headers import ImageFacts, facts_from_json, facts_to_json, read_facts
+from dicom_io.presentation import SEGMENTATION_CLASSES
 from processing.refusal import Reason, ReasonCode, UnsuitableInput
 from service import database as db
 from service.database import Database, move
@@ -24,13 +25,15 @@ _BATCH = 200
 def index_new(database: Database, elements: Sequence[ElementAddress]) -> None:
     """Read the headers of new objects; what is no readable MR image goes to quarantine.
 
+    Segmentations are left to :mod:`service.corrections`.
+
     Args:
         database: the node's record.
         elements: what the protocol cards want to be read beside the usual.
     """
     table = db.instance
     query = (
-        select(table.c.id, table.c.path, table.c.sop_uid)
+        select(table.c.id, table.c.path, table.c.sop_uid, table.c.sop_class_uid)
         .where(table.c.state == str(InstanceState.RECEIVED))
         .order_by(table.c.id)
         .limit(_BATCH)
@@ -40,8 +43,11 @@ def index_new(database: Database, elements: Sequence[ElementAddress]) -> None:
             rows = connection.execute(query).all()
         if not rows:
             return
-        outcomes = [(row.id, _read(database, row.path, elements)) for row in rows]
+        segmentations = [row.id for row in rows if row.sop_class_uid in SEGMENTATION_CLASSES]
+        outcomes = [(row.id, _read(database, row.path, elements)) for row in rows if row.id not in segmentations]
         with database.write() as connection:
+            for instance_id in segmentations:
+                move(connection, table, instance_id, InstanceState.PENDING)
             for instance_id, outcome in outcomes:
                 _file(connection, instance_id, outcome, elements)
             for exam_id in exams_awaiting(connection, {row.sop_uid for row in rows}):

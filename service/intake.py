@@ -12,10 +12,12 @@ from sqlalchemy import Connection, or_, select, update
 from config.protocol_cards import asked_elements, load_cards
 from config.settings import Settings
 from dicom_io.headers import NO_PATIENT_KEY, ImageFacts
+from dicom_io.presentation import SEGMENTATION_CLASSES
 from dicom_io.series import AssemblyState, ExamAssembly, assemble_exam
 from processing.refusal import Reason, ReasonCode, UnsuitableInput
 from service import database as db
 from service import jobs
+from service.corrections import Corrections, take_up_waiting
 from service.database import Database, move
 from service.evidence import Evidence, evidence_of
 from service.exam_studies import Fragment, fragments_beside, join
@@ -104,6 +106,7 @@ class Intake:
         self._database = database
         self._settings = settings
         self._assemble = assemble
+        self._corrections = Corrections(database, settings)
         self._cards = load_cards(settings.protocols_dir)
         self._elements = asked_elements(self._cards)
         self._sweeping = threading.Lock()  # a source's answer is judged at once, in its own thread
@@ -131,6 +134,7 @@ class Intake:
             rows = connection.execute(query).all()
         for row in rows:
             self._judge(row.id, row.study_uid, now, row.last_arrival_at)
+        self._corrections.sweep(now)
 
     def _judge(self, exam_id: int, study_uid: str, now: datetime, last_arrival_at: datetime) -> None:
         completion = self._settings.completion
@@ -142,6 +146,7 @@ class Intake:
             # News that come from here on are seen by the next sweep.
             connection.execute(update(db.exam).where(db.exam.c.id == exam_id).values(has_news=False))
         exam = alone = _Exam((exam_id,), (study_uid,), (), (), Evidence({}))
+        correction: str | None = None
         try:
             exam = alone = self._look((exam_id,), (study_uid,))
             assembly = self._assembly_of(exam)
@@ -153,6 +158,8 @@ class Intake:
             decision = decide(assembly, exam.held, silent=silent, awaited=awaited)
             if decision.step not in (Step.ENQUEUE, Step.WAIT):
                 exam = alone  # the other parts are told the same when they are judged
+            if decision.step is Step.ENQUEUE:
+                correction = self._corrections.fitting(exam.study_uids, assembly)
         except _Arrived:
             return
         except UnsuitableInput as refusal:  # a file that an earlier version took, read anew
@@ -171,7 +178,7 @@ class Intake:
             if decision.step is Step.WAIT:
                 return
             if decision.step is Step.ENQUEUE:
-                self._enqueue(connection, exam, assembly, now)
+                self._enqueue(connection, exam, assembly, now, correction)
             else:
                 self._hold(connection, exam, decision, now)
 
@@ -240,7 +247,11 @@ class Intake:
         held = (
             select(db.quarantine.c.code, db.quarantine.c.detail)
             .join(table, table.c.id == db.quarantine.c.instance_id)
-            .where(table.c.study_uid.in_(study_uids), db.quarantine.c.state == str(QuarantineState.HELD))
+            .where(
+                table.c.study_uid.in_(study_uids),
+                table.c.sop_class_uid.not_in(SEGMENTATION_CLASSES),  # they come after the exam and do not spoil it
+                db.quarantine.c.state == str(QuarantineState.HELD),
+            )
             .order_by(db.quarantine.c.id)
         )
         with self._database.read() as connection:
@@ -250,8 +261,10 @@ class Intake:
         facts = tuple(one for row in rows for one in kept_facts(self._database, row.facts, row.path, self._elements))
         return _Exam(ids, study_uids, facts, reasons, evidence)
 
-    def _enqueue(self, connection: Connection, exam: _Exam, assembly: ExamAssembly, now: datetime) -> None:
-        """Queue the images that are measured, unless just these were queued before."""
+    def _enqueue(
+        self, connection: Connection, exam: _Exam, assembly: ExamAssembly, now: datetime, correction: str | None
+    ) -> None:
+        """Queue the images that are measured, unless just these were queued before; with a person's discs, if any."""
         used = {one.sop_instance_uid for one in assembly.images}
         protocol = " + ".join(assembly.protocols)
         table = db.instance
@@ -269,6 +282,7 @@ class Intake:
             join(connection, other, exam.id)
         if exam.ids[1:]:
             _collect(connection, exam.id)
+        take_up_waiting(connection, exam.study_uids, now)
         latest = jobs.latest_job(connection, exam.id)
         is_known = latest is not None and latest.inputs_digest == digest and latest.state is not JobState.SUPERSEDED
         its_own = latest.finished_at if is_known and latest is not None else None
@@ -281,7 +295,8 @@ class Intake:
                 move(connection, db.exam, exam.id, ExamState.REFUSED)
                 return
             # A person has released it: it is tried again.
-        request = jobs.JobRequest(exam.id, tuple(row.path for row in rows), digest, sender, protocol)
+        inputs = tuple(row.path for row in rows)
+        request = jobs.JobRequest(exam.id, inputs, digest, sender, protocol, correction=correction)
         job_id = jobs.enqueue(connection, request, now)
         move(connection, db.exam, exam.id, ExamState.QUEUED, detail="")
         _log.info(

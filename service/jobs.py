@@ -44,6 +44,7 @@ class Job:
     error: str | None
     lowest_disc: Level | None = None  # a person's word on the lowest disc in view
     predecessor: int | None = None  # the version whose result this one supersedes
+    correction: str | None = None  # a person's discs: a segmentation, relative to the inbox folder
 
     @property
     def error_summary(self) -> str:
@@ -64,7 +65,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class JobRequest:
-    """The images to analyse. ``inputs`` are relative to the inbox folder, in a fixed order."""
+    """The images to analyse in a fixed order, and a person's word. Paths are relative to the inbox folder."""
 
     exam_id: int
     inputs: tuple[str, ...]
@@ -72,6 +73,7 @@ class JobRequest:
     calling_ae: str
     protocol: str
     lowest_disc: Level | None = None
+    correction: str | None = None
 
 
 def exam_folder(exam_id: int) -> Path:
@@ -97,7 +99,8 @@ def _as_job(row: Row[Any]) -> Job:
     )
 
 
-def _read(connection: Connection, job_id: int) -> Job | None:
+def read_job(connection: Connection, job_id: int) -> Job | None:
+    """One job, or None, inside the caller's transaction."""
     row = connection.execute(select(*_COLUMNS).join(db.exam).where(db.job.c.id == job_id)).one_or_none()
     return None if row is None else _as_job(row)
 
@@ -111,13 +114,14 @@ def list_jobs(database: Database) -> list[Job]:
 def get_job(database: Database, job_id: int) -> Job | None:
     """One job, or None."""
     with database.read() as connection:
-        return _read(connection, job_id)
+        return read_job(connection, job_id)
 
 
 @dataclass(frozen=True, slots=True)
 class LatestJob:
     """What the intake asks about an exam's newest job."""
 
+    id: int
     inputs_digest: str
     state: JobState
     verdict: str | None
@@ -127,13 +131,15 @@ class LatestJob:
 def latest_job(connection: Connection, exam_id: int) -> LatestJob | None:
     """An exam's newest job, or None, inside the caller's transaction."""
     query = (
-        select(db.job.c.inputs_digest, db.job.c.state, db.job.c.verdict, db.job.c.finished_at)
+        select(db.job.c.id, db.job.c.inputs_digest, db.job.c.state, db.job.c.verdict, db.job.c.finished_at)
         .where(db.job.c.exam_id == exam_id)
         .order_by(db.job.c.version.desc())
         .limit(1)
     )
     row = connection.execute(query).one_or_none()
-    return None if row is None else LatestJob(row.inputs_digest, JobState(row.state), row.verdict, row.finished_at)
+    return (
+        None if row is None else LatestJob(row.id, row.inputs_digest, JobState(row.state), row.verdict, row.finished_at)
+    )
 
 
 def supersede(connection: Connection, exam_id: int, states: Sequence[JobState]) -> None:
@@ -167,6 +173,7 @@ def enqueue(connection: Connection, request: JobRequest, now: datetime) -> int:
             attempts=0,
             created_at=now,
             lowest_disc=None if request.lowest_disc is None else request.lowest_disc.name,
+            correction=request.correction,
         )
     )
     assert result.inserted_primary_key is not None
@@ -213,7 +220,7 @@ def claim(database: Database, worker: str, now: datetime, lease_s: float) -> Job
             error=None,
             predecessor=connection.execute(earlier).scalar(),
         )
-        return _read(connection, job_id)
+        return read_job(connection, job_id)
 
 
 def heartbeat(database: Database, job: Job, now: datetime, lease_s: float) -> bool:
@@ -314,7 +321,7 @@ def release_lost(
         for job in found:
             counted = job if not forgive else replace(job, attempts=job.attempts - 1)
             _give_back(connection, counted, f"attempt {job.attempts}: {why}", now, attempts)
-        return [job for job in (_read(connection, job.id) for job in found) if job is not None]
+        return [job for job in (read_job(connection, job.id) for job in found) if job is not None]
 
 
 def _give_back(connection: Connection, job: Job, error: str, now: datetime, attempts: int) -> JobState:
@@ -341,7 +348,7 @@ def retry(database: Database, job_id: int, *, lowest_disc: Level | None = None) 
     refused is made again with it, as the exam's next version; a refusal's open cases are closed.
     """
     with database.write() as connection:
-        job = _read(connection, job_id)
+        job = read_job(connection, job_id)
         if job is None:
             return False
         if job.state is JobState.DONE and lowest_disc is not None:
@@ -359,11 +366,12 @@ def retry(database: Database, job_id: int, *, lowest_disc: Level | None = None) 
 def _analyse_again(connection: Connection, job: Job, lowest_disc: Level) -> bool:
     """Queue the images of a finished job again with the names counted from ``lowest_disc``.
 
-    False if more images came, if the exam waits for something, or if just this was done before.
+    False if more images came, if the exam waits for something, if just this was done before, or if the discs are
+    already a person's.
     """
     exam = connection.execute(select(db.exam.c.state, db.exam.c.version).where(db.exam.c.id == job.exam_id)).one()
     settled = exam.state in (ExamState.ANALYSED, ExamState.REFUSED) and exam.version == job.version
-    if not settled or job.lowest_disc is lowest_disc:
+    if not settled or job.lowest_disc is lowest_disc or job.correction is not None:
         return False
     digest = connection.execute(select(db.job.c.inputs_digest).where(db.job.c.id == job.id)).scalar_one()
     request = JobRequest(job.exam_id, job.inputs, digest, job.calling_ae, job.protocol, lowest_disc)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from config.protocol_cards import asked_elements, load_cards
@@ -16,6 +16,7 @@ from dicom_io.volume_reader import ExamImages, read_exam
 from models.inference import OnnxModel
 from models.registry import load_model
 from processing.atlas import load_atlas
+from processing.correction import correct_discs
 from processing.echo_checks import check_echoes
 from processing.echoes import check_voxels_agree
 from processing.fitting import fit_rules, relaxation_map, rules_text, within
@@ -25,11 +26,13 @@ from processing.quality import judge
 from processing.refusal import ReasonCode, UnsuitableInput
 from processing.registration import disc_tasks, fit_registered
 from processing.registration_pool import RegistrationPool
-from processing.results import ExamResult, Level
+from processing.results import Correction, DiscMask, ExamResult, GivenMask, Level
 from processing.segmentation import find_discs
 from service.exam_files import ExamFiles, read_exam_files
+from service.given_mask import read_given_mask
 from service.progress import Progress, log_progress
 from service.result_files import ResultSummary, write_refusal, write_result
+from service.result_versions import Edition
 from service.versions import software_versions
 
 _log = logging.getLogger(__name__)
@@ -99,6 +102,8 @@ def analyse_job(
     *,
     progress: Progress = log_progress,
     lowest_disc: Level | None = None,
+    mask: Path | None = None,
+    edition: Edition | None = None,
 ) -> ResultSummary:
     """Analyse the DICOM files of one exam and write the results, or the refusal with its reasons, to ``out``.
 
@@ -109,18 +114,22 @@ def analyse_job(
         produced_at: aware time that stands in the objects; the same for every retry, so that they come out identical.
         progress: is told the step and the finished share.
         lowest_disc: which disc is the lowest in view, if a person has said so.
+        mask: discs that a person has drawn or changed (:func:`service.given_mask.read_given_mask`), measured in place
+            of those that the networks find.
+        edition: which earlier result of the exam this one replaces, if there is one.
     """
     files = read_exam_files(paths, asked_elements(load_cards(settings.protocols_dir)))
     try:
         assembly = assemble(files, settings)
+        given = None if mask is None else read_given_mask(mask, assembly)
         images = read_exam(assembly)
-        result = analyse(images, settings, produced_at, progress=progress, lowest_disc=lowest_disc)
+        result = analyse(images, settings, produced_at, progress=progress, lowest_disc=lowest_disc, given=given)
     except UnsuitableInput as refusal:
         reasons = tuple(dict.fromkeys((refusal.reason, *files.refusals)))
         _log.warning("refused %s", " ".join(f"{reason.code}: {reason.detail};" for reason in reasons))
         return write_refusal(reasons, files.facts, out)
     progress("write", 0.95)
-    summary = write_result(result, images, out)
+    summary = write_result(result, images, out, settings=settings.report, edition=edition)
     progress("done", 1.0)
     return summary
 
@@ -150,10 +159,12 @@ def analyse(
     *,
     progress: Progress = log_progress,
     lowest_disc: Level | None = None,
+    given: GivenMask | None = None,
 ) -> ExamResult:
     """The method of the paper, one step after the other.
 
-    The names are counted up from ``lowest_disc`` if a person has said which disc is the lowest in view.
+    The names are counted up from ``lowest_disc`` if a person has said which disc is the lowest in view. The discs of
+    ``given`` are measured if a person has drawn or changed them; the networks' are then only compared with them.
 
     Raises:
         UnsuitableInput: the images cannot be measured (wrong plane, no discs, doubtful levels).
@@ -162,12 +173,7 @@ def analyse(
     watch = Stopwatch(progress, n_steps=6)
 
     with watch.step("segment"):
-        mask = find_discs(
-            images.background,
-            instruments.model,
-            threshold=settings.segmentation.threshold,
-            lowest_disc=lowest_disc,
-        )
+        mask, correction = _find_discs(images, instruments.model, settings, lowest_disc, given)
 
     with watch.step("check echoes"):
         checked = check_echoes(
@@ -210,6 +216,7 @@ def analyse(
             min_dice=settings.registration.min_dice,
             max_ring_entropy=settings.segmentation.max_ring_entropy,
             min_member_dice=settings.segmentation.min_member_dice,
+            correction=correction,
         )
 
     return ExamResult(
@@ -223,8 +230,27 @@ def analyse(
         volumes_mm3=volumes_mm3(mask),
         times_ms=images.times_ms,
         timings_s=watch.seconds,
-        versions=software_versions(settings, instruments.model, images.protocols, lowest_disc=lowest_disc)
+        versions=software_versions(
+            settings,
+            instruments.model,
+            images.protocols,
+            lowest_disc=lowest_disc,
+            given=None if given is None else given.origin,
+        )
         | ({"fit": rules_text(rules)} if rules else {}),
         produced_at=produced_at,
         motion=checked.motion,
+        correction=correction,
     )
+
+
+def _find_discs(
+    images: ExamImages, model: OnnxModel, settings: Settings, lowest_disc: Level | None, given: GivenMask | None
+) -> tuple[DiscMask, Correction | None]:
+    """The discs that are measured, and what a person has changed about them."""
+    find = partial(
+        find_discs, images.background, model, threshold=settings.segmentation.threshold, lowest_disc=lowest_disc
+    )
+    if given is None:
+        return find(), None
+    return correct_discs(given, images.background, find, (model.record.name, model.record.sha256))

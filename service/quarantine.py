@@ -11,7 +11,7 @@ from processing.refusal import Reason, ReasonCode
 from service import database as db
 from service.database import Database, move
 from service.exam_studies import reopen
-from service.states import InstanceState, JobState, QuarantineState
+from service.states import SEGMENTATION_STATES, InstanceState, JobState, QuarantineState
 
 
 class CannotRelease(Exception):
@@ -184,7 +184,8 @@ def release(database: Database, item_id: int, *, by: str = "") -> bool:
 
 def _set_aside_others(connection: Connection, item: QuarantineItem) -> None:
     table = db.instance
-    used = (str(InstanceState.RECEIVED), str(InstanceState.INDEXED))  # received: released a moment ago
+    states = (InstanceState.RECEIVED, InstanceState.INDEXED, *SEGMENTATION_STATES)  # received: released a moment ago
+    used = [str(one) for one in states]
     others = select(table.c.id).where(
         table.c.sop_uid == item.sop_uid, table.c.id != item.instance_id, table.c.state.in_(used)
     )
@@ -227,7 +228,8 @@ def _is_used(connection: Connection, item: QuarantineItem) -> bool:
     if connection.execute(select(db.instance.c.id).where(condition)).first() is not None:
         return True
     reads_it = select(db.job.c.id).where(
-        cast(db.job.c.inputs, Text).contains(item.path), db.job.c.state != str(JobState.SUPERSEDED)
+        or_(cast(db.job.c.inputs, Text).contains(item.path), db.job.c.correction == item.path),
+        db.job.c.state != str(JobState.SUPERSEDED),
     )
     return connection.execute(reads_it).first() is not None
 

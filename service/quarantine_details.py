@@ -9,9 +9,10 @@ from config.protocol_cards import ProtocolCard, asked_elements
 from config.settings import Repeats
 from dicom_io.header_excerpt import FREE_TEXT_KEYWORDS, read_excerpt, struck_out_texts
 from dicom_io.headers import ImageFacts
+from dicom_io.presentation import SEGMENTATION_CLASSES
 from dicom_io.protocol_explanation import explain_exam
 from dicom_io.protocol_needs import needs_of
-from processing.advice import ADVICE
+from processing.advice import ADVICE, SEGMENTATION_ADVICE
 from processing.refusal import ReasonCode, UnsuitableInput
 from service import database as db
 from service.database import Database
@@ -29,13 +30,21 @@ def describe_item(
     database: Database, item: QuarantineItem, cards: Sequence[ProtocolCard], repeats: Repeats
 ) -> dict[str, Any]:
     """A case with ``suggestion``, and ``header`` of an object, or ``groups`` and ``needed`` of an exam; as JSON."""
-    described = item.as_dict() | {"suggestion": ADVICE[ReasonCode(item.code)], "header_note": EXCERPT_NOTE}
+    code = ReasonCode(item.code)
+    advice = {**ADVICE, **SEGMENTATION_ADVICE} if _is_segmentation(database, item) else ADVICE
+    described = item.as_dict() | {"suggestion": advice[code], "header_note": EXCERPT_NOTE}
     if item.exam_id is None:
         return described | {"header": _excerpt(database, item.path)}
     groups = list_groups(database, item.exam_id, asked_elements(cards))
     described["groups"] = [one.as_dict() | {"header": _excerpt(database, one.paths[0])} for one in groups]
     needed = needs_of(explain_exam(_indexed_facts(database, item.exam_id, cards), cards, repeats=repeats))
     return _anonymous(described | {"needed": list(needed)}, database, [one.paths[0] for one in groups])
+
+
+def _is_segmentation(database: Database, item: QuarantineItem) -> bool:
+    query = select(db.instance.c.sop_class_uid).where(db.instance.c.id == item.instance_id)
+    with database.read() as connection:
+        return connection.execute(query).scalar() in SEGMENTATION_CLASSES
 
 
 def _excerpt(database: Database, path: str) -> Mapping[str, str] | None:

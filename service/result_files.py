@@ -1,6 +1,6 @@
 """The files of an analysed exam, as a person or a script opens them.
 
-result.json, discs.csv, qc.png, qc_registration.png (of an exam with maps) and dicom/*.dcm.
+result.json, discs.csv, report.pdf, report.html, qc.png, qc_registration.png (of an exam with maps) and dicom/*.dcm.
 """
 
 import csv
@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,6 +20,9 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.image import imsave
 
+from config.settings import ReportSettings
+from dicom_io.document_writer import ReportPdf
+from dicom_io.exam_heading import exam_heading
 from dicom_io.result_objects import WrittenObject, write_objects
 from dicom_io.volume_reader import ExamImages, MeasuredScan
 from processing.display import RESEARCH_USE_ONLY
@@ -26,8 +30,12 @@ from processing.measurements import measured_levels
 from processing.montage import draw_montage
 from processing.refusal import Reason
 from processing.registration_page import draw_registration_page
-from processing.results import DiscMeasurement, EchoMotion, ExamResult, Level, Quantity, Region, Verdict
-from service.refusal_file import refusal_document
+from processing.results import Correction, DiscMeasurement, EchoMotion, ExamResult, Level, Quantity, Region, Verdict
+from service.refusal_file import REPORT_FILES, refusal_document
+from service.reports.exam_report import exam_report
+from service.reports.refusal_report import refusal_report
+from service.reports.rendering import RenderedReport, render
+from service.result_versions import Edition
 
 #: Name and version of the format of ``result.json``; described in ``service/result_schema.json``.
 RESULT_SCHEMA = "discnode.result/1"
@@ -36,7 +44,8 @@ _CSV_COLUMNS = (
     *("level", "region", "quantity", "mean_ms", "sd_ms", "median_ms", "n", "n_excluded", "volume_mm3"),
     *("member_sd_ms", "member_dice", "ring_entropy", "use"),
 )
-_OUR_FILES = ("result.json", "discs.csv", "qc.png", "qc_registration.png", "dicom")
+_OUR_FILES = ("result.json", "discs.csv", *REPORT_FILES, "qc.png", "qc_registration.png", "dicom")
+_USUAL_REPORT = ReportSettings()
 _KEYS = {Quantity.T1RHO: "t1rho_ms", Quantity.T2: "t2_ms"}
 _TIMES_KEYS = {Quantity.T1RHO: "t1rho_times_ms", Quantity.T2: "t2_times_ms"}
 
@@ -58,10 +67,24 @@ class HasSeries(Protocol):
         """SeriesInstanceUID."""
 
 
-def write_result(result: ExamResult, images: ExamImages, folder: Path) -> ResultSummary:
+def write_result(
+    result: ExamResult,
+    images: ExamImages,
+    folder: Path,
+    *,
+    settings: ReportSettings = _USUAL_REPORT,
+    edition: Edition | None = None,
+) -> ResultSummary:
     """Write everything about one exam into ``folder``, which appears whole or not at all.
 
     What an earlier analysis left there is replaced; other files in it stay.
+
+    Args:
+        result: with a disc.
+        images: what was measured.
+        folder: is made.
+        settings: what the report shows.
+        edition: which earlier result this one replaces, as the report says; None for the first.
 
     Raises:
         ValueError: the result has no disc.
@@ -72,17 +95,23 @@ def write_result(result: ExamResult, images: ExamImages, folder: Path) -> Result
         _write_picture(partial / "qc.png", picture)
         if result.maps and result.mask is not None and measured_levels(result.mask):
             _write_picture(partial / "qc_registration.png", draw_registration_page(result))
-        objects = write_objects(result, images.source, picture, partial)
+        document = exam_report(result, exam_heading(images.source), settings.subject, edition)
+        report = render(document)
+        _write_report(partial, report)
+        variant = f"{settings.subject.value}/{edition.version if edition else 1}"
+        pdf = ReportPdf(document.title, report.pdf, variant)
+        objects = write_objects(result, images.source, picture, partial, pdf)
         _write_csv(partial / "discs.csv", result)
         _write_json(partial / "result.json", result_document(result, images, objects))
     return ResultSummary(result.verdict, result.reasons, objects)
 
 
 def write_refusal(reasons: Sequence[Reason], inputs: Iterable[HasSeries], folder: Path) -> ResultSummary:
-    """Write the ``result.json`` of an exam that could not be measured: why, and which series it was."""
+    """Write ``result.json`` and the report of an exam that could not be measured: why, and which series it was."""
     series_uids = sorted({one.series_uid for one in inputs})
     with _whole_folder(folder) as partial:
-        document = refusal_document(reasons, series_uids) | {"use": RESEARCH_USE_ONLY}
+        document = refusal_document(reasons, series_uids)
+        _write_report(partial, render(refusal_report(reasons, series_uids, version("discnode"))))
         _write_json(partial / "result.json", document)
     return ResultSummary(Verdict.REFUSED, tuple(reasons), ())
 
@@ -97,6 +126,7 @@ def result_document(result: ExamResult, images: ExamImages, objects: Sequence[Wr
         "produced_at": result.produced_at.isoformat(),
         "inputs": _inputs(result, images.scans),
         "motion": [_motion(one) for one in result.motion],
+        **({} if result.correction is None else {"correction": _correction(result.correction)}),
         "discs": [_disc(result, level) for level in result.mask.found] if result.mask else [],
         "objects": [
             {
@@ -134,6 +164,20 @@ def _motion(one: EchoMotion) -> dict[str, Any]:
         "columns_mm": _number(one.columns_mm),
         "rotation_deg": _number(one.rotation_deg),
         "corrected": one.corrected,
+    }
+
+
+def _correction(one: Correction) -> dict[str, Any]:
+    return {
+        "sop_instance_uid": one.origin.sop_instance_uid or None,
+        "sha256": one.origin.sha256,
+        "editor": one.origin.editor,
+        "tool": one.origin.tool,
+        "automatic_dice": {level.name: _number(dice) for level, dice in one.automatic_dice.items()},
+        "removed": [level.name for level in one.removed],
+        "automatic_refusal": None
+        if one.automatic_refusal is None
+        else {"code": one.automatic_refusal.code.value, "detail": one.automatic_refusal.detail},
     }
 
 
@@ -208,6 +252,11 @@ def _number(value: float | None) -> float | None:
 
 def _write_picture(path: Path, picture: npt.NDArray[np.uint8]) -> None:
     imsave(path, picture, metadata={"Comment": RESEARCH_USE_ONLY, "Software": "discnode"})
+
+
+def _write_report(folder: Path, report: RenderedReport) -> None:
+    for name, content in report.files().items():
+        (folder / name).write_bytes(content)
 
 
 def _write_json(path: Path, document: Mapping[str, Any]) -> None:

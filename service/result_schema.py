@@ -53,6 +53,24 @@ class MotionEntry(_Part):
     corrected: bool = Field(description="The image was brought back onto the first before anything was measured")
 
 
+LevelName = Literal["L5S1", "L4L5", "L3L4", "L2L3", "L1L2", "T12L1"]
+
+
+class CorrectionEntry(_Part):
+    """That a person has drawn or changed the discs, and how they compare with those that the networks found."""
+
+    sop_instance_uid: Uid | None = Field(description="Of the Segmentation; null for a volume file")
+    sha256: str = Field(description="Of the file that was used")
+    editor: str = Field(description="Who, as the tool wrote it; empty where it did not")
+    tool: str = Field(description="Maker, name and version of the program")
+    automatic_dice: dict[LevelName, float] = Field(
+        description="Dice of each disc with the automatic one of its name, 0 where there was none; empty where the"
+        " networks found no discs that could be named"
+    )
+    removed: tuple[LevelName, ...] = Field(description="Discs that the networks found and the person left out")
+    automatic_refusal: ReasonEntry | None = Field(None, description="Why the networks found none")
+
+
 class Statistics(_Part):
     """Relaxation time over the voxels of a region, in ms. mean, sd and median are null where no voxel has a value."""
 
@@ -126,7 +144,7 @@ class DiscEntry(_Part):
 
     t1rho_ms: DiscStatistics | _Empty
     t2_ms: DiscStatistics | _Empty
-    level: Literal["L5S1", "L4L5", "L3L4", "L2L3", "L1L2", "T12L1"]
+    level: LevelName
     volume_mm3: float | None
     segmentation: Segmentation | _Empty = Field(_Empty(), description="Empty where no network made the mask")
     regions: Regions
@@ -150,7 +168,7 @@ class SupersededObject(_Part):
 
 
 class PredecessorEntry(_Part):
-    """The result that this one supersedes: more images came, or a person has named the lowest disc."""
+    """The result that this one supersedes: more images came, a person named the lowest disc or corrected discs."""
 
     version: int = Field(ge=1)
     objects: tuple[SupersededObject, ...] = Field(description="What it made")
@@ -168,6 +186,7 @@ class ResultDocument(_Part):
     produced_at: datetime | None = Field(None, description="Time that stands in the DICOM objects; absent when refused")
     inputs: tuple[InputEntry, ...]
     motion: tuple[MotionEntry, ...] = Field((), description="Of each image but the first of the exam; T1rho, then T2")
+    correction: CorrectionEntry | None = Field(None, description="Absent where the discs are the networks'")
     discs: tuple[DiscEntry, ...] = Field(description="From below: L5S1 first")
     objects: tuple[ObjectEntry, ...]
     timings_s: dict[str, float] = Field(description="Step -> wall seconds")

@@ -1,7 +1,8 @@
-"""Which result of an exam supersedes which: said in result.json and in the report."""
+"""Which result of an exam supersedes which: said in result.json, in the measurements and in the report."""
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -9,12 +10,20 @@ from config.settings import ObjectKind
 from dicom_io.predecessor import name_predecessor
 
 
+@dataclass(frozen=True, slots=True)
+class Edition:
+    """Which analysis of an exam a result is, from 1, and which one it replaces."""
+
+    version: int
+    replaces: int
+
+
 class ObjectFile(Protocol):
     """A result object on disk."""
 
     @property
     def kind(self) -> str:
-        """seg, pmap, sr or overlay."""
+        """A value of :class:`config.settings.ObjectKind`."""
 
     @property
     def path(self) -> Path:
@@ -40,7 +49,7 @@ def mark_version(
             "version": earlier_version,
             "objects": [{"kind": one["kind"], "sop_instance_uid": one["sop_instance_uid"]} for one in made],
         }
-        _name_earlier_report(out, objects, earlier, made)
+        _name_earlier_documents(out, objects, earlier, made)
     path = out / "result.json"
     if path.is_file():
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -54,10 +63,13 @@ def _made_by(folder: Path) -> list[dict[str, Any]]:
     return found
 
 
-def _name_earlier_report(
+def _name_earlier_documents(
     out: Path, objects: Sequence[ObjectFile], earlier: Path, made: Sequence[dict[str, Any]]
 ) -> None:
-    before = [earlier / one["path"] for one in made if one["kind"] == ObjectKind.SR]
-    for report in (one.path for one in objects if one.kind == ObjectKind.SR):
-        if before and before[0].is_file():
-            name_predecessor(out / report, before[0])
+    """Each document names the earlier one of its file name: the one with outlines is not the one with segments."""
+    kinds = (ObjectKind.SR, ObjectKind.PDF)
+    before = {Path(one["path"]).name: earlier / one["path"] for one in made if one["kind"] in kinds}
+    for document in (one.path for one in objects if one.kind in kinds):
+        found = before.get(document.name)
+        if found is not None and found.is_file():
+            name_predecessor(out / document, found)

@@ -13,8 +13,14 @@ class InstanceState(StrEnum):
 
     RECEIVED = "received"  # durable, acknowledged, header not yet read
     INDEXED = "indexed"  # header read, part of its exam
+    PENDING = "pending"  # a segmentation that came back; whether it fits its exam is not yet known
+    CORRECTION = "correction"  # a segmentation that came back, whose discs are measured
     HELD = "held"  # in quarantine
     SET_ASIDE = "set_aside"  # a person decided that it is not used, or it is there in another encoding; kept
+
+
+#: Of segmentations that came back and are neither held nor set aside.
+SEGMENTATION_STATES = (InstanceState.PENDING, InstanceState.CORRECTION)
 
 
 class ExamState(StrEnum):
@@ -69,8 +75,10 @@ Moves = Mapping[StrEnum, frozenset[StrEnum]]
 _I, _E, _J, _D, _Q = InstanceState, ExamState, JobState, DeliveryState, QuarantineState
 
 INSTANCE_MOVES: Moves = {
-    _I.RECEIVED: frozenset({_I.INDEXED, _I.HELD, _I.SET_ASIDE}),
+    _I.RECEIVED: frozenset({_I.INDEXED, _I.PENDING, _I.HELD, _I.SET_ASIDE}),
     _I.INDEXED: frozenset({_I.HELD, _I.SET_ASIDE}),
+    _I.PENDING: frozenset({_I.CORRECTION, _I.HELD, _I.SET_ASIDE}),
+    _I.CORRECTION: frozenset({_I.HELD, _I.SET_ASIDE}),
     _I.HELD: frozenset({_I.RECEIVED, _I.SET_ASIDE}),
     _I.SET_ASIDE: frozenset(),
 }
@@ -81,7 +89,9 @@ EXAM_MOVES: Moves = {
     _E.INCOMPLETE: frozenset({_E.COLLECTING}),
     _E.HELD: frozenset({_E.COLLECTING}),
     _E.QUEUED: frozenset({_E.COLLECTING, _E.ANALYSED, _E.REFUSED, _E.FAILED}),
-    _E.ANALYSED: frozenset({_E.COLLECTING, _E.QUEUED}),  # queued: a person has named the lowest disc
+    _E.ANALYSED: frozenset(
+        {_E.COLLECTING, _E.QUEUED}
+    ),  # queued: a person has named the lowest disc, or corrected discs
     _E.REFUSED: frozenset({_E.COLLECTING, _E.QUEUED}),
     _E.FAILED: frozenset({_E.COLLECTING, _E.QUEUED}),
     _E.JOINED: frozenset({_E.COLLECTING}),

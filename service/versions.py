@@ -10,16 +10,21 @@ from models.registry import ModelRecord
 from processing.atlas import read_atlas
 from processing.elastix_parameters import parameters_digest
 from processing.registration import SEED
-from processing.results import Level
+from processing.results import Level, MaskOrigin
 
 #: Packages whose version can change a number.
 _PACKAGES = ("highdicom", "itk-elastix", "numpy", "onnxruntime-gpu", "pydicom", "scikit-image", "scipy")
 
 
 def software_versions(
-    settings: Settings, model: OnnxModel, protocols: tuple[str, ...], *, lowest_disc: Level | None = None
+    settings: Settings,
+    model: OnnxModel,
+    protocols: tuple[str, ...],
+    *,
+    lowest_disc: Level | None = None,
+    given: MaskOrigin | None = None,
 ) -> dict[str, str]:
-    """Name -> version or digest of everything that made a result; also a person's word on the lowest disc."""
+    """Name -> version or digest of everything that made a result; also a person's word on the lowest disc, or mask."""
     versions = {"discnode": version("discnode")}
     versions |= {package: version(package) for package in _PACKAGES}
     record = model.record
@@ -33,13 +38,16 @@ def software_versions(
         "disc_threshold": f"{resolved.segmentation.threshold:g}",
         "inference_provider": model.provider,
         **_registration(settings),
-        "settings_digest": _digest(resolved, record, protocols, lowest_disc),
+        "settings_digest": _digest(resolved, record, protocols, lowest_disc, given),
         "atlas": atlas.name,
         "atlas_sha256": atlas.sha256,
         "protocol": ", ".join(protocols),
     }
     if lowest_disc is not None:
         versions["lowest_disc"] = f"{lowest_disc.name}, said by a person"
+    if given is not None:
+        name = given.sop_instance_uid or f"a file with sha256 {given.sha256[:16]}"
+        versions["correction"] = f"discs of {name}"
     return versions
 
 
@@ -63,13 +71,21 @@ def _with_threshold(settings: Settings, record: ModelRecord) -> Settings:
     return settings.model_copy(update={"segmentation": segmentation})
 
 
-def _digest(settings: Settings, record: ModelRecord, protocols: tuple[str, ...], lowest_disc: Level | None) -> str:
+def _digest(
+    settings: Settings,
+    record: ModelRecord,
+    protocols: tuple[str, ...],
+    lowest_disc: Level | None,
+    given: MaskOrigin | None,
+) -> str:
     """Sixteen hex digits over what is not in the weights and changes a number.
 
-    These are the settings, what the registry says of the model's use, the atlas, the cards used, and a person's word.
+    These are the settings, what the registry says of the model's use, the atlas, the cards used, and a person's word
+    or mask.
     """
     cards = [card.model_dump_json() for card in load_cards(settings.protocols_dir) if card.name in protocols]
     said = [] if lowest_disc is None else [f"lowest_disc={lowest_disc.name}"]
+    said += [] if given is None else [f"mask={given.sop_instance_uid} {given.sha256}"]
     atlas = f"atlas_sha256={read_atlas(settings.registration.atlas).sha256}"
     deforming = _registration(settings).values()
     parts = [settings.analysis_digest, f"spacing_mm={record.spacing_mm:g}", atlas, *deforming, *cards, *said]

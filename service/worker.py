@@ -8,13 +8,13 @@ import shutil
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from config.settings import Settings
+from config.settings import ObjectKind, Settings
 from processing.refusal import Reason, UnsuitableInput
 from processing.results import Level, Verdict
 from service import jobs
@@ -23,7 +23,8 @@ from service.database import Database, open_database
 from service.jobs import Job, LeaseLost
 from service.logs import log_to_stderr
 from service.outbox import Parcel, destinations_for
-from service.result_versions import mark_version
+from service.refusal_file import remove_exam_refusal
+from service.result_versions import Edition, mark_version
 
 _log = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ class ObjectFile(Protocol):
 
     @property
     def kind(self) -> str:
-        """seg, pmap, sr or overlay."""
+        """A value of :class:`config.settings.ObjectKind`."""
 
     @property
     def path(self) -> Path:
@@ -44,6 +45,9 @@ class ObjectFile(Protocol):
     @property
     def sop_instance_uid(self) -> str:
         """Its UID."""
+
+    def goes_with(self, kinds: Collection[ObjectKind], /) -> bool:
+        """Whether a destination that receives these kinds of objects receives this one."""
 
 
 class ResultSummary(Protocol):
@@ -65,11 +69,20 @@ class ResultSummary(Protocol):
 class Analysis(Protocol):
     """(files, folder that appears whole, settings, production time) -> summary.
 
-    ``lowest_disc`` is given only where a person has named the lowest disc in view.
+    ``lowest_disc`` is given only where a person has named the lowest disc in view, ``mask`` only where a person has
+    sent discs: a DICOM Segmentation; ``edition`` only where there is an earlier result.
     """
 
     def __call__(
-        self, paths: Sequence[Path], out: Path, settings: Settings, produced_at: datetime, *, lowest_disc: Level = ...
+        self,
+        paths: Sequence[Path],
+        out: Path,
+        settings: Settings,
+        produced_at: datetime,
+        *,
+        lowest_disc: Level = ...,
+        mask: Path = ...,
+        edition: Edition = ...,
     ) -> ResultSummary:
         """Analyse one exam."""
 
@@ -148,10 +161,7 @@ def _analyse(
     out = attempt / "out"
     paths = [database.inbox_dir / name for name in job.inputs]
     try:
-        if job.lowest_disc is None:
-            summary = analysis(paths, out, settings, job.created_at)
-        else:
-            summary = analysis(paths, out, settings, job.created_at, lowest_disc=job.lowest_disc)
+        summary = analysis(paths, out, settings, job.created_at, **_said(database, job))
         verdict, reasons, objects = Verdict(summary.status), tuple(summary.reasons), tuple(summary.objects)
     except UnsuitableInput as refusal:
         verdict, reasons, objects = Verdict.REFUSED, (refusal.reason,), ()
@@ -162,13 +172,25 @@ def _analyse(
         Parcel(one.sop_instance_uid, str(one.kind), str(job.result_folder / _relative(one.path, out)), destination.name)
         for destination in destinations_for(settings, calling_ae=job.calling_ae, protocol=job.protocol)
         for one in objects
-        if one.kind in destination.objects
+        if one.goes_with(destination.objects)
     ]
     if not jobs.heartbeat(database, job, datetime.now(UTC), settings.jobs.lease_s):
         raise LeaseLost(f"job {job.id}")
     publish(out, settings.storage_dir / job.result_folder)
     shutil.rmtree(attempts_folder, ignore_errors=True)
     return verdict, reasons, parcels
+
+
+def _said(database: Database, job: Job) -> dict[str, Any]:
+    """What a person has said of the exam, and what came before, as arguments of the analysis."""
+    said: dict[str, Any] = {}
+    if job.lowest_disc is not None:
+        said["lowest_disc"] = job.lowest_disc
+    if job.correction is not None:
+        said["mask"] = database.inbox_dir / job.correction
+    if job.predecessor is not None:
+        said["edition"] = Edition(job.version, job.predecessor)
+    return said
 
 
 def _relative(path: Path, out: Path) -> Path:
@@ -200,6 +222,7 @@ def publish(out: Path, final: Path) -> None:
         temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         _flush(temporary)
         os.replace(temporary, newest)
+        remove_exam_refusal(final.parent)
     _flush(final.parent)
 
 

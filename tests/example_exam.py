@@ -4,7 +4,7 @@ Nothing about it is symmetric: discs lie off centre in every direction, each has
 voxel, and rows, columns and slices differ in number and spacing, so that any flip or swap of axes is seen.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -144,8 +144,8 @@ def time_map(quantity: Quantity, labels: np.ndarray) -> np.ndarray:
 def _map(quantity: Quantity, labels: np.ndarray) -> RelaxationMap:
     values = time_map(quantity, labels)
     fitted = np.isfinite(values)
-    error = np.where(fitted, np.float32(1.5), np.float32(np.nan)).astype(np.float32)
-    return RelaxationMap(quantity, values, error, error * 100, error, fitted.astype(np.uint8), affine())
+    error = np.where(fitted, values / 50 + 0.5, np.float32(np.nan)).astype(np.float32)
+    return RelaxationMap(quantity, values, error, error * 100, error * 3, fitted.astype(np.uint8), affine())
 
 
 def _measurements(labels: np.ndarray, maps: dict[Quantity, RelaxationMap]) -> tuple[DiscMeasurement, ...]:
@@ -183,15 +183,38 @@ def _measurements(labels: np.ndarray, maps: dict[Quantity, RelaxationMap]) -> tu
     return tuple(rows)
 
 
+def atlas_disc(level: Level) -> AtlasDisc:
+    """A small atlas disc whose size and parts differ from level to level; oriented as the shipped atlases."""
+    mask = np.zeros((4, 8, 16 + level), np.uint8)
+    mask[1:3, 1 : 4 + level // 2, 2 : 12 + level] = 1
+    regions = mask.copy()
+    regions[:, :, :6][mask[:, :, :6] > 0] = 2
+    regions[:, :, 9:][mask[:, :, 9:] > 0] = 3
+    grid = np.eye(4)
+    grid[:3, :3] = np.array([[-1.0, 0, 0], [0, 0, 1.0], [0, -1.0, 0]]) * (4.0, 0.78125, 0.78125)
+    grid[:3, 3] = -grid[:3, :3] @ np.argwhere(mask).mean(axis=0)
+    return AtlasDisc(level, mask, regions, grid)
+
+
 def _registered(level: Level) -> RegisteredDisc:
-    small = np.ones((2, 3, 4), np.uint8)
-    jacobian = np.ones((2, 3, 4), np.float32)
+    atlas = atlas_disc(level)
+    jacobian = np.ones(atlas.mask.shape, np.float32)
     alignment = Alignment(
         *(level, (1.0, 2.0, 3.0), (), jacobian, 0.9 + 0.01 * level, 0.7, 0.1 + 0.01 * level, 0.5, 0, "fast", 1, 2.0),
         sd_jacobian_bspline=0.08 + 0.01 * level,
         min_jacobian_bspline=0.6,
     )
-    return RegisteredDisc(alignment, AtlasDisc(level, small, small, np.eye(4)), {})
+    return RegisteredDisc(alignment, atlas, {quantity: _atlas_map(quantity, atlas) for quantity in Quantity})
+
+
+def _atlas_map(quantity: Quantity, atlas: AtlasDisc) -> RelaxationMap:
+    """Values that differ in every voxel; NaN outside and in one voxel of the disc."""
+    k, i, j = np.indices(atlas.mask.shape)
+    values = (10.0 * atlas.level + (60 if quantity is Quantity.T1RHO else 40) + k + i / 8 + j / 32).astype(np.float32)
+    values[atlas.mask == 0] = np.nan
+    values[tuple(np.argwhere(atlas.mask)[0])] = np.nan
+    fitted = np.isfinite(values).astype(np.uint8)
+    return RelaxationMap(quantity, values, values / 50, values * 100, values * 2, fitted, atlas.affine)
 
 
 def exam_result(levels: tuple[Level, ...] = tuple(Level)[:5], *, with_maps: bool = True) -> ExamResult:
@@ -231,6 +254,8 @@ def exam_result(levels: tuple[Level, ...] = tuple(Level)[:5], *, with_maps: bool
             "model_sha256": "ab" * 32,
             "protocol": "ge-mapss",
             "inference_provider": "CPUExecutionProvider",
+            "atlas": "small",
+            "atlas_sha256": "cd" * 32,
         },
         produced_at=PRODUCED_AT,
         motion=(
@@ -253,9 +278,14 @@ def single_slice(result: ExamResult, source: SourceExam, k: int = 3) -> tuple[Ex
     here = source.grid_instances[k]
     images = tuple(one for one in source.all_instances if one.ImagePositionPatient == here.ImagePositionPatient)
     mask = replace(result.mask, levels=cut(result.mask.levels), probability=cut(result.mask.probability), affine=grid)
-    maps = {name: replace(fitted, time_ms=cut(fitted.time_ms), affine=grid) for name, fitted in result.maps.items()}
+    maps = {name: _cut_map(fitted, cut, grid) for name, fitted in result.maps.items()}
     background = ImageVolume(cut(result.background.array), grid)
     return replace(result, mask=mask, maps=maps, background=background), SourceExam((here,), images, grid)
+
+
+def _cut_map(fitted: RelaxationMap, cut: Callable[[np.ndarray], np.ndarray], grid: np.ndarray) -> RelaxationMap:
+    names = ("time_ms", "standard_error_ms", "s0", "residual_rms", "status")
+    return replace(fitted, affine=grid, **{name: cut(getattr(fitted, name)) for name in names})
 
 
 def exam_images(result: ExamResult) -> ExamImages:

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
 from io import BytesIO
@@ -15,11 +16,12 @@ from pydicom import Dataset, dcmread
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
-from pydicom.uid import EnhancedMRImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import EnhancedMRImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian, MRImageStorage
 from scipy.ndimage import center_of_mass
 
 from config.settings import ObjectKind
 from dicom_io.map_writer import map_object
+from dicom_io.mr_writer import reference_series
 from dicom_io.overlay_writer import overlay_object
 from dicom_io.report_writer import report_object
 from dicom_io.result_objects import write_objects
@@ -52,7 +54,16 @@ def objects(result, source) -> dict[str, Dataset]:
         "T2": map_object(result, source, Quantity.T2),
         "sr": report_object(result, source, segmentation),
         "overlay": overlay_object(result, source, PICTURE),
+        **{f"reference-{one.InstanceNumber}": one for one in reference_series(result, source)},
     }
+
+
+def instances_of(series: Dataset) -> set[str]:
+    return {str(one.ReferencedSOPInstanceUID) for one in series.ReferencedInstanceSequence}
+
+
+def reference_uids(objects: dict[str, Dataset]) -> set[str]:
+    return {str(one.SOPInstanceUID) for name, one in objects.items() if name.startswith("reference-")}
 
 
 def stored(dataset: Dataset) -> Dataset:
@@ -71,16 +82,34 @@ def test_writing_twice_gives_the_same_bytes(result, source, tmp_path):
         (tmp_path / name).mkdir()
     first = write_objects(result, source, PICTURE, tmp_path / "first")
     second = write_objects(example_exam.exam_result(), example_exam.source_exam(), PICTURE, tmp_path / "second")
-    assert [one.kind for one in first] == [*(ObjectKind.SEG, ObjectKind.PMAP, ObjectKind.PMAP), *("sr", "overlay")]
+    n_images = 3 * example_exam.SHAPE[0] + 2  # reference, T1rho, T2, and two slices of the atlas
+    assert Counter(one.kind for one in first) == {
+        **{ObjectKind.SEG: 1, ObjectKind.PMAP: 12, ObjectKind.MR: n_images, ObjectKind.SR: 2, ObjectKind.OVERLAY: 1},
+        ObjectKind.DEFORMATION: 5,
+    }
     for one, two in zip(first, second, strict=True):
         assert one == two
         assert (tmp_path / "first" / one.path).read_bytes() == (tmp_path / "second" / two.path).read_bytes()
 
 
-def test_every_object_is_a_series_of_its_own(objects):
-    assert len({one.SOPInstanceUID for one in objects.values()}) == 5
-    assert len({one.SeriesInstanceUID for one in objects.values()}) == 5
-    assert len({one.SeriesNumber for one in objects.values()}) == 5
+@pytest.fixture(scope="module")
+def written(result, source, tmp_path_factory):
+    """(written objects, {path: object as read}) of the exam."""
+    folder = tmp_path_factory.mktemp("written")
+    found = write_objects(result, source, PICTURE, folder)
+    return found, {one.path: dcmread(folder / one.path) for one in found}
+
+
+def test_every_object_is_a_series_of_its_own_and_numbers_and_names_tell_them_apart(written):
+    """Of derived MR images each series."""
+    objects = written[1].values()
+    assert len({one.SOPInstanceUID for one in objects}) == len(objects)
+    series = {one.SeriesInstanceUID: (one.SeriesNumber, one.SeriesDescription) for one in objects}
+    n_mr = len([one for one in objects if one.SOPClassUID == MRImageStorage])
+    assert len(series) == len(objects) - n_mr + 4  # reference, atlas, T1rho, T2
+    assert len({number for number, _ in series.values()}) == len(series)
+    assert len({text for _, text in series.values()}) == len(series)
+    assert max(len(text) for _, text in series.values()) <= 64
 
 
 def test_patient_study_and_trial_equal_the_source(objects, source):
@@ -122,6 +151,24 @@ def test_odd_patient_values_are_carried_over_as_they_stand(result, implicit):
         for keyword, value in odd.items():
             assert read.get_item(keyword).value.rstrip() == value.rstrip(), keyword
         assert (read.PatientName, read.AccessionNumber) == ("", "")
+
+
+def test_a_scanner_with_odd_names_is_told_of_as_it_names_itself(result):
+    odd = {"Manufacturer": "M\xfcller ".encode("latin-1") * 12, "StationName": b"A" * 40, "SoftwareVersions": b"1" * 70}
+    instances = []
+    for image in example_exam.source_exam().grid_instances:
+        for keyword, value in odd.items():
+            tag = Tag(tag_for_keyword(keyword))
+            image[keyword] = RawDataElement(tag, dictionary_VR(tag), len(value), value, 0, False, True)
+        image.set_original_encoding(False, True, ["latin_1"])
+        instances.append(stored(image))
+    source = SourceExam(tuple(instances), tuple(instances), example_exam.affine())
+    segmentation = segmentation_object(result, source)
+    made = (segmentation, map_object(result, source, Quantity.T2), report_object(result, source, segmentation))
+    for one in (*made, overlay_object(result, source, PICTURE), next(reference_series(result, source))):
+        scanner = stored(one).ContributingEquipmentSequence[0]
+        for keyword, value in odd.items():
+            assert scanner.get_item(keyword).value.strip() == value.strip()
 
 
 @pytest.mark.parametrize(
@@ -184,6 +231,50 @@ def test_every_image_output_names_the_lumbar_spine_and_no_side(objects):
         assert "Laterality" not in objects[name]
 
 
+def test_every_object_names_scanner_node_and_what_decided_the_numbers(objects):
+    for name, made in objects.items():
+        items = {one.PurposeOfReferenceCodeSequence[0].CodeValue: one for one in made.ContributingEquipmentSequence}
+        assert items["109101"].ManufacturerModelName == "DISCOVERY MR750w", name
+        node = items["109102"]
+        assert (node.Manufacturer, node.SoftwareVersions) == ("discnode", "0.1.0")
+        assert str(node.ContributionDateTime).startswith("20260314092653")
+        for key in ("model_sha256", "settings_digest", "protocol", "atlas_sha256"):
+            assert f"{key}={example_exam.exam_result().versions[key]}" in node.ContributionDescription, name
+
+
+def test_what_decided_the_numbers_fits_a_short_text_the_most_telling_first(result, source):
+    versions = result.versions | {f"package{number}": "1.2.3" * 20 for number in range(20)}
+    made = overlay_object(dataclasses.replace(result, versions=versions), source, PICTURE)
+    text = made.ContributingEquipmentSequence[-1].ContributionDescription
+    assert 900 < len(text) <= 1024
+    assert "model_sha256=" + "ab" * 32 in text
+
+
+@pytest.mark.parametrize(
+    ("kinds", "names"),
+    [
+        (["seg"], {"seg", "reference"}),
+        (["pmap"], {"pmap", "reference", "atlas"}),
+        (["sr"], {"sr", "reference"}),
+        (["overlay", "pdf"], {"overlay"}),
+        (["mr"], {"reference", "atlas", "mr"}),
+        (["deformation"], {"deformation"}),
+        ([], set()),
+    ],
+)
+def test_what_is_referred_to_goes_where_the_referring_object_goes(written, source, kinds, names):
+    sent = [one for one in written[0] if one.goes_with([ObjectKind(kind) for kind in kinds])]
+    stems = {one.path.stem.rsplit("-", 1)[0] if one.kind is ObjectKind.MR else one.kind.value for one in sent}
+    assert {"mr" if stem.startswith("mr-") else stem for stem in stems} == names
+    if "seg" in names or "pmap" in names:
+        ours = {str(one.SOPInstanceUID) for one in (written[1][each.path] for each in sent)}
+        known = ours | set(source.sop_instance_uids)
+        for one in sent:
+            for keyword, item in every_item(written[1][one.path]):
+                if keyword in ("ReferencedInstanceSequence", "SourceImageSequence"):
+                    assert item.ReferencedSOPInstanceUID in known
+
+
 def test_a_disc_is_followed_through_visits_but_not_into_another_patient(result, source):
     def tracking(exam: SourceExam) -> dict[str, str]:
         return {one.SegmentLabel: one.TrackingUID for one in segmentation_object(result, exam).SegmentSequence}
@@ -238,9 +329,9 @@ def test_segments_have_colour_algorithm_and_source_images(objects, source):
         assert segment.SegmentAlgorithmType == "AUTOMATIC"
         assert segment.SegmentationAlgorithmIdentificationSequence[0].AlgorithmName == "cfcm-lumbar"
     grid = {str(image.SOPInstanceUID) for image in source.grid_instances}
-    assert {
-        str(one.ReferencedSOPInstanceUID) for one in made.ReferencedSeriesSequence[0].ReferencedInstanceSequence
-    } <= grid
+    shown_on, made_from = made.ReferencedSeriesSequence
+    assert instances_of(made_from) == grid
+    assert instances_of(shown_on) == reference_uids(objects)
 
 
 def test_a_result_without_a_disc_has_no_segmentation(source):
@@ -265,8 +356,8 @@ def test_map_frames_ascend_along_the_normal_and_hold_milliseconds(objects, resul
     np.testing.assert_array_equal(read.pixel_array, truth)
     assert np.isfinite(read.pixel_array).all()
     for k, group in enumerate(groups):
-        image = group.DerivationImageSequence[0].SourceImageSequence[0]
-        assert image.ReferencedSOPInstanceUID == example_exam.source_exam().grid_instances[k].SOPInstanceUID
+        (image,) = group.DerivationImageSequence[0].SourceImageSequence
+        assert image.ReferencedSOPInstanceUID == objects[f"reference-{k + 1}"].SOPInstanceUID
 
 
 def test_map_says_what_it_holds_and_in_which_unit(objects):
@@ -284,12 +375,9 @@ def test_map_says_what_it_holds_and_in_which_unit(objects):
 
 
 def test_map_refers_to_every_image_it_was_fitted_to(objects, source):
-    referenced = {
-        str(one.ReferencedSOPInstanceUID)
-        for series in objects["T1rho"].ReferencedSeriesSequence
-        for one in series.ReferencedInstanceSequence
-    }
-    assert referenced == set(source.sop_instance_uids)
+    shown_on, fitted_to = objects["T1rho"].ReferencedSeriesSequence
+    assert instances_of(fitted_to) == set(source.sop_instance_uids)
+    assert instances_of(shown_on) == reference_uids(objects)
 
 
 def test_an_oblique_map_lies_where_the_source_lies(result):
@@ -397,8 +485,11 @@ def test_report_leaves_out_statistics_of_no_voxels_but_not_the_count(result, sou
 
 def test_an_exam_without_echoes_gives_segmentation_volumes_and_overview(source, tmp_path):
     result = example_exam.exam_result(with_maps=False)
-    written = write_objects(result, source, PICTURE, tmp_path)
-    assert [one.kind.value for one in written] == ["seg", "sr", "overlay"]
+    of_anatomy = dataclasses.replace(source, all_instances=source.grid_instances)
+    written = write_objects(result, of_anatomy, PICTURE, tmp_path)
+    assert [one.kind.value for one in written] == ["seg", "sr", "sr", "overlay"]
+    (shown_on,) = dcmread(tmp_path / "dicom" / "seg.dcm").ReferencedSeriesSequence
+    assert instances_of(shown_on) == {str(one.SOPInstanceUID) for one in source.grid_instances}
     numbers = measured(dcmread(tmp_path / "dicom" / "sr.dcm"))
     assert sorted(numbers.values()) == sorted(result.volumes_mm3.values())
 
@@ -435,34 +526,39 @@ def every_item(dataset: Dataset) -> Iterator[tuple[str, Dataset]]:
                 yield from every_item(item)
 
 
-@pytest.fixture(scope="module")
-def enhanced(tmp_path_factory):
+@pytest.fixture(scope="module", params=["several images per slice", "one image per slice"])
+def enhanced(request, tmp_path_factory):
     """(source, objects) of the exam as it comes in two Enhanced MR objects."""
     folder = tmp_path_factory.mktemp("enhanced")
-    source = enhanced_source(example_exam.source_exam(), [folder / "one", folder / "other"])
+    classic = example_exam.source_exam()
+    if request.param == "one image per slice":
+        classic = dataclasses.replace(classic, all_instances=classic.grid_instances)
+    source = enhanced_source(classic, [folder / "one", folder / "other"])
     write_objects(example_exam.exam_result(), source, PICTURE, folder)
     return source, {path.stem: dcmread(path) for path in (folder / "dicom").iterdir()}
 
 
-@pytest.mark.parametrize("name", ["seg", "t1rho", "t2", "sr", "overlay"])
+@pytest.mark.parametrize("name", ["seg", "t1rho", "t2-se", "sr", "overlay", "mr-t2-003"])
 def test_references_to_frames_name_their_object_and_instances_are_named_once(enhanced, name):
     source, objects = enhanced
     uids = set(source.sop_instance_uids)
     assert len(uids) == 2
-    frames_named, lists = [], 0
+    n_frames, lists = 0, 0
     for keyword, item in every_item(objects[name]):
         if keyword in ("SourceImageSequence", "ReferencedImageSequence"):
-            assert item.ReferencedSOPInstanceUID in uids
-            assert item.ReferencedSOPClassUID == EnhancedMRImageStorage
-            frames_named.append((item.ReferencedSOPInstanceUID, item.ReferencedFrameNumber))
+            is_frame = item.ReferencedSOPInstanceUID in uids
+            assert is_frame == ("ReferencedFrameNumber" in item)
+            assert is_frame == (item.ReferencedSOPClassUID == EnhancedMRImageStorage)
+            assert is_frame or str(item.ReferencedSOPInstanceUID) in reference_uids(objects)
+            n_frames += is_frame
         for once in ("ReferencedInstanceSequence", "ReferencedSOPSequence"):
             named = [str(one.ReferencedSOPInstanceUID) for one in item.get(once, ())]
             assert len(named) == len(set(named))
             for one in item.get(once, ()):
                 lists += one.ReferencedSOPClassUID == EnhancedMRImageStorage
                 assert "ReferencedFrameNumber" not in one
-    assert bool(frames_named) == (name != "sr")
-    assert lists == {"seg": 2, "t1rho": 2, "t2": 2, "sr": 2, "overlay": 0}[name]
+    assert bool(n_frames) == (name != "sr")
+    assert (lists == 0) if name == "overlay" else (1 <= lists <= 2)
 
 
 def test_each_frame_of_a_map_was_made_from_the_frame_that_lies_where_it_lies(enhanced):
@@ -472,8 +568,12 @@ def test_each_frame_of_a_map_was_made_from_the_frame_that_lies_where_it_lies(enh
         for one in source.all_instances
     }
     assert len(places) == len(source.all_instances)
+    references = {one.SOPInstanceUID: one for name, one in objects.items() if name.startswith("reference-")}
+    assert bool(references) == (len(source.all_instances) > len(source.grid_instances))
     for group in objects["t2"].PerFrameFunctionalGroupsSequence:
-        image = group.DerivationImageSequence[0].SourceImageSequence[0]
+        (image,) = group.DerivationImageSequence[0].SourceImageSequence
+        if references:
+            (image,) = references[image.ReferencedSOPInstanceUID].SourceImageSequence
         found = places[image.ReferencedSOPInstanceUID, image.ReferencedFrameNumber]
         np.testing.assert_allclose(found, group.PlanePositionSequence[0].ImagePositionPatient, atol=1e-6)
 

@@ -82,6 +82,7 @@ def _no_disc(dataset: Dataset) -> None:
 def _twice(dataset: Dataset) -> None:
     first, second = dataset.SegmentSequence[:2]
     second.SegmentedPropertyTypeCodeSequence = first.SegmentedPropertyTypeCodeSequence
+    second.SegmentLabel = first.SegmentLabel
 
 
 def _overlapping(dataset: Dataset) -> None:
@@ -114,9 +115,9 @@ def _without_segments(dataset: Dataset) -> None:
 @pytest.mark.parametrize(
     ("change", "code", "text"),
     [
-        (_no_disc, ReasonCode.UNSUPPORTED_OBJECT, "no segment is a lumbar disc"),
-        (_twice, ReasonCode.UNSUPPORTED_OBJECT, "two segments are"),
-        (_overlapping, ReasonCode.UNSUPPORTED_OBJECT, "segments cannot be combined"),
+        (_no_disc, ReasonCode.LEVELS_AMBIGUOUS, "no segment is a lumbar disc"),
+        (_twice, ReasonCode.LEVELS_AMBIGUOUS, "two segments are"),
+        (_overlapping, ReasonCode.UNSUPPORTED_OBJECT, "segments overlap"),
         (_shifted_frame, ReasonCode.GEOMETRY_INCONSISTENT, "no regular stack of slices"),
         (_without_segments, ReasonCode.UNREADABLE, "the segmentation is broken"),
     ],

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from matplotlib import colormaps
 
+from processing.anatomy_panels import midline_slice
 from processing.display import DISPLAY_RANGES_MS, LEVEL_COLOURS
-from processing.montage import draw_montage, midline_slice
+from processing.montage import draw_montage
 from processing.refusal import Reason, ReasonCode
-from processing.results import Level, Quantity, Region, Verdict
+from processing.results import Correction, Level, MaskOrigin, Quantity, Region, Verdict
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +65,11 @@ def test_verdict_and_doubts_change_the_picture(picture):
     assert changed[:100].any()  # the heading
     assert changed[900:, 950:].any()  # the list of doubts
     assert not changed[100:900].any()
+
+
+def test_a_persons_discs_are_called_so(picture):
+    corrected = dataclasses.replace(example_exam.exam_result(), correction=Correction(MaskOrigin("ab" * 32), {}))
+    assert (draw_montage(corrected) != picture).any()
 
 
 def test_many_doubts_stay_inside_the_picture(picture):

@@ -11,6 +11,7 @@ import pytest
 from matplotlib.image import imread
 from pydicom import dcmread
 
+from config.settings import ObjectKind, ReportSettings, SubjectLine
 from processing.montage import draw_montage
 from processing.refusal import Reason, ReasonCode
 from processing.registration_page import draw_registration_page
@@ -18,6 +19,7 @@ from processing.results import Level, Quantity, Region, Verdict
 from service import result_files, result_schema
 from service.result_files import result_document, write_refusal, write_result
 from service.result_schema import ResultDocument, schema_text
+from service.result_versions import Edition
 
 
 @pytest.fixture(scope="module")
@@ -34,14 +36,9 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_all_files_are_there_and_nothing_else(written):
     _, summary, folder = written
-    names = {
-        "result.json",
-        "discs.csv",
-        "qc.png",
-        "qc_registration.png",
-        *(f"dicom/{name}.dcm" for name in ("seg", "t1rho", "t2", "sr", "overlay")),
-    }
-    assert contents(folder).keys() == names
+    names = {"result.json", "discs.csv", "qc.png", "qc_registration.png", "report.html", "report.pdf"}
+    assert contents(folder).keys() == names | {str(one.path) for one in summary.objects}
+    assert {"seg", "t1rho", "t2", "sr", "overlay", "report"} <= {one.path.stem for one in summary.objects}
     assert [path.name for path in folder.parent.iterdir()] == ["out"]
     assert (summary.status, summary.reasons) == (Verdict.NEEDS_REVIEW, example_exam.exam_result().reasons)
     for one in summary.objects:
@@ -247,6 +244,31 @@ def test_no_file_but_the_dicom_objects_tells_who_the_patient_is(written):
         assert [one for one in secrets if one.encode("utf-8") in data or one.encode("latin-1") in data] == []
 
 
+def test_the_report_is_the_one_in_the_dicom_object(written):
+    _, summary, folder = written
+    (one,) = [one for one in summary.objects if one.kind is ObjectKind.PDF]
+    document = dcmread(folder / one.path)
+    assert document.EncapsulatedDocument[: document.EncapsulatedDocumentLength] == (folder / "report.pdf").read_bytes()
+    assert "P-0815" in (folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_later_report_is_another_document(written, tmp_path):
+    result, summary, _ = written
+    later = write_result(result, example_exam.exam_images(result), tmp_path / "out", edition=Edition(2, 1))
+    uids = [{one.path.name: one.sop_instance_uid for one in made.objects} for made in (summary, later)]
+    assert {name for name in uids[0] if uids[0][name] != uids[1][name]} == {"report.dcm"}
+    assert "replaces version 1" in (tmp_path / "out/report.html").read_text(encoding="utf-8")
+
+
+def test_the_subject_is_shown_as_the_settings_say(written, tmp_path):
+    result = example_exam.exam_result((Level.L4L5,), with_maps=False)
+    settings = ReportSettings(subject=SubjectLine.NONE)
+    write_result(result, example_exam.exam_images(result), tmp_path / "out", settings=settings)
+    page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
+    assert "not shown" in page
+    assert "P-0815" not in page
+
+
 def test_writing_twice_gives_the_same_bytes(written, tmp_path):
     result = example_exam.exam_result()
     write_result(result, example_exam.exam_images(result), tmp_path / "again")
@@ -268,10 +290,13 @@ def test_a_folder_in_use_gets_new_results_and_keeps_the_rest(written, tmp_path):
     (tmp_path / "out" / "notes.txt").write_text("mine")
     without = example_exam.exam_result(with_maps=False)
     result = written[0]
-    write_result(result, example_exam.exam_images(result), tmp_path / "out")
-    assert len(contents(tmp_path / "out")) == 10
-    write_result(without, example_exam.exam_images(without), tmp_path / "out")
-    names = {"notes.txt", "result.json", "discs.csv", "qc.png", "dicom/seg.dcm", "dicom/sr.dcm", "dicom/overlay.dcm"}
+    first = write_result(result, example_exam.exam_images(result), tmp_path / "out")
+    assert len(contents(tmp_path / "out")) == 7 + len(first.objects)
+    second = write_result(without, example_exam.exam_images(without), tmp_path / "out")
+    assert len(second.objects) < len(first.objects)
+    names = {"notes.txt", "result.json", "discs.csv", "qc.png", "report.html", "report.pdf"} | {
+        str(one.path) for one in second.objects
+    }
     assert contents(tmp_path / "out").keys() == names
     assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
@@ -286,7 +311,7 @@ def test_a_refusal_says_why_and_of_which_series(tmp_path):
     reasons = (Reason(ReasonCode.ECHO_UNRESOLVED, "EchoTime is 0 in all images"),)
     summary = write_refusal(reasons, [Facts("1.2.4"), Facts("1.2.3"), Facts("1.2.4")], tmp_path / "out")
     assert (summary.status, summary.reasons, summary.objects) == ("refused", reasons, ())
-    assert contents(tmp_path / "out").keys() == {"result.json"}
+    assert contents(tmp_path / "out").keys() == {"result.json", "report.html", "report.pdf"}
     text = (tmp_path / "out" / "result.json").read_text(encoding="utf-8")
     document = ResultDocument.model_validate_json(text)
     assert document.status is Verdict.REFUSED

@@ -9,15 +9,18 @@ import numpy as np
 import pydicom
 from peers import need
 
+from dicom_io.document_writer import ReportPdf
 from dicom_io.result_objects import WrittenObject, write_objects
 from service.result_schema import ResultDocument
 from service.result_versions import mark_version
+
+PDF = ReportPdf("Title", b"%PDF-1.4\n%%EOF", "patient_id")
 
 
 def write_version(folder: Path) -> tuple[WrittenObject, ...]:
     folder.mkdir()
     picture = np.zeros((50, 70, 3), np.uint8)
-    objects = write_objects(example_exam.exam_result(), example_exam.source_exam(), picture, folder)
+    objects = write_objects(example_exam.exam_result(), example_exam.source_exam(), picture, folder, PDF)
     document = {
         "schema": "discnode.result/1",
         "use": "Research use only",
@@ -54,7 +57,7 @@ def test_the_first_result_names_its_version_and_no_predecessor(tmp_path: Path) -
     assert (tmp_path / "v1/dicom/sr.dcm").read_bytes() == before
 
 
-def test_a_later_result_names_the_earlier_one_and_so_does_its_report(tmp_path: Path) -> None:
+def test_a_later_result_names_the_earlier_one_and_so_do_its_documents(tmp_path: Path) -> None:
     need("dciodvfy")
     earlier, objects = write_version(tmp_path / "v1"), write_version(tmp_path / "v3")
     mark_version(tmp_path / "v3", objects, 3, 1, tmp_path / "v1")
@@ -63,16 +66,19 @@ def test_a_later_result_names_the_earlier_one_and_so_does_its_report(tmp_path: P
     assert found.predecessor is not None
     assert found.predecessor.version == 1
     assert [one.sop_instance_uid for one in found.predecessor.objects] == [one.sop_instance_uid for one in earlier]
-    report, before = (pydicom.dcmread(tmp_path / name / "dicom/sr.dcm") for name in ("v3", "v1"))
+    for name in ("sr", "sr-outlines", "report"):
+        check_predecessor(tmp_path / f"v3/dicom/{name}.dcm", tmp_path / f"v1/dicom/{name}.dcm")
+
+
+def check_predecessor(path: Path, earlier: Path) -> None:
+    report, before = pydicom.dcmread(path), pydicom.dcmread(earlier)
     (study,) = report.PredecessorDocumentsSequence
     (series,) = study.ReferencedSeriesSequence
     (reference,) = series.ReferencedSOPSequence
     assert study.StudyInstanceUID == before.StudyInstanceUID
     assert series.SeriesInstanceUID == before.SeriesInstanceUID
     assert reference.ReferencedSOPInstanceUID == before.SOPInstanceUID
-    checked = subprocess.run(
-        ["dciodvfy", "-new", str(tmp_path / "v3/dicom/sr.dcm")], capture_output=True, text=True, check=False
-    )
+    checked = subprocess.run(["dciodvfy", "-new", str(path)], capture_output=True, text=True, check=False)
     assert "Error" not in checked.stdout + checked.stderr
 
 

@@ -17,6 +17,7 @@ from service import jobs
 from service.database import Database
 from service.delivery import list_deliveries
 from service.quarantine import list_items
+from service.refusal_file import write_exam_refusal
 from service.states import ExamState, JobState
 from service.worker import load_analysis, run_job
 
@@ -95,6 +96,14 @@ def test_a_refusal_is_a_result_and_not_a_failure(bench: Bench) -> None:
     assert content["reasons"] == [{"code": "LEVELS_AMBIGUOUS", "detail": "six discs, no sacrum"}]
     assert [item.code for item in list_items(bench.database)] == ["LEVELS_AMBIGUOUS"]
     assert list_deliveries(bench.database) == []
+
+
+def test_the_report_of_an_earlier_refusal_goes_when_there_is_a_result(bench: Bench) -> None:
+    write_exam_refusal(bench.exam_folder, (Reason(ReasonCode.SERIES_INCOMPLETE, "slice 2"),), ["1.2"])
+    assert sorted(path.name for path in bench.exam_folder.iterdir()) == ["report.html", "report.pdf", "result.json"]
+    assert "Images are missing" in (bench.exam_folder / "report.html").read_text(encoding="utf-8")
+    run_job(bench.database, bench.settings, bench.claim(), tiny_analysis.analyse)
+    assert sorted(path.name for path in bench.exam_folder.iterdir()) == ["result.json", "v1"]
 
 
 def test_a_doubtful_result_is_delivered(bench: Bench) -> None:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -15,6 +15,7 @@ from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
 from config.settings import Settings
 from processing.refusal import Reason, ReasonCode, UnsuitableInput
+from service.result_versions import Edition
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,9 @@ class TinyObject:
     kind: str
     path: Path
     sop_instance_uid: str
+
+    def goes_with(self, kinds: Collection[str]) -> bool:
+        return self.kind in kinds
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +35,9 @@ class TinySummary:
     objects: tuple[TinyObject, ...]
 
 
-def analyse(paths: Sequence[Path], out: Path, settings: Settings, produced_at: datetime) -> TinySummary:
+def analyse(
+    paths: Sequence[Path], out: Path, settings: Settings, produced_at: datetime, *, edition: Edition | None = None
+) -> TinySummary:
     """Two Secondary Captures of one black pixel, whose UIDs follow from the inputs; result.json names the images."""
     uids = sorted(str(pydicom.dcmread(path, stop_before_pixels=True).SOPInstanceUID) for path in paths)
     source = pydicom.dcmread(paths[0], stop_before_pixels=True)
@@ -48,6 +54,7 @@ def analyse(paths: Sequence[Path], out: Path, settings: Settings, produced_at: d
         "status": "ok",
         "reasons": [],
         "images": len(uids),
+        "replaces": edition.replaces if edition else None,
         "objects": [
             {"kind": one.kind, "path": str(one.path), "sop_instance_uid": one.sop_instance_uid} for one in objects
         ],
@@ -57,7 +64,28 @@ def analyse(paths: Sequence[Path], out: Path, settings: Settings, produced_at: d
     return TinySummary("ok", (), tuple(objects))
 
 
-def analyse_slowly(paths: Sequence[Path], out: Path, settings: Settings, produced_at: datetime) -> TinySummary:
+def analyse_with_mask(
+    paths: Sequence[Path],
+    out: Path,
+    settings: Settings,
+    produced_at: datetime,
+    *,
+    mask: Path | None = None,
+    edition: Edition | None = None,
+) -> TinySummary:
+    """As :func:`analyse`; result.json names the segmentation of a person that came with the job."""
+    if mask is None:
+        return analyse(paths, out, settings, produced_at)
+    header = pydicom.dcmread(mask, stop_before_pixels=True)
+    content = {"status": "ok", "corrected": str(header.SOPInstanceUID), "objects": []}
+    out.mkdir()
+    (out / "result.json").write_text(json.dumps(content))
+    return TinySummary("ok", (), ())
+
+
+def analyse_slowly(
+    paths: Sequence[Path], out: Path, settings: Settings, produced_at: datetime, *, edition: Edition | None = None
+) -> TinySummary:
     """As :func:`analyse`, after three seconds of work."""
     end_s = time.monotonic() + 3.0
     while time.monotonic() < end_s:
@@ -65,14 +93,18 @@ def analyse_slowly(paths: Sequence[Path], out: Path, settings: Settings, produce
     return analyse(paths, out, settings, produced_at)
 
 
-def analyse_with_a_bug(paths: Sequence[Path], out: Path, settings: Settings, produced_at: datetime) -> TinySummary:
+def analyse_with_a_bug(
+    paths: Sequence[Path], out: Path, settings: Settings, produced_at: datetime, *, edition: Edition | None = None
+) -> TinySummary:
     """Fails like a bug does; its message holds something that must not reach the log."""
     out.mkdir()
     (out / "half-written").write_text("x")
     raise ZeroDivisionError("Phantom^Small divided")
 
 
-def refuse(paths: Sequence[Path], out: Path, settings: Settings, produced_at: datetime) -> TinySummary:
+def refuse(
+    paths: Sequence[Path], out: Path, settings: Settings, produced_at: datetime, *, edition: Edition | None = None
+) -> TinySummary:
     """Finds the images unsuitable."""
     raise UnsuitableInput(ReasonCode.LEVELS_AMBIGUOUS, "six discs, no sacrum")
 

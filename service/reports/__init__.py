@@ -1,0 +1,1 @@
+"""Reports for people, as HTML and PDF from one source."""
