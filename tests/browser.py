@@ -59,23 +59,30 @@ class Browser:
         self._buffer = b""
         self._number = 0
         self._session: str | None = None
+        self._size = size
         try:
-            self._attach(size)
+            self.new_page()
         except BaseException:
             self.close()
             raise
 
-    def _attach(self, size: tuple[int, int]) -> None:
+    def new_page(self) -> None:
+        """Close every page and open an empty one: nothing is left of what was shown, in memory neither."""
+        size, self._session = self._size, None
+        old = [one["targetId"] for one in self.command("Target.getTargets")["targetInfos"] if one["type"] == "page"]
         target = self.command("Target.createTarget", url="about:blank")
+        for one in old:
+            self.command("Target.closeTarget", targetId=one)
         attached = self.command("Target.attachToTarget", targetId=target["targetId"], flatten=True)
         self._session = str(attached["sessionId"])
+        self.errors.clear()
         for domain in ("Page", "Runtime", "Log"):
             self.command(f"{domain}.enable")
         self.command(
             "Emulation.setDeviceMetricsOverride", width=size[0], height=size[1], deviceScaleFactor=1, mobile=False
         )
 
-    def command(self, method: str, timeout_s: float = 60.0, **parameters: Any) -> dict[str, Any]:
+    def command(self, method: str, timeout_s: float = 120.0, **parameters: Any) -> dict[str, Any]:
         """Send a command and wait for its answer."""
         self._number += 1
         message: dict[str, Any] = {"id": self._number, "method": method, "params": parameters}
@@ -102,7 +109,8 @@ class Browser:
             self._buffer += piece
         text, _, self._buffer = self._buffer.partition(b"\0")
         message: dict[str, Any] = json.loads(text)
-        self._note(message.get("method", ""), message.get("params", {}))
+        if message.get("sessionId") == self._session:
+            self._note(message.get("method", ""), message.get("params", {}))
         return message
 
     def _note(self, method: str, parameters: Mapping[str, Any]) -> None:

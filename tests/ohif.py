@@ -182,9 +182,7 @@ class Viewer:
 
     def reload(self, n_series: int) -> None:
         """Open the study afresh: what one series was shown with, OHIF keeps for the next one in its viewport."""
-        self._browser.open("about:blank")
-        self._browser.evaluate("null")  # what the page says that is left, is said by now
-        self._browser.errors.clear()
+        self._browser.new_page()
         self._browser.open(self._address)
         self._browser.wait(f"{_THUMBNAILS}.length >= {n_series}", f"{n_series} series in the list")
         self._browser.wait(f"{_ACTIVE}?.viewportStatus === 'rendered'", "the first picture")
