@@ -11,7 +11,8 @@ from typing import Annotated, Literal, Self
 import yaml
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from config.settings import Section, SettingsError, explain
+from config.sections import Section, SettingsError
+from config.settings import explain
 
 #: A part of a regular expression: an escaped character, a set, white space, a comment of a verbose one, or a character.
 _PART = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\s+|#[^\n]*|.", re.DOTALL)

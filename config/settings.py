@@ -3,41 +3,16 @@
 import hashlib
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
-AETitle = Annotated[
-    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=16, pattern=r"^[^\\\x00-\x1f]+$")
-]
-Port = Annotated[int, Field(ge=1, le=65535)]
-
-
-class SettingsError(Exception):
-    """The settings file cannot be used; the message names file, key and what is allowed."""
-
-
-class Section(BaseModel):
-    """A part of the settings tree."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ObjectKind(StrEnum):
-    """Kinds of result objects a destination may ask for."""
-
-    SEG = "seg"
-    PMAP = "pmap"
-    MR = "mr"
-    SR = "sr"
-    PDF = "pdf"
-    OVERLAY = "overlay"
-    DEFORMATION = "deformation"
-
-
-#: What a destination receives that does not say: everything but the deformation fields.
-USUAL_OBJECTS = tuple(kind for kind in ObjectKind if kind is not ObjectKind.DEFORMATION)
+from config.destinations import USUAL_OBJECTS as USUAL_OBJECTS
+from config.destinations import Destination as Destination
+from config.destinations import ObjectKind as ObjectKind
+from config.sections import AETitle, Name, Port, Section, ServiceURL
+from config.sections import SettingsError as SettingsError
 
 
 class Repeats(StrEnum):
@@ -81,7 +56,7 @@ class Retrieval(StrEnum):
 class Source(Section):
     """A PACS that is asked what an exam holds (C-FIND), and for what has not come."""
 
-    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] = Field(description="Name used in logs")
+    name: Name = Field(description="Name used in logs")
     ae_title: AETitle = Field(description="Called AE title")
     host: str = Field(description="Address or host name")
     port: Port = Field(description="TCP port")
@@ -93,9 +68,7 @@ class Source(Section):
         description="Ways to fetch what is missing, tried in this order (wado-rs only with dicomweb_url); empty = it is"
         " only asked",
     )
-    dicomweb_url: Annotated[str, StringConstraints(pattern=r"^https?://[^\s?#]+$")] | None = Field(
-        None, description="Root of its DICOMweb service, for wado-rs"
-    )
+    dicomweb_url: ServiceURL | None = Field(None, description="Root of its DICOMweb service, for wado-rs")
     timeout_s: float = Field(30.0, gt=0, le=600, description="Network and response timeout")
 
     @model_validator(mode="after")
@@ -103,18 +76,6 @@ class Source(Section):
         if self.retrieve == (Retrieval.WADO_RS,) and self.dicomweb_url is None:
             raise ValueError("retrieve: wado-rs needs dicomweb_url")
         return self
-
-
-class Destination(Section):
-    """A storage SCP that receives results."""
-
-    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] = Field(
-        description="Name used in routes and logs"
-    )
-    ae_title: AETitle = Field(description="Called AE title")
-    host: str = Field(description="Address or host name")
-    port: Port = Field(description="TCP port")
-    objects: tuple[ObjectKind, ...] = Field(USUAL_OBJECTS, description="Kinds of objects it receives")
 
 
 class Route(Section):
@@ -339,7 +300,10 @@ def load_settings(path: Path | None) -> Settings:
     except ValidationError as error:
         raise SettingsError("\n".join(explain(path, error, Settings))) from error
     folder = path.resolve().parent
-    moved: dict[str, object] = {"storage_dir": folder / settings.storage_dir}
+    moved: dict[str, object] = {
+        "storage_dir": folder / settings.storage_dir,
+        "destinations": tuple(_moved_destination(one, folder) for one in settings.destinations),
+    }
     if settings.protocols_dir is not None:
         moved["protocols_dir"] = folder / settings.protocols_dir
     if settings.segmentation.weights_dir is not None:
@@ -352,6 +316,11 @@ def load_settings(path: Path | None) -> Settings:
         registration = registration.model_copy(update={"atlas": str(folder / registration.atlas)})
     moved["registration"] = registration
     return settings.model_copy(update=moved)
+
+
+def _moved_destination(destination: Destination, folder: Path) -> Destination:
+    files = {"headers_file": destination.headers_file, "ca_file": destination.ca_file}
+    return destination.model_copy(update={key: folder / file for key, file in files.items() if file is not None})
 
 
 def explain(path: Path, error: ValidationError, model: type[BaseModel]) -> list[str]:

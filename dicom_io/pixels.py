@@ -21,6 +21,7 @@ from dicom_io.headers import ImageFacts
 from dicom_io.jpeg_lossless import decode_jpeg_lossless
 from dicom_io.modality_lut import ModalityLut, read_modality_lut
 from dicom_io.pixel_frames import is_encapsulated, split_frames
+from dicom_io.presentation import DEFLATED, EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE
 from dicom_io.raw_header import PARSE_FAULTS, RawHeader, parse, quiet_pydicom
 from dicom_io.scaling import scaling_of
 from processing.refusal import ReasonCode, UnsuitableInput
@@ -41,6 +42,11 @@ _DECODERS = {
     "1.2.840.10008.1.2.4.202": "pylibjpeg",  # HTJ2K lossless, RPCL
     "1.2.840.10008.1.2.4.203": "pylibjpeg",  # HTJ2K
 }
+
+#: Whose pixels can be read: the uncompressed ones, and what there is a decoder for.
+DECODED_TRANSFER_SYNTAXES = frozenset(
+    (EXPLICIT_LITTLE, IMPLICIT_LITTLE, EXPLICIT_BIG, DEFLATED, *_JPEG_LOSSLESS, *_DECODERS)
+)
 
 _StoredValues = npt.NDArray[np.integer]
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from config.destinations import http_headers
 from config.protocol_cards import load_cards
 from config.settings import Settings, SettingsError, load_settings
 from service import (
@@ -191,9 +192,11 @@ def _check_config(options: argparse.Namespace) -> int:
     settings = _load(options.file)
     cards = load_cards(settings.protocols_dir)
     record = _load_networks(settings)
+    for destination in settings.destinations:
+        http_headers(destination)
     print(f"{options.file}: in order")
     print(f"  listens as {settings.ae_title} on {settings.bind}:{settings.port}; data in {settings.storage_dir}")
-    addresses = [f"{one.name} ({one.ae_title}@{one.host}:{one.port})" for one in settings.destinations]
+    addresses = [f"{one.name} ({one.address})" for one in settings.destinations]
     print(f"  sends to {', '.join(addresses) or 'nobody'}")
     print(f"  knows the protocols {', '.join(card.name for card in cards)}")
     networks = "1 network" if len(record.members) == 1 else f"{len(record.members)} networks"

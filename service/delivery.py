@@ -2,7 +2,7 @@
 
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -10,16 +10,18 @@ from pathlib import Path
 
 from sqlalchemy import func, select, update
 
+from config.destinations import http_headers
 from config.settings import Delivery as DeliverySettings
-from config.settings import Destination, Settings
+from config.settings import Destination, Settings, SettingsError
 from dicom_io.sender import Peer, PeerUnavailable, SendOutcome, send_each
+from dicom_io.stow import WebService, store_each
 from service import database as db
 from service.database import Database, move
 from service.states import DeliveryState
 
 _log = logging.getLogger(__name__)
 
-BATCH = 200  # objects for one association
+BATCH = 200  # objects for one connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,7 @@ def deliver_due(
     stopping: Callable[[], bool] = lambda: False,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> int:
-    """Try everything that is due for one destination, over one association; returns how many objects it took.
+    """Try everything that is due for one destination, over one connection; returns how many objects it took.
 
     Every answer is recorded as it comes, so a crash re-sends at most the object in flight.
     """
@@ -109,12 +111,9 @@ def deliver_due(
             by_path[path] = one
         else:
             _postpone(database, [one], None, "its file is missing", settings.delivery, now())
-    peer = Peer(
-        destination.host, destination.port, destination.ae_title, settings.ae_title, settings.delivery.timeout_s
-    )
     n_sent = 0
     try:
-        with closing(send_each(list(by_path), peer)) as outcomes:
+        with closing(_sending(list(by_path), destination, settings)) as outcomes:
             for outcome in outcomes:
                 n_sent += _note(database, by_path.pop(outcome.path), outcome, settings.delivery, now())
                 if stopping():
@@ -127,6 +126,26 @@ def deliver_due(
         )
         _postpone(database, list(by_path.values()), None, type(error).__name__, settings.delivery, now())
     return n_sent
+
+
+def _sending(paths: Sequence[Path], destination: Destination, settings: Settings) -> Generator[SendOutcome, None, None]:
+    """The outcomes of sending files, by C-STORE or STOW-RS, as they come.
+
+    Raises:
+        PeerUnavailable: nothing more can be sent now.
+    """
+    timeout_s = settings.delivery.timeout_s
+    if destination.dicomweb_url is not None:
+        try:
+            headers = http_headers(destination)
+        except SettingsError as error:
+            raise PeerUnavailable(str(error)) from error
+        return store_each(paths, WebService(destination.dicomweb_url, timeout_s, headers, destination.ca_file))
+    host, port, title = destination.host, destination.port, destination.ae_title
+    assert host is not None  # a Destination has the one or the other
+    assert port is not None
+    assert title is not None
+    return send_each(paths, Peer(host, port, title, settings.ae_title, timeout_s))
 
 
 def _note(

@@ -10,7 +10,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import pytest
 
@@ -23,10 +23,15 @@ def need(*tools: str) -> None:
     """Skip the test where a peer is not installed; with CI=true that is a failure."""
     missing = [tool for tool in tools if shutil.which(tool) is None]
     if missing:
-        text = f"not installed: {', '.join(missing)}"
-        if os.environ.get("CI") == "true":
-            pytest.fail(text)
-        pytest.skip(text)
+        lacking(*missing)
+
+
+def lacking(*what: str) -> NoReturn:
+    """Skip the test for want of a peer; with CI=true that is a failure."""
+    text = f"not installed: {', '.join(what)}"
+    if os.environ.get("CI") == "true":
+        pytest.fail(text)
+    pytest.skip(text)
 
 
 def free_port() -> int:
@@ -192,10 +197,24 @@ class Orthanc:
 
     def qido(self, path: str) -> list[dict[str, Any]]:
         """A QIDO-RS search, e.g. ``studies/UID/instances``; attributes by tag, as DICOM JSON."""
-        if not DICOMWEB_PLUGIN.exists():
-            need("orthanc-dicomweb")
-        found: list[dict[str, Any]] = self.get(f"/dicom-web/{path}")
+        with urllib.request.urlopen(f"{self.dicomweb_url}/{path}", timeout=10) as answer:
+            found: list[dict[str, Any]] = json.load(answer)
         return found
+
+    @property
+    def dicomweb_url(self) -> str:
+        """Root of its DICOMweb service."""
+        if not DICOMWEB_PLUGIN.exists():
+            lacking("orthanc-dicomweb")
+        return f"http://127.0.0.1:{self.http_port}/dicom-web"
+
+    def file_of(self, sop_uid: str) -> bytes:
+        """The file it holds of an object, as it stores it."""
+        (number,) = (
+            one["ID"] for one in self.get("/instances?expand") if sop_uid == one["MainDicomTags"]["SOPInstanceUID"]
+        )
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}/instances/{number}/file", timeout=10) as answer:
+            return bytes(answer.read())
 
     @property
     def sop_instance_uids(self) -> list[str]:

@@ -84,7 +84,7 @@ def test_empty_file_gives_the_defaults(tmp_path: Path) -> None:
         (
             "destinations: [{name: a, ae_title: A, host: h, port: 1, tsl: 1}]\n",
             "destinations.0.tsl",
-            "unknown key; allowed here: ae_title, host, name, objects, port",
+            "unknown key; allowed here: ae_title, authorization_variable, ca_file, dicomweb_url, headers_file, host,",
         ),
         ("routes: [{send_to: [], until: 1}]\n", "routes.0.until", "unknown key; allowed here: send_to, when"),
         ("port: many\n", "port", "found 'many'"),
@@ -99,7 +99,25 @@ def test_empty_file_gives_the_defaults(tmp_path: Path) -> None:
         ("ae_title: A_TITLE_THAT_IS_TOO_LONG\n", "ae_title", "at most 16 characters"),
         ("ae_title: ''\n", "ae_title", "at least 1 character"),
         ("ae_title: 'A\\B'\n", "ae_title", "pattern"),
-        ("destinations: [{name: a, ae_title: A, port: 1}]\n", "destinations.0.host", "Field required"),
+        ("destinations: [{name: a, ae_title: A, port: 1}]\n", "destinations.0", "needs host, or dicomweb_url in place"),
+        ("destinations: [{name: a}]\n", "destinations.0", "needs ae_title, host, port, or dicomweb_url in place"),
+        (
+            "destinations: [{name: a, ae_title: A, host: h, port: 1, dicomweb_url: http://h/dicom-web}]\n",
+            "destinations.0",
+            "ae_title, host, port: not together with dicomweb_url",
+        ),
+        (
+            "destinations: [{name: a, ae_title: A, host: h, port: 1, headers_file: f}]\n",
+            "destinations.0",
+            "headers_file: only with dicomweb_url",
+        ),
+        (
+            "destinations: [{name: a, dicomweb_url: http://h/w, ca_file: f}]\n",
+            "destinations.0",
+            "ca_file: only with an https address",
+        ),
+        ("destinations: [{name: a, dicomweb_url: 'h:80/w'}]\n", "destinations.0.dicomweb_url", "pattern"),
+        ("destinations: [{name: a, dicomweb_url: 'https://me:word@h/w'}]\n", "destinations.0.dicomweb_url", "pattern"),
         (
             "destinations: [{name: a, ae_title: A, host: h, port: 1, objects: [film]}]\n",
             "destinations.0.objects.0",

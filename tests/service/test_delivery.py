@@ -75,6 +75,28 @@ def test_results_reach_two_real_archives(
     assert (outbox.deliver("dcmtk"), count_waiting(outbox.database)) == (0, {})
 
 
+def test_results_reach_a_dicomweb_service_once_its_door_is_opened(
+    orthanc: Orthanc, tmp_path: Path, closing: list[Database]
+) -> None:
+    headers = tmp_path / "headers"
+    web = Destination(name="web", dicomweb_url=orthanc.dicomweb_url, headers_file=headers)
+    outbox = Outbox(tmp_path, web)
+    closing.append(outbox.database)
+    assert outbox.deliver("web") == 0
+    assert {one.last_error for one in list_deliveries(outbox.database)} == {f"headers_file {headers}: cannot be read"}
+    headers.write_text("Authorization: Bearer anything\n")
+    orthanc.stop()
+    assert outbox.deliver("web", 60.0) == 0
+    orthanc.start()
+    assert outbox.deliver("web", 60.1) == 0  # not yet due
+    assert outbox.deliver("web", 120.0) == 3
+    assert [orthanc.file_of(f"1.2.3.{number}") for number in range(3)] == [
+        (outbox.settings.storage_dir / "results" / f"{number}.dcm").read_bytes() for number in range(3)
+    ]
+    assert {(one.state, one.attempts, one.last_status) for one in list_deliveries(outbox.database)} == {("sent", 3, 0)}
+    assert (outbox.deliver("web", 180.0), count_waiting(outbox.database)) == (0, {})
+
+
 def test_a_destination_that_is_down_gets_all_when_it_is_up_and_holds_up_nobody(
     storescp: Storescp, tmp_path: Path, closing: list[Database]
 ) -> None:

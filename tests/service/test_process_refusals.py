@@ -190,3 +190,15 @@ def test_what_is_not_there_is_said(tmp_path: Path, capsys: pytest.CaptureFixture
         assert main([group, action, "7", "--config", str(config)]) == 2
         assert "7" in capsys.readouterr().err
     assert main(["jobs", "list", "--config", str(config)]) == main(["quarantine", "list", "--config", str(config)]) == 0
+
+
+def test_check_config_misses_what_opens_the_door_of_a_dicomweb_service(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = tmp_path / "site.yaml"
+    settings.write_text("destinations: [{name: web, dicomweb_url: 'https://h/dicom-web', headers_file: door}]\n")
+    assert main(["check-config", str(settings)]) == 2
+    assert f"headers_file {tmp_path / 'door'}: cannot be read" in capsys.readouterr().err
+    (tmp_path / "door").write_text("Authorization: Bearer x\n")
+    assert main(["check-config", str(settings)]) == 0
+    assert "sends to web (https://h/dicom-web)" in capsys.readouterr().out
