@@ -15,6 +15,7 @@ from processing.results import Affine, AtlasDisc, LabelArray, Level
 
 #: From the place of one level to that of the next, towards the head; no disc is nearly as high.
 PITCH_MM = 48.0
+_MARGIN = np.array((0, 4, 4))  # voxels around all discs: viewers write on the edges of a picture
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,11 +70,12 @@ def lay_out(discs: Sequence[AtlasDisc]) -> AtlasLayout:
         raise ValueError("the discs of the atlas have different spacings or orientations")
     moved = [_moved(disc, axes) for disc in discs]
     boxes = [np.argwhere(disc.mask) + shift for disc, shift in zip(discs, moved, strict=True)]
-    low = np.min([box.min(axis=0) for box in boxes], axis=0)
-    high = np.max([box.max(axis=0) for box in boxes], axis=0)
+    low = np.min([box.min(axis=0) for box in boxes], axis=0) - _MARGIN
+    high = np.max([box.max(axis=0) for box in boxes], axis=0) + _MARGIN
     affine = np.eye(4)
     affine[:3, :3], affine[:3, 3] = axes, axes @ low
     n_slices, n_rows, n_columns = (high - low + 1).tolist()
+    n_columns += -n_columns % 4  # OHIF 3.13 opens a map only if its rows x columns are a multiple of 4
     first = [tuple((shift - low).tolist()) for shift in moved]
     return AtlasLayout(tuple(discs), (n_slices, n_rows, n_columns), affine, tuple(first))
 

@@ -74,3 +74,13 @@ def test_what_cannot_be_laid_out_is_refused():
         lay_out([])
     with pytest.raises(ValueError, match=r"L3L4 is \d+ mm high"):
         lay_out([dataclasses.replace(disc, affine=disc.affine * (1, 6, 1, 1))])
+
+
+@pytest.mark.parametrize("name", shipped_atlases())
+@pytest.mark.parametrize("dimension", [2, 3])
+def test_ohif_opens_maps_of_a_layout_and_writes_beside_the_discs(name, dimension):
+    labels = lay_out(list(load_atlas(dimension, name).values())).labels
+    assert labels[0].size % 4 == 0
+    edge = np.ones(labels.shape[1:], bool)
+    edge[4:-4, 4:-4] = False
+    assert not labels[:, edge].any()
