@@ -73,7 +73,7 @@ def open_node(folder: Path, **settings: object) -> OpenNode:
 def node(tmp_path: Path) -> Iterator[OpenNode]:
     opened = open_node(tmp_path)
     yield opened
-    opened.receiver.close(drain_s=0.0)
+    opened.receiver.close(drain_s=2.0)
 
 
 def image(**attributes: object) -> pydicom.FileDataset:
@@ -122,7 +122,7 @@ def test_only_configured_peers_may_call(tmp_path: Path) -> None:
         assert not echoscu(node.port, calling="AWAY")
         assert echoscu(node.port, calling="SCANNER")
     finally:
-        node.receiver.close(drain_s=0.0)
+        node.receiver.close(drain_s=2.0)
 
 
 def test_stored_bytes_are_the_bytes_that_were_sent(node: OpenNode, tmp_path: Path) -> None:
