@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pydicom.dataset import Dataset, FileDataset
+from pydicom.multival import MultiValue
 
 from dicom_io.raw_header import parse
 from dicom_io.segmentation_reader import disc_segments, open_segmentation
@@ -19,6 +20,7 @@ from processing.refusal import ReasonCode, UnsuitableInput
 from processing.results import Affine, GivenMask, Level, MaskOrigin
 
 _PROGRAM_KEYWORDS = ("Manufacturer", "ManufacturerModelName", "SoftwareVersions")
+_MOST_LETTERS = 194  # of a name in three groups (PS3.5, VR PN); a page of the report has no room for more
 _MODIFYING_EQUIPMENT = "109103"  # DCM; a program that changed an object after its first writer (PS3.16 CID 7005)
 
 
@@ -123,9 +125,7 @@ def _origin(dataset: FileDataset, path: Path) -> MaskOrigin:
         )
     ]
     program = changed_by[-1] if changed_by and _text(dataset, "Manufacturer") == MANUFACTURER else dataset
-    editors = (
-        str(one.get(name) or "") for name in ("ContentCreatorName", "OperatorsName") for one in (dataset, program)
-    )
+    editors = (_text(one, name) for name in ("ContentCreatorName", "OperatorsName") for one in (dataset, program))
     return MaskOrigin(
         sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
         sop_instance_uid=str(dataset.SOPInstanceUID),
@@ -141,5 +141,9 @@ def _tool(program: Dataset) -> str:
 
 
 def _text(dataset: Dataset, keyword: str) -> str:
+    """A value as one printable text, which can be written as one value again; several are joined by commas."""
     value = dataset.get(keyword)
-    return "" if value is None else str(value if isinstance(value, str) else "\\".join(map(str, value))).strip()
+    values = value if isinstance(value, MultiValue) else (value,)
+    text = ", ".join(str(one) for one in values if one is not None)
+    printable = "".join(letter if letter.isprintable() and letter != "\\" else " " for letter in text)
+    return " ".join(printable.split())[:_MOST_LETTERS]

@@ -9,6 +9,8 @@ from pydicom.multival import MultiValue
 from dicom_io.raw_header import PARSE_FAULTS, quiet_pydicom
 from dicom_io.sources import SourceExam
 
+_MOST_LETTERS = 256  # a Long String has 64 (PS3.5, VR LO); a header may break the rule, and a page has an end
+
 
 @dataclass(frozen=True, slots=True)
 class ExamHeading:
@@ -41,7 +43,7 @@ def exam_heading(source: SourceExam) -> ExamHeading:
 
 
 def _text(header: Dataset, keyword: str) -> str:
-    """A value as text, several joined; empty where it is absent or cannot be read as its VR says."""
+    """A value as text, several joined, cut where it is too long; empty where it is absent or not what its VR says."""
     try:
         with quiet_pydicom():
             value = header.get(keyword, "")
@@ -50,7 +52,8 @@ def _text(header: Dataset, keyword: str) -> str:
             )
     except PARSE_FAULTS:
         return ""
-    return " ".join(text.replace("\0", " ").split())
+    text = " ".join(text.replace("\0", " ").split())
+    return text if len(text) <= _MOST_LETTERS else f"{text[: _MOST_LETTERS - 1]}…"
 
 
 def _date(text: str) -> date | None:

@@ -16,6 +16,9 @@ _NAMESPACE = uuid.UUID("6f0e3c3e-2c37-5d0b-9c1c-0f8f6a4e9b21")
 #: A GPU's masks may differ from a processor's in a few pixels.
 _IDENTIFYING_VERSIONS = ("discnode", "settings_digest", "model_sha256", "inference_provider", "protocol")
 
+#: There only where just the same was analysed before: what comes back as the newest must not have the old UIDs.
+_REPEATED = "repeated_as"
+
 
 def derived_uid(*parts: str) -> UID:
     """A UID under 2.25 (PS3.5 B.2) from a name-based UUID (RFC 9562, version 5) of the parts.
@@ -37,7 +40,8 @@ def result_uid(result: ExamResult, source: SourceExam, role: str) -> UID:
     Raises:
         KeyError: ``result.versions`` lacks one of those that decide the numbers.
     """
-    versions = (result.versions[name] for name in _IDENTIFYING_VERSIONS)
+    versions = [result.versions[name] for name in _IDENTIFYING_VERSIONS]
+    versions += [result.versions[_REPEATED]] if _REPEATED in result.versions else []
     return derived_uid(inputs_digest(source.sop_instance_uids), source.pixels_sha256, *versions, role)
 
 

@@ -223,6 +223,23 @@ def claim(database: Database, worker: str, now: datetime, lease_s: float) -> Job
         return read_job(connection, job_id)
 
 
+def was_done_before(database: Database, job: Job) -> bool:
+    """Whether an earlier result of the exam is of the same images, with the same word or discs of a person."""
+    own, other = db.job, db.job.alias()
+    query = select(other.c.id).where(
+        own.c.id == job.id,
+        other.c.exam_id == own.c.exam_id,
+        other.c.version < own.c.version,
+        other.c.state == str(JobState.DONE),
+        other.c.verdict != str(Verdict.REFUSED),
+        other.c.inputs_digest == own.c.inputs_digest,
+        other.c.lowest_disc.is_not_distinct_from(own.c.lowest_disc),
+        other.c.correction.is_not_distinct_from(own.c.correction),
+    )
+    with database.read() as connection:
+        return connection.execute(query.limit(1)).first() is not None
+
+
 def heartbeat(database: Database, job: Job, now: datetime, lease_s: float) -> bool:
     """Prolong the lease; False if the job is no longer this worker's."""
     with database.write() as connection:

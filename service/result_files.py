@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
@@ -90,6 +90,8 @@ def write_result(
         ValueError: the result has no disc.
         OSError: the folder cannot be written.
     """
+    if edition is not None and edition.is_again:
+        result = replace(result, versions={**result.versions, "repeated_as": f"version {edition.version}"})
     with _whole_folder(folder) as partial:
         picture = draw_montage(result)
         _write_picture(partial / "qc.png", picture)

@@ -12,10 +12,14 @@ from dicom_io.predecessor import name_predecessor
 
 @dataclass(frozen=True, slots=True)
 class Edition:
-    """Which analysis of an exam a result is, from 1, and which one it replaces."""
+    """Which analysis of an exam a result is, from 1, and which one it replaces.
+
+    ``is_again``: an earlier one was of just the same, as when a person names another lowest disc and takes it back.
+    """
 
     version: int
     replaces: int
+    is_again: bool = False
 
 
 class ObjectFile(Protocol):

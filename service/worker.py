@@ -189,7 +189,7 @@ def _said(database: Database, job: Job) -> dict[str, Any]:
     if job.correction is not None:
         said["mask"] = database.inbox_dir / job.correction
     if job.predecessor is not None:
-        said["edition"] = Edition(job.version, job.predecessor)
+        said["edition"] = Edition(job.version, job.predecessor, jobs.was_done_before(database, job))
     return said
 
 

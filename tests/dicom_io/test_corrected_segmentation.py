@@ -164,6 +164,26 @@ def test_the_program_that_saved_it_is_named(automatic: Path, grid: ExamGrid, tmp
     assert read_corrected(path, grid).origin.tool == "3D Slicer Segment Editor 5.8"
 
 
+def test_several_editors_and_odd_letters_become_one_name_that_can_be_written(
+    automatic: Path, grid: ExamGrid, tmp_path: Path
+) -> None:
+    """Of several versions of a program, Manufacturer would have had several values; a list showed its brackets."""
+    path = tmp_path / "corrected.dcm"
+    dataset = edited(dcmread(automatic), editor="")
+    dataset.OperatorsName, dataset.SoftwareVersions = ["Reader^Rosa", "Second^Sam\x1b"], ["5.8", "r1\n"]
+    dataset.save_as(path)
+    origin = read_corrected(path, grid).origin
+    assert (origin.editor, origin.tool) == ("Reader^Rosa, Second^Sam", "3D Slicer Segment Editor 5.8, r1")
+
+
+def test_an_endless_name_of_an_editor_leaves_room_for_the_report(
+    automatic: Path, grid: ExamGrid, tmp_path: Path
+) -> None:
+    path = tmp_path / "corrected.dcm"
+    edited(dcmread(automatic), editor="x" * 20000).save_as(path)
+    assert read_corrected(path, grid).origin.editor == "x" * 194
+
+
 # --- what is refused --------------------------------------------------------------------------------------------------
 
 

@@ -51,6 +51,7 @@ def test_the_heading_is_that_of_the_image():
         ("PatientID", b"A  B\0", "patient_id", "A B"),
         ("PatientID", b"", "patient_id", ""),
         ("PatientID", b"7" * 100, "patient_id", "7" * 100),
+        ("PatientID", b"7" * 9000, "patient_id", "7" * 255 + "…"),
         ("PatientID", b"A\\B ", "patient_id", "A B"),
         ("ManufacturerModelName", b"", "scanner", "GE MEDICAL SYSTEMS"),
         ("ManufacturerModelName", "Prisma é".encode("latin-1"), "scanner", "GE MEDICAL SYSTEMS Prisma é"),

@@ -490,6 +490,14 @@ def test_long_texts_wrap_and_the_first_page_stays_one_page(result):
         assert max(seen) < 595 - 40
 
 
+def test_headers_longer_than_a_page_do_not_cost_the_result(result):
+    source = example_exam.source_exam()
+    for keyword in ("PatientID", "ManufacturerModelName", "ClinicalTrialSubjectID", "ClinicalTrialSiteID"):
+        setattr(source.grid_instances[0], keyword, "X" * 9000)
+    for subject in SubjectLine:
+        assert len(PdfReader(BytesIO(render(exam_report(result, exam_heading(source), subject)).pdf)).pages) >= 2
+
+
 def test_a_picture_is_kept_as_it_is_in_both_forms(document, rendered):
     pictures = blocks_of(document, Picture)
     assert len(pictures) == 2

@@ -6,7 +6,7 @@ import pytest
 from records import NOW, add_exam, add_job, exam_state, later, open_database, settings_in
 
 from processing.refusal import Reason, ReasonCode
-from processing.results import Verdict
+from processing.results import Level, Verdict
 from service import jobs
 from service.database import Database
 from service.delivery import list_deliveries
@@ -71,6 +71,29 @@ def test_a_finished_job_fills_the_outbox_and_settles_the_exam_at_once(database: 
     assert state(database, job.id) is JobState.DONE
     assert exam_state(database, exam_id) is ExamState.ANALYSED
     assert [(one.sop_uid, one.destination) for one in list_deliveries(database)] == [("2.25.1", "archive")]
+
+
+def test_what_a_person_takes_back_is_known_to_be_analysed_again(database: Database) -> None:
+    """Its objects would have had the UIDs of those sent before, and would not have been sent as the newest."""
+    exam_id = add_exam(database)
+    job_id = add_job(database, exam_id)
+    found = []
+    for lowest in (None, Level.L5S1, Level.L4L5, Level.L5S1):
+        if lowest is not None:
+            assert jobs.retry(database, job_id, lowest_disc=lowest)
+        job = claimed(database)
+        job_id = job.id
+        found.append(jobs.was_done_before(database, job))
+        jobs.finish(database, job, Verdict.OK, (), (), later(9))
+    assert found == [False, False, False, True]
+
+
+def test_a_refusal_has_no_objects_whose_uids_are_taken(database: Database) -> None:
+    exam_id = add_exam(database)
+    add_job(database, exam_id)
+    jobs.finish(database, claimed(database), Verdict.REFUSED, (Reason(ReasonCode.INTERNAL, "x"),), (), later(9))
+    add_job(database, exam_id)
+    assert not jobs.was_done_before(database, claimed(database))
 
 
 def test_the_same_object_is_put_in_the_outbox_once(database: Database) -> None:

@@ -260,6 +260,18 @@ def test_a_later_report_is_another_document(written, tmp_path):
     assert "replaces version 1" in (tmp_path / "out/report.html").read_text(encoding="utf-8")
 
 
+def test_the_same_analysed_again_later_is_not_taken_for_the_objects_sent_before(written, tmp_path):
+    """An object goes to a destination once: with its old UIDs the newest result would not have gone there."""
+    result, summary, _ = written
+    images, again = example_exam.exam_images(result), Edition(4, 3, is_again=True)
+    uids = [
+        {one.sop_instance_uid for one in write_result(result, images, tmp_path / name, edition=again).objects}
+        for name in ("out", "retried")
+    ]
+    assert uids[0] == uids[1]
+    assert uids[0].isdisjoint(one.sop_instance_uid for one in summary.objects)
+
+
 def test_the_subject_is_shown_as_the_settings_say(written, tmp_path):
     result = example_exam.exam_result((Level.L4L5,), with_maps=False)
     settings = ReportSettings(subject=SubjectLine.NONE)
