@@ -8,7 +8,7 @@ from pathlib import Path
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.multival import MultiValue
 
-from dicom_io.raw_header import parse
+from dicom_io.raw_header import parse, quiet_pydicom
 from dicom_io.segmentation_reader import disc_segments, open_segmentation
 from dicom_io.series import ExamAssembly
 from dicom_io.source_attributes import MANUFACTURER
@@ -80,15 +80,17 @@ def read_corrected(path: Path, grid: ExamGrid, known_series: Collection[str] = (
             UNSUPPORTED_OBJECT, as :mod:`dicom_io.segmentation_reader`.
     """
     dataset = open_segmentation(path)
-    _check_owner(dataset, grid)
-    _check_frame(dataset, grid, known_series)
+    with quiet_pydicom():  # an odd name of an editor must not reach a log
+        _check_owner(dataset, grid)
+        _check_frame(dataset, grid, known_series)
+        origin = _origin(dataset, path)
     found = disc_segments(dataset, grid.tracked)
     if found.unnamed:
         text = f"{' and '.join(found.unnamed)} is drawn, but neither a code nor the label says which disc it is"
         raise UnsuitableInput(ReasonCode.LEVELS_AMBIGUOUS, text)
     levels = place_on_lattice(found.levels, found.affine, grid.shape, grid.affine)
     check_discs(levels, grid.affine)
-    return GivenMask(levels, _origin(dataset, path))
+    return GivenMask(levels, origin)
 
 
 def _check_owner(dataset: Dataset, grid: ExamGrid) -> None:

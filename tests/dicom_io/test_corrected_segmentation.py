@@ -176,6 +176,7 @@ def test_several_editors_and_odd_letters_become_one_name_that_can_be_written(
     assert (origin.editor, origin.tool) == ("Reader^Rosa, Second^Sam", "3D Slicer Segment Editor 5.8, r1")
 
 
+@pytest.mark.filterwarnings("ignore:The PN component length:UserWarning")  # pydicom, when such a file is made
 def test_an_endless_name_of_an_editor_leaves_room_for_the_report(
     automatic: Path, grid: ExamGrid, tmp_path: Path
 ) -> None:

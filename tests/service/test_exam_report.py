@@ -490,6 +490,7 @@ def test_long_texts_wrap_and_the_first_page_stays_one_page(result):
         assert max(seen) < 595 - 40
 
 
+@pytest.mark.filterwarnings("ignore:The value length:UserWarning")  # pydicom, when such a header is made
 def test_headers_longer_than_a_page_do_not_cost_the_result(result):
     source = example_exam.source_exam()
     for keyword in ("PatientID", "ManufacturerModelName", "ClinicalTrialSubjectID", "ClinicalTrialSiteID"):
