@@ -49,6 +49,13 @@ SAMPLE = (
     "a CT image",
     "colour secondary captures",
 )
+#: The scan may come whole, and be measured, before what spoils the exam has come; the exam ends as it must.
+HOLD_A_WHOLE_SCAN = {
+    "GE: scanned twice",
+    "GE: one UID with two contents",
+    "GE: one image under two UIDs",
+    "GE: two patients in one study",
+}
 UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID")
 IDLE_S = 8.0
 
@@ -193,5 +200,7 @@ def check_verdict(specimen: Specimen, exams: list[dict[str, Any]]) -> None:
         assert jobs == {("done", " + ".join(specimen.measured))}, specimen.name
         assert {exam["state"] for exam in exams} <= {"analysed", "joined"}, specimen.name
     else:
-        assert jobs == set(), specimen.name
+        if specimen.name not in HOLD_A_WHOLE_SCAN:
+            assert jobs == set(), specimen.name
+        assert {exam["state"] for exam in exams} <= {"held", "refused", "incomplete"}, specimen.name
         assert codes >= specimen.codes - {"UNREADABLE"}, specimen.name
