@@ -31,8 +31,11 @@ demo: $(VENV)/.node
 peers:
 	@sh tests/install_peers.sh
 
+# Two workers, each of which takes whole files, so that what a file's tests share is made once.
+# WORKERS=0: all in one process.
+WORKERS ?= 2
 test: $(VENV)/.dev peers
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .

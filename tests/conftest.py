@@ -1,5 +1,6 @@
 """Fixtures that several packages' tests share."""
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,19 @@ sys.path.insert(0, str(TESTS.parent))
 sys.path.extend(str(folder) for folder in (TESTS / "dicom_io", TESTS / "service") if str(folder) not in sys.path)
 
 from peers import Orthanc, Storescp, need  # noqa: E402 - needs the path above
+
+# The tests start hundreds of processes: each would compile the node's sources again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of several workers none is left alone with a long file at the end: those come first."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return
+    marks: dict[Path, set[str]] = {}
+    for item in items:
+        marks.setdefault(item.path, set()).update(mark.name for mark in item.iter_markers())
+    items.sort(key=lambda item: ("viewer" not in marks[item.path], "slow" not in marks[item.path]))
 
 
 @pytest.fixture

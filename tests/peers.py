@@ -1,14 +1,17 @@
 """Real peers for the tests: dcmtk's tools and Orthanc, on free ports of the loopback address."""
 
+import errno
+import itertools
 import json
 import os
 import re
+import secrets
 import shutil
 import socket
 import subprocess
 import time
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
@@ -34,14 +37,36 @@ def lacking(*what: str) -> NoReturn:
     pytest.skip(text)
 
 
+def _own_ports() -> Iterator[int]:
+    """Ports for this process, again and again: below those that the system gives to whoever asks for any.
+
+    Each worker of pytest-xdist has a range of its own: a port that is free when it is chosen is free when it is used.
+    """
+    n_ports, n_workers = 2000, 8
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % n_workers
+    start = secrets.randbelow(n_ports)  # another checkout's tests may run beside these
+    for number in itertools.count(start):
+        yield 16_000 + worker * n_ports + number % n_ports
+
+
+_OWN_PORTS = _own_ports()
+
+
 def free_port() -> int:
-    """A TCP port of the loopback address that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port of the loopback address that was free a moment ago; another one at each call."""
+    for port in _OWN_PORTS:
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+                continue
+        return port
+    raise AssertionError("unreachable: the ports go round")
 
 
-def wait_until(condition: Callable[[], Any], what: str, timeout_s: float = 20.0) -> Any:
+def wait_until(condition: Callable[[], Any], what: str, timeout_s: float = 60.0) -> Any:
     """The condition's first true value; fails the test when it does not come."""
     deadline_s = time.monotonic() + timeout_s
     while time.monotonic() < deadline_s:
