@@ -11,7 +11,7 @@ from config.protocol_cards import ProtocolCard, load_cards
 from dicom_io.headers import ImageFacts, read_facts
 from dicom_io.series import AssemblyState, assemble_exam
 from dicom_io.simulated_scanner import write_exam
-from processing.phantom import simulate_exam
+from processing.phantom import PhantomExam, simulate_exam
 
 N_SLICES = 4
 FLAVOURS: Mapping[str, dict[str, object]] = {
@@ -27,9 +27,15 @@ FLAVOURS: Mapping[str, dict[str, object]] = {
 EXAMPLES = Path(__file__).parents[2] / "config" / "protocols" / "examples"
 
 
+@pytest.fixture(scope="module")
+def phantom() -> PhantomExam:
+    return simulate_exam(5, n_slices=N_SLICES, matrix=64)
+
+
 @pytest.fixture(scope="module", params=FLAVOURS)
-def exam(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[ImageFacts]:
-    phantom = simulate_exam(5, n_slices=N_SLICES, matrix=64)
+def exam(
+    request: pytest.FixtureRequest, phantom: PhantomExam, tmp_path_factory: pytest.TempPathFactory
+) -> list[ImageFacts]:
     paths = write_exam(phantom, tmp_path_factory.mktemp("exam"), **FLAVOURS[request.param])
     return [one for path in paths for one in read_facts(path)]
 
@@ -73,8 +79,8 @@ def test_the_first_half_of_what_is_sent_is_never_measured(
         assert not assemble_exam(relaxometry[: len(relaxometry) // 2], cards).is_complete
 
 
-def test_one_echo_time_without_a_card_that_knows_the_order_is_refused(tmp_path: Path) -> None:
-    paths = write_exam(simulate_exam(5, n_slices=N_SLICES, matrix=64), tmp_path, vendor="ge", one_echo_time=True)
+def test_one_echo_time_without_a_card_that_knows_the_order_is_refused(phantom: PhantomExam, tmp_path: Path) -> None:
+    paths = write_exam(phantom, tmp_path, vendor="ge", one_echo_time=True)
     assembly = assemble_exam([one for path in paths for one in read_facts(path)], load_cards())
     assert assembly.state is AssemblyState.REFUSED
     assert [reason.code.value for reason in assembly.reasons] == ["ECHO_UNRESOLVED"]

@@ -73,6 +73,8 @@ def test_members_without_a_first_stage_start_from_weights_of_their_own(site: Pat
     recipe = replace(SMOKE, pretrain=None, fold=still, phantoms=2, loaders=1)
     run = open_run(recipe, site, tmp_path / "run", settings=load_settings(None), folds=2, say=quiet)
     start(run, resume=False)
+    for member in (0, 1):  # here: a process that loads torch takes seconds to start
+        train_member(run, member, quiet)
     metrics = train_run(run, only=None, processes=2, say=quiet)
     assert metrics is not None
     assert metrics["recipe"]["pretrain"] is None
