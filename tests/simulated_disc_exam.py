@@ -1,5 +1,6 @@
 """A simulated exam with its true mask, registered by elastix: what the tests of atlas space start from."""
 
+import functools
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -30,6 +31,7 @@ class RegisteredExam:
     registered: tuple[RegisteredDisc, ...]
 
 
+@functools.cache
 def registered_exam(
     seed: int, *, n_slices: int, levels: tuple[Level, ...] = LUMBAR_LEVELS, atlas: str = "healthy", snr: float = 40.0
 ) -> RegisteredExam:

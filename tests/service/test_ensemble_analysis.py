@@ -12,6 +12,7 @@ import pytest
 onnx = pytest.importorskip("onnx", reason="needs the extra packages of training")
 
 from onnx import helper, numpy_helper  # noqa: E402
+from short_registration import shortened  # noqa: E402
 from tiny_networks import register  # noqa: E402
 
 from config.settings import FittingSettings, RegistrationSettings, SegmentationSettings, Settings  # noqa: E402
@@ -52,6 +53,11 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def registration(tmp_path_factory: pytest.TempPathFactory) -> RegistrationSettings:
+    return shortened(tmp_path_factory.mktemp("registration"))
+
+
+@pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> ExamImages:
     scanner = tmp_path_factory.mktemp("scanner")
     write_exam(simulate_exam(20, n_slices=5, slice_spacing_mm=8.0), scanner)
@@ -59,10 +65,10 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> ExamImages:
 
 
 @pytest.fixture(scope="module")
-def result(images: ExamImages, networks: Path) -> ExamResult:
+def result(images: ExamImages, networks: Path, registration: RegistrationSettings) -> ExamResult:
     settings = Settings(
         segmentation=SegmentationSettings(model="made", weights_dir=networks, max_ring_entropy=1.0),
-        registration=RegistrationSettings(processes=1),
+        registration=registration,
     )
     return analyse(images, settings, datetime(2026, 1, 1, tzinfo=UTC))
 
@@ -112,10 +118,12 @@ def test_maps_end_where_the_mask_ends(result: ExamResult, images: ExamImages) ->
 
 
 @pytest.mark.slow
-def test_noise_floor_and_ceilings_reach_every_map(images: ExamImages, networks: Path, result: ExamResult) -> None:
+def test_noise_floor_and_ceilings_reach_every_map(
+    images: ExamImages, networks: Path, registration: RegistrationSettings, result: ExamResult
+) -> None:
     settings = Settings(
         segmentation=SegmentationSettings(model="made", weights_dir=networks, max_ring_entropy=1.0),
-        registration=RegistrationSettings(processes=1),
+        registration=registration,
         fitting=FittingSettings(noise_floor="estimated", paper_ceilings=True),
     )
     asked = analyse(images, settings, datetime(2026, 1, 1, tzinfo=UTC))

@@ -1,22 +1,20 @@
 """One exam from three scanners through ``discnode process``, with a real network: the same discs, the same times."""
 
 import json
-import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from short_registration import shortened
 
-import config
 import models
 from dicom_io.simulated_scanner import write_exam
 from processing.phantom import PhantomExam, simulate_exam
 from service.cli import main
 
 WEIGHTS = Path(models.__file__).parent / "weights"
-ELASTIX = Path(config.__file__).parent / "elastix"
 
 
 @pytest.fixture(scope="module")
@@ -28,18 +26,14 @@ def exam() -> PhantomExam:
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One of the shipped networks, and registration that ends after a few iterations: here it only has to run."""
     folder = tmp_path_factory.mktemp("settings")
-    for path in ELASTIX.glob("*fast_3d.txt"):
-        text = path.read_text(encoding="utf-8")
-        shortened = re.sub(r"\(MaximumNumberOfIterations \d+\)", "(MaximumNumberOfIterations 3)", text)
-        assert shortened != text
-        (folder / path.name).write_text(shortened, encoding="utf-8")
+    registration = shortened(folder).model_dump(mode="json", exclude_unset=True)
     shipped = yaml.safe_load((WEIGHTS / "registry.yaml").read_text(encoding="utf-8"))["cfcm-lumbar"]
     shipped["members"] = shipped["members"][:1]
     shutil.copy(WEIGHTS / shipped["members"][0]["file"], folder)
     (folder / "registry.yaml").write_text(yaml.safe_dump({"one-of-them": shipped}), encoding="utf-8")
     changed = {
         "segmentation": {"model": "one-of-them", "weights_dir": str(folder)},
-        "registration": {"parameters_dir": str(folder), "processes": 1, "min_dice": 0.01},
+        "registration": registration,
     }
     file = folder / "discnode.yaml"
     file.write_text(yaml.safe_dump(changed), encoding="utf-8")
