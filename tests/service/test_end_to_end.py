@@ -113,7 +113,8 @@ def test_exam_sent_by_dcmsend_is_found_at_orthanc_with_the_numbers_of_process(
                 return next(iter(sorted((tmp_path / "node" / "results").glob("*/*/result.json"))), None)
 
             found = wait_until(result_file, "the result", 300)
-            assert slowest_echo_s < 1.0 if os.environ.get("CI") != "true" else slowest_echo_s < 3.0
+            has_the_machine_alone = os.environ.get("CI") != "true" and "PYTEST_XDIST_WORKER" not in os.environ
+            assert slowest_echo_s < (1.0 if has_the_machine_alone else 3.0)
             objects = json.loads(found.read_text())["objects"]
             wanted = {one["sop_instance_uid"] for one in objects if one["kind"] != "deformation"}  # by default not sent
             wait_until(lambda: len(archive.sop_instance_uids) >= len(wanted), "the results at Orthanc", 120)
