@@ -26,7 +26,7 @@ EXPECTED_KINDS = {"seg": 1, "pmap": 12, "sr": 2, "pdf": 1, "overlay": 1, "deform
 
 def discnode(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "service.cli", *(str(one) for one in arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=400)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=550)
 
 
 @pytest.fixture(scope="module")
