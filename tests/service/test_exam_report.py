@@ -459,6 +459,15 @@ def test_markup_in_a_text_stays_text(result):
     assert squeezed(shown) in squeezed(" ".join(pdf_pages(both.pdf)))
 
 
+def test_letters_that_the_font_lacks_do_not_become_boxes(result):
+    """Two subjects of a trial, each of two boxes, looked like one."""
+    heading = ExamHeading(trial_subject_id="漢字-7", trial_site_id="Örebro")
+    report = render(exam_report(result, heading, SubjectLine.TRIAL_SUBJECT))
+    text = PdfReader(BytesIO(report.pdf)).pages[0].extract_text()
+    assert "<U+6F22><U+5B57>-7, site Örebro" in text
+    assert "漢字-7" in report.html
+
+
 def test_long_texts_wrap_and_the_first_page_stays_one_page(result):
     """Every kind of doubt, a correction, an endless word: nothing is cut, nothing runs out of the page."""
     reasons = tuple(
