@@ -9,8 +9,9 @@ class CorrectionSettings(Section):
     """Segmentations that are sent back."""
 
     accepted_from: tuple[AETitle, ...] = Field(
-        (), description="Calling AE titles whose segmentations are measured; those of others wait for a person; empty ="
-        " everyone who may send"
+        (),
+        description="Calling AE titles whose segmentations are measured; those of others wait for a person; empty ="
+        " everyone who may send",
     )
 
     def accepts(self, calling_ae: str) -> bool:

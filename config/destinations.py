@@ -81,7 +81,7 @@ class Destination(Section):
 
     @property
     def tells_secrets(self) -> bool:
-        """Whether its HTTP headers, such as Authorization, go over the network where anyone on the way can read them."""
+        """Whether its HTTP headers, such as Authorization, go where anyone on the way can read them."""
         if self.headers_file is None and self.authorization_variable is None:
             return False
         address = urlsplit(self.dicomweb_url or "")

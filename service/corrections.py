@@ -162,7 +162,9 @@ class Corrections:
         with self._database.read() as connection:
             if was_released(connection, row.id, ReasonCode.REVIEW_REQUIRED):
                 return
-        text = "corrections from its sender are measured only when a person has released them (corrections.accepted_from)"
+        text = (
+            "corrections from its sender are measured only when a person has released them (corrections.accepted_from)"
+        )
         raise UnsuitableInput(ReasonCode.REVIEW_REQUIRED, text)
 
     def _current(self, job: jobs.Job, results: Sequence[Path]) -> Path | None:

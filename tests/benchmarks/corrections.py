@@ -16,7 +16,8 @@ import psutil
 from pydicom import Dataset, dcmread
 from pydicom.uid import generate_uid
 
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "service")]
+sys.path.insert(0, str(Path(__file__).parent.parent))  # as pytest does
+sys.path.insert(0, str(Path(__file__).parent.parent / "service"))
 
 from corrected_masks import VARIANTS, edited
 from node_process import Node
