@@ -328,6 +328,13 @@ def test_a_corrected_exam_names_the_person_and_the_agreement(result):
     assert [text for text in made.texts() if "drawn or changed by a person on what networks" in text]
 
 
+def test_discs_that_no_network_had_outlined_are_not_said_to_be_theirs(result):
+    refusal = Reason(ReasonCode.LEVELS_AMBIGUOUS, "six discs, no sacrum")
+    drawn = dataclasses.replace(result, correction=Correction(MaskOrigin("ab" * 32), {}, (), refusal))
+    texts = report_of(drawn).texts()
+    assert any(text.startswith("The discs were drawn by a person. In each") for text in texts)
+
+
 def test_a_refusal_says_why_and_what_helps_on_one_page():
     reasons = (
         Reason(ReasonCode.SERIES_INCOMPLETE, "slice 4 has no image at TSL 40 ms"),
