@@ -3,7 +3,9 @@
 import os
 import re
 from enum import StrEnum
+from ipaddress import ip_address
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
@@ -76,6 +78,21 @@ class Destination(Section):
     def address(self) -> str:
         """Where it is, for people."""
         return self.dicomweb_url or f"{self.ae_title}@{self.host}:{self.port}"
+
+    @property
+    def tells_secrets(self) -> bool:
+        """Whether its HTTP headers, such as Authorization, go where anyone on the way can read them."""
+        if self.headers_file is None and self.authorization_variable is None:
+            return False
+        address = urlsplit(self.dicomweb_url or "")
+        return address.scheme == "http" and not _is_this_machine(address.hostname or "")
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def http_headers(destination: Destination) -> dict[str, str]:

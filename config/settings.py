@@ -8,6 +8,7 @@ from typing import Literal
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from config.corrections import CorrectionSettings
 from config.destinations import USUAL_OBJECTS as USUAL_OBJECTS
 from config.destinations import Destination as Destination
 from config.destinations import ObjectKind as ObjectKind
@@ -233,6 +234,7 @@ class Settings(Section):
         None, description="Folder with the site's own protocol cards, used beside the built-in ones"
     )
     completion: Completion = Completion()
+    corrections: CorrectionSettings = CorrectionSettings()
     jobs: Jobs = Jobs()
     segmentation: SegmentationSettings = SegmentationSettings()
     echoes: EchoSettings = EchoSettings()
@@ -247,6 +249,11 @@ class Settings(Section):
         names = [destination.name for destination in self.destinations]
         if len(set(names)) < len(names):
             raise ValueError("two destinations have the same name")
+        known = {peer.ae_title for peer in self.peers}
+        for ae_title in self.corrections.accepted_from:
+            if known and ae_title not in known:
+                allowed = ", ".join(sorted(known))
+                raise ValueError(f"corrections.accepted_from: {ae_title!r} is none of the peers; allowed: {allowed}")
         if len({source.name for source in self.sources}) < len(self.sources):
             raise ValueError("two sources have the same name")
         for route in self.routes:

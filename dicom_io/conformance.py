@@ -16,6 +16,7 @@ from pydicom.sr.coding import Code
 from pydicom.uid import PYDICOM_IMPLEMENTATION_UID, UID
 from pynetdicom import PYNETDICOM_IMPLEMENTATION_UID, PYNETDICOM_IMPLEMENTATION_VERSION
 
+from config.corrections import CorrectionSettings
 from config.sections import Section
 from config.settings import Delivery, Destination, Peer, Settings, Source
 from dicom_io import codes, commitment, receiver, retriever, stow
@@ -216,6 +217,7 @@ def _settings() -> str:
     sections: tuple[tuple[str, type[Section]], ...] = (
         ("peers", Peer),
         ("sources", Source),
+        ("corrections", CorrectionSettings),
         ("destinations", Destination),
         ("delivery", Delivery),
     )

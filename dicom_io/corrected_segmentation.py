@@ -8,7 +8,7 @@ from pathlib import Path
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.multival import MultiValue
 
-from dicom_io.raw_header import parse, quiet_pydicom
+from dicom_io.raw_header import PARSE_FAULTS, parse, quiet_pydicom
 from dicom_io.segmentation_reader import disc_segments, open_segmentation
 from dicom_io.series import ExamAssembly
 from dicom_io.source_attributes import MANUFACTURER
@@ -18,9 +18,11 @@ from processing.correction import check_discs
 from processing.lattice import place_on_lattice
 from processing.refusal import ReasonCode, UnsuitableInput
 from processing.results import Affine, GivenMask, Level, MaskOrigin
+from processing.volume import spacing_mm
 
 _PROGRAM_KEYWORDS = ("Manufacturer", "ManufacturerModelName", "SoftwareVersions")
 _MOST_LETTERS = 194  # of a name in three groups (PS3.5, VR PN); a page of the report has no room for more
+_MOST_RATIO = 1.5  # of what a segmentation says of its slices to what they are: writers round, and take gaps for slices
 _MODIFYING_EQUIPMENT = "109103"  # DCM; a program that changed an object after its first writer (PS3.16 CID 7005)
 
 
@@ -28,8 +30,8 @@ _MODIFYING_EQUIPMENT = "109103"  # DCM; a program that changed an object after i
 class ExamGrid:
     """What a Segmentation must agree with to belong to an exam.
 
-    ``shape`` (slices, rows, columns) and ``affine`` (LPS mm) of what is segmented; ``tracked``: tracking UIDs of the
-    subject's discs.
+    ``shape`` (slices, rows, columns) and ``affine`` (LPS mm) of what is segmented, ``slice_thickness_mm`` as its
+    images say (0 where they do not); ``tracked``: tracking UIDs of the subject's discs.
     """
 
     study_uids: frozenset[str]
@@ -37,6 +39,7 @@ class ExamGrid:
     patient_id: str
     shape: tuple[int, int, int]
     affine: Affine
+    slice_thickness_mm: float
     tracked: Mapping[str, Level]
 
 
@@ -60,6 +63,7 @@ def exam_grid(assembly: ExamAssembly) -> ExamGrid:
         patient_id=str(header.get("PatientID") or ""),
         shape=(len(series.grid[0]), first.rows, first.columns),
         affine=series.affine,
+        slice_thickness_mm=series.grid[0][0].slice_thickness_mm or 0.0,
         tracked={str(tracking_uid(source, level.name)): level for level in Level},
     )
 
@@ -88,7 +92,8 @@ def read_corrected(path: Path, grid: ExamGrid, known_series: Collection[str] = (
     if found.unnamed:
         text = f"{' and '.join(found.unnamed)} is drawn, but neither a code nor the label says which disc it is"
         raise UnsuitableInput(ReasonCode.LEVELS_AMBIGUOUS, text)
-    levels = place_on_lattice(found.levels, found.affine, grid.shape, grid.affine)
+    told = _check_slices(dataset, grid)
+    levels = place_on_lattice(found.levels, found.affine, grid.shape, grid.affine, slices_left_out=told)
     check_discs(levels, grid.affine)
     return GivenMask(levels, origin)
 
@@ -115,6 +120,42 @@ def _check_frame(dataset: Dataset, grid: ExamGrid, known_series: Collection[str]
     if known_series and referenced and not refers_to_us:
         text = "the segmentation refers to images that are not of its study"
         raise UnsuitableInput(ReasonCode.IDENTITY_CONFLICT, text)
+
+
+def _check_slices(dataset: Dataset, grid: ExamGrid) -> bool:
+    """Whether its slices are told to be as far apart, or as thick, as the exam's; False where nothing is told.
+
+    Slices that were made thicker may lie on every other slice of the exam, and mean its neighbours as well.
+    """
+    spacing, _, _ = spacing_mm(grid.affine)
+    for keyword, ours in (
+        ("SpacingBetweenSlices", spacing),
+        ("SliceThickness", max(spacing, grid.slice_thickness_mm)),
+    ):
+        said = _of_slices(dataset, keyword)
+        if said > _MOST_RATIO * ours:
+            text = (
+                f"the segmentation's slices are not those of the images: {keyword} {said:.3f} mm, theirs {ours:.3f} mm"
+            )
+            raise UnsuitableInput(ReasonCode.GEOMETRY_INCONSISTENT, text)
+        if said:
+            return True
+    return False
+
+
+def _of_slices(dataset: Dataset, keyword: str) -> float:
+    """A number in mm of the frames' Pixel Measures (PS3.3 C.7.6.16.2.1); 0 where they do not tell it."""
+    frames = dataset.get("PerFrameFunctionalGroupsSequence") or ()
+    groups = (*(dataset.get("SharedFunctionalGroupsSequence") or ())[:1], *frames[:1])
+    for measures in (item for group in groups for item in group.get("PixelMeasuresSequence") or ()):
+        try:
+            said = abs(float(measures.get(keyword) or 0.0))
+        except PARSE_FAULTS as error:
+            text = f"the segmentation is broken ({keyword} is no number)"
+            raise UnsuitableInput(ReasonCode.UNREADABLE, text) from error
+        if said:
+            return said
+    return 0.0
 
 
 def _origin(dataset: FileDataset, path: Path) -> MaskOrigin:

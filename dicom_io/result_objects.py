@@ -24,6 +24,8 @@ from processing.results import ExamResult, Quantity
 
 #: Kinds that refer to the derived series with one image per slice: it goes wherever one of them goes.
 _SHOWN_ON_REFERENCE = (ObjectKind.SEG, ObjectKind.PMAP, ObjectKind.SR)
+#: Kinds in the frame of reference of the atlas, whose only images are those of its series.
+_SHOWN_ON_ATLAS = (ObjectKind.PMAP, ObjectKind.DEFORMATION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,7 @@ def _make(
     if needs_reference(source):
         yield from _numbered(REFERENCE, reference_series(result, source), _SHOWN_ON_REFERENCE)
     segmentation = segmentation_object(result, source)
-    yield ObjectKind.SEG, "seg", segmentation, ()
+    yield ObjectKind.SEG, "seg", segmentation, (ObjectKind.SR,)  # whose numbers are those of its segments
     quantities = [quantity for quantity in Quantity if quantity in result.maps]
     for quantity in quantities:
         for kind in MapKind:
@@ -101,7 +103,7 @@ def _make(
 def _in_atlas_space(result: ExamResult, source: SourceExam, quantities: Sequence[Quantity]) -> Iterator[_Made]:
     """The maps in atlas space, with the atlas that they are shown on, and how each disc came there."""
     for role, layout, discs in atlas_layouts(result):
-        yield from _numbered(role, atlas_series(result, source, layout, role), (ObjectKind.PMAP,))
+        yield from _numbered(role, atlas_series(result, source, layout, role), _SHOWN_ON_ATLAS)
         for quantity in quantities:
             for kind in MapKind:
                 made = atlas_map_object(result, source, role, layout, discs, quantity, kind)

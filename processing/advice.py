@@ -17,6 +17,7 @@ SEGMENTATION_ADVICE: Mapping[ReasonCode, str] = {
     " the two if they differ; delete segments that are no disc; save it as a new object and send that.",
     ReasonCode.SEGMENTATION_UNCERTAIN: "It is empty. To say that no disc can be measured, discard the exam instead.",
     ReasonCode.UNSUPPORTED_OBJECT: "Save it as a binary segmentation or a label map, each voxel in one segment only.",
+    ReasonCode.REVIEW_REQUIRED: "It fits its exam. If its discs are to be measured, release it; else discard it.",
     ReasonCode.INSTANCE_CONFLICT: "It has the UID of another segmentation. Save it as a new object (a viewer's 'save as"
     " new'), send that, and discard this one.",
 }

@@ -1,6 +1,7 @@
 """Panels that pictures are made of: anatomy with the discs outlined and named, maps in colour with their scale."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from matplotlib.gridspec import SubplotSpec
 from matplotlib.patheffects import withStroke
 
 from processing.display import DISPLAY_RANGES_MS, LEVEL_COLOURS, LEVEL_NAMES, QUANTITY_NAMES
-from processing.results import Affine, ExamResult, LabelArray, Level, Quantity
+from processing.results import Affine, ExamResult, ImageVolume, LabelArray, Level, Quantity
 from processing.volume import spacing_mm
 
 _ON_ANATOMY, _SHADE = "#f2f4f5", "#101418"
@@ -81,16 +82,18 @@ def _letters(direction: npt.NDArray[np.float64]) -> tuple[str, str]:
     return (ends[0], ends[1]) if direction[axis] > 0 else (ends[1], ends[0])
 
 
-def _window(result: ExamResult) -> Normalize:
-    """Grey range: the 1st to 99.7th percentile of the anatomy."""
-    low, high = np.percentile(result.background.array, (1.0, 99.7))
-    return Normalize(float(low), float(max(high, low + 1e-6)))
+@lru_cache(maxsize=1)  # each panel of a picture asks for it
+def _grey_range(background: ImageVolume) -> tuple[float, float]:
+    """The 1st to 99.7th percentile of the anatomy."""
+    low, high = np.percentile(background.array, (1.0, 99.7))
+    return float(low), float(max(high, low + 1e-6))
 
 
 def show_anatomy(axes: Axes, result: ExamResult, slice_index: int, view: View) -> None:
     """One slice in grey, without ticks."""
     image = result.background.array[slice_index, view.rows, view.columns]
-    axes.imshow(image, cmap="gray", norm=_window(result), extent=view.extent, interpolation="bilinear", aspect="equal")
+    grey = Normalize(*_grey_range(result.background))
+    axes.imshow(image, cmap="gray", norm=grey, extent=view.extent, interpolation="bilinear", aspect="equal")
     axes.set_xticks([])
     axes.set_yticks([])
     for spine in axes.spines.values():
@@ -104,12 +107,21 @@ def outline(axes: Axes, result: ExamResult, slice_index: int, view: View, *, wid
     x = np.arange(levels.shape[1]) * view.column_mm
     y = np.arange(levels.shape[0]) * view.row_mm
     for level in result.mask.found:
-        inside = (levels == level).astype(np.float32)
+        inside = levels == level
         if inside.any():
-            axes.contour(x, y, inside, levels=[0.5], colors=[level_colour(level)], linewidths=width)
+            rows, columns = (_around(inside.any(axis=axis)) for axis in (1, 0))  # the rest of the slice costs time only
+            part = inside[rows, columns].astype(np.float32)
+            axes.contour(x[columns], y[rows], part, levels=[0.5], colors=[level_colour(level)], linewidths=width)
     left, right, bottom, top = view.extent
     axes.set_xlim(left, right)
     axes.set_ylim(bottom, top)
+
+
+def _around(is_inside: npt.NDArray[np.bool_]) -> slice:
+    """From one before the first true value to one behind the last, as far as there are so many."""
+    inside = np.flatnonzero(is_inside)
+    first = max(min(int(inside[0]) - 1, len(is_inside) - 2), 0)
+    return slice(first, max(int(inside[-1]) + 2, first + 2))
 
 
 def name_discs(axes: Axes, result: ExamResult, slice_index: int, view: View) -> None:

@@ -1,6 +1,6 @@
 """Discs that a person has drawn or changed take the place of those that the networks found."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 import numpy as np
@@ -78,7 +78,7 @@ def correct_discs(
         confidence=(),  # of networks only
         model_name=model[0],
         model_sha256=model[1],
-        reasons=tuple(_cut_discs(levels)),
+        reasons=(*_cut_discs(levels), *_with_gaps(levels), *_on_other_discs(levels, automatic)),
     )
     return mask, _compare(given, mask, automatic, refusal)
 
@@ -89,6 +89,28 @@ def _cut_discs(levels: LabelArray) -> list[Reason]:
         for level in LUMBAR_LEVELS
         if (own := levels == level)[:, [0, -1]].any() or own[:, :, [0, -1]].any()
     ]
+
+
+def _with_gaps(levels: LabelArray) -> Iterator[Reason]:
+    """A person may have drawn every other slice, and meant the disc: its volume is then that of what was drawn."""
+    for level in LUMBAR_LEVELS:
+        drawn = np.flatnonzero((levels == level).any(axis=(1, 2)))
+        if drawn.size and (n_empty := int(drawn[-1] - drawn[0]) + 1 - drawn.size):
+            text = f"{level.name}: not drawn on {n_empty} of the slices between its first and its last one"
+            yield Reason(ReasonCode.REVIEW_REQUIRED, text)
+
+
+def _on_other_discs(levels: LabelArray, automatic: DiscMask | None) -> Iterator[Reason]:
+    """Names that went to the neighbour, all of them perhaps: the order alone does not tell."""
+    if automatic is None:
+        return
+    for level in LUMBAR_LEVELS:
+        beneath = np.bincount(automatic.levels[levels == level], minlength=max(Level) + 1)
+        others = [other for other in Level if other is not level and beneath[other] > beneath[level]]
+        if others:
+            most = max(others, key=lambda other: int(beneath[other]))
+            text = f"{level.name}: drawn where the networks found {most.name}"
+            yield Reason(ReasonCode.REVIEW_REQUIRED, text)
 
 
 def _compare(given: GivenMask, mask: DiscMask, automatic: DiscMask | None, refusal: Reason | None) -> Correction:

@@ -16,7 +16,9 @@ TOLERANCE_VOXELS = 0.1
 _Matrix = npt.NDArray[np.float64]
 
 
-def place_on_lattice(labels: LabelArray, own: Affine, shape: tuple[int, ...], grid: Affine) -> LabelArray:
+def place_on_lattice(
+    labels: LabelArray, own: Affine, shape: tuple[int, ...], grid: Affine, *, slices_left_out: bool = False
+) -> LabelArray:
     """The labels on the exam's grid; 0 where they say nothing.
 
     Slices may be reversed or left out at the ends or one by one, rows and columns transposed, as long as every labelled
@@ -27,6 +29,8 @@ def place_on_lattice(labels: LabelArray, own: Affine, shape: tuple[int, ...], gr
         own: its affine, LPS mm.
         shape: (slices, rows, columns) of the exam.
         grid: the exam's affine, LPS mm.
+        slices_left_out: slices two or more apart are single slices with others between them that were left out; else
+            they are as thick as they are apart, and no slices of the exam.
 
     Raises:
         UnsuitableInput: GEOMETRY_INCONSISTENT, saying what differs: direction, spacing, place or extent.
@@ -39,7 +43,9 @@ def place_on_lattice(labels: LabelArray, own: Affine, shape: tuple[int, ...], gr
     turn = np.round(step / length)
     if not (_is_one_each(np.abs(turn), 0) and _is_one_each(np.abs(turn), 1)):
         raise _refusal("it lies in other directions than the images do")
-    multiple = np.array([max(1.0, np.round(length[0])), 1.0, 1.0])  # where every other slice is empty and left out
+    multiple = np.ones(3)
+    if slices_left_out:  # every other one, or more, was empty
+        multiple[0] = max(1.0, np.round(length[0]))
     turn *= multiple
     if not np.allclose(length, multiple, atol=0.02):
         sizes = [" x ".join(f"{mm:.3f}" for mm in spacing_mm(one)) for one in (own, grid)]

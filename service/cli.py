@@ -198,6 +198,11 @@ def _check_config(options: argparse.Namespace) -> int:
     print(f"  listens as {settings.ae_title} on {settings.bind}:{settings.port}; data in {settings.storage_dir}")
     addresses = [f"{one.name} ({one.address})" for one in settings.destinations]
     print(f"  sends to {', '.join(addresses) or 'nobody'}")
+    for destination in settings.destinations:
+        if destination.tells_secrets:
+            print(
+                f"  WARNING: the headers of {destination.name} can be read on the way by anyone; give an https address"
+            )
     print(f"  knows the protocols {', '.join(card.name for card in cards)}")
     networks = "1 network" if len(record.members) == 1 else f"{len(record.members)} networks"
     threshold = settings.segmentation.threshold or record.threshold

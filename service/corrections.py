@@ -18,6 +18,7 @@ A segmentation belongs to the exam whose study it is in. It waits while that exa
   UNSUPPORTED_OBJECT        fractional, or segments overlap
   UNREADABLE                broken or cut short
   INSTANCE_CONFLICT         its UID is that of another segmentation, also of one that the node made
+  REVIEW_REQUIRED           it fits, but its sender is none of ``corrections.accepted_from``; measured when released
   ========================  ==========================================================================================
 """
 
@@ -43,7 +44,7 @@ from service import jobs
 from service.database import Database, move
 from service.exam_groups import facts_of, studies_of
 from service.own_results import own_objects
-from service.quarantine import hold_instance, resolve_exam
+from service.quarantine import hold_instance, resolve_exam, was_released
 from service.states import ExamState, InstanceState, JobState, QuarantineState
 
 _log = logging.getLogger(__name__)
@@ -151,7 +152,20 @@ class Corrections:
         current = self._current(job, [one.path for one in own if one.kind is ObjectKind.SEG])
         if current is not None and self._is_same(given, current, assembly):
             return _Ignored("its discs are those of the newest result")
+        self._check_sender(row)
         return None
+
+    def _check_sender(self, row: Row[Any]) -> None:
+        """What others than the accepted ones send is measured when a person has released it."""
+        if self._settings.corrections.accepts(row.calling_ae):
+            return
+        with self._database.read() as connection:
+            if was_released(connection, row.id, ReasonCode.REVIEW_REQUIRED):
+                return
+        text = (
+            "corrections from its sender are measured only when a person has released them (corrections.accepted_from)"
+        )
+        raise UnsuitableInput(ReasonCode.REVIEW_REQUIRED, text)
 
     def _current(self, job: jobs.Job, results: Sequence[Path]) -> Path | None:
         """The segmentation that the newest analysis measures, or has made; None while that is not known."""

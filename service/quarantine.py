@@ -98,6 +98,17 @@ def has_open_case(connection: Connection, exam_id: int) -> bool:
     return connection.execute(held).first() is not None
 
 
+def was_released(connection: Connection, instance_id: int, code: ReasonCode) -> bool:
+    """Whether a person has released an object that was held for this reason, inside the caller's transaction."""
+    table = db.quarantine
+    query = select(table.c.id).where(
+        table.c.instance_id == instance_id,
+        table.c.code == str(code),
+        table.c.state == str(QuarantineState.RELEASED),
+    )
+    return connection.execute(query).first() is not None
+
+
 def resolve_exam(
     connection: Connection, exam_id: int, why: str, now: datetime, *, but_those_of: datetime | None = None
 ) -> None:

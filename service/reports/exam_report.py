@@ -122,7 +122,9 @@ def _method(result: ExamResult) -> str:
     n_members = int(result.versions.get("model_members", "1"))
     networks = "a network" if n_members == 1 else f"{n_members} networks"
     found = f"The discs were outlined on the first image by {networks} and named upwards from the sacrum."
-    if result.correction is not None:
+    if result.correction is not None and result.correction.automatic_refusal is not None:
+        found = "The discs were drawn by a person."
+    elif result.correction is not None:
         found = "The discs were drawn or changed by a person on what networks had outlined."
     quantities = quantities_of(result)
     if not quantities:

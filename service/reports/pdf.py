@@ -189,7 +189,14 @@ def _style(size: float, *, bold: bool = False, colour: Any = _INK, alignment: in
 
 
 def _text(text: str, style: ParagraphStyle) -> Paragraph:
-    return Paragraph(escape(text), style)
+    return Paragraph(escape(in_letters(text)), style)
+
+
+def in_letters(text: str) -> str:
+    """A text of letters that the fonts have; others by their numbers, so that two names stay two: ``<U+6F22>``."""
+    _prepare()
+    known = pdfmetrics.getFont(_REGULAR).face.charToGlyph
+    return "".join(one if ord(one) in known or one.isspace() else f"<U+{ord(one):04X}>" for one in text)
 
 
 def _heading(heading: str) -> list[Flowable]:

@@ -4,6 +4,7 @@ import pytest
 
 from config.destinations import Destination, http_headers
 from config.settings import SettingsError, load_settings
+from service.cli import main
 
 
 def service(**more: object) -> Destination:
@@ -52,3 +53,25 @@ def test_files_are_taken_from_the_folder_of_the_settings(tmp_path: Path) -> None
     (one,) = load_settings(path).destinations
     assert (one.headers_file, one.ca_file) == (tmp_path / "a.txt", Path("/b.pem"))
     assert one.address == "https://h/w"
+
+
+@pytest.mark.parametrize(
+    ("url", "is_told"),
+    [
+        ("http://archive.example/dicom-web", True),
+        ("http://10.0.0.9:8042/dicom-web", True),
+        ("https://archive.example/dicom-web", False),
+        ("http://127.0.0.1:8042/dicom-web", False),
+        ("http://localhost/dicom-web", False),
+        ("http://[::1]:8042/dicom-web", False),
+    ],
+)
+def test_a_password_that_goes_over_plain_http_is_warned_of(
+    url: str, is_told: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "headers").write_text("Authorization: Basic bWU6d29yZA==\n")
+    path = tmp_path / "site.yaml"
+    path.write_text(f"destinations: [{{name: archive, dicomweb_url: '{url}', headers_file: headers}}]\n")
+    assert main(["check-config", str(path)]) == 0
+    assert ("WARNING: the headers of archive" in capsys.readouterr().out) == is_told
+    assert not service(dicomweb_url=url).tells_secrets

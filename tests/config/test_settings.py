@@ -234,6 +234,10 @@ def test_an_atlas_is_a_name_or_a_file_beside_the_settings(tmp_path: Path) -> Non
         ("sources: [{name: p, ae_title: P, host: h, port: 104, dicomweb_url: 'file:///x'}]", "dicomweb_url"),
         ("sources: [{name: p, ae_title: P, host: h, port: 104, retrieve: [ftp]}]", "'c-get', 'c-move' or 'wado-rs'"),
         (
+            "{peers: [{ae_title: MR}], corrections: {accepted_from: [MRI]}}",
+            "'MRI' is none of the peers; allowed: MR",
+        ),
+        (
             "sources: [{name: p, ae_title: P, host: h, port: 1}, {name: p, ae_title: Q, host: h, port: 2}]",
             "two sources have the same name",
         ),

@@ -215,6 +215,26 @@ def _between_the_slices(dataset: Dataset) -> None:
         frame.PlanePositionSequence[0].ImagePositionPatient = [float(x) + 2.0, y, z]
 
 
+def _twice_as_thick(dataset: Dataset) -> None:
+    """As a tool resamples it: every other frame, with twice the spacing and the thickness."""
+    frames, groups = frames_of(dataset), dataset.PerFrameFunctionalGroupsSequence
+    kept = [i for i, one in enumerate(groups) if round(_x_mm(one) / 4) % 2 == 0]
+    put_frames(dataset, frames[kept], [groups[i] for i in kept])
+    measures = dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    measures.SpacingBetweenSlices = measures.SliceThickness = 8.0
+
+
+def _twice_as_thick_without_spacing(dataset: Dataset) -> None:
+    _twice_as_thick(dataset)
+    del dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SpacingBetweenSlices
+
+
+def _on_every_other_slice_without_a_word(dataset: Dataset) -> None:
+    """Neither how thick its slices are nor how far apart: it may have been resampled."""
+    _twice_as_thick_without_spacing(dataset)
+    dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SliceThickness = None
+
+
 def _other_pixels(dataset: Dataset) -> None:
     dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].PixelSpacing = [0.8, 0.8]
 
@@ -288,6 +308,9 @@ def _no_frames_described(dataset: Dataset) -> None:
         (_other_pixels, ReasonCode.GEOMETRY_INCONSISTENT, "voxels are 4.000 x 0.800 x 0.800 mm"),
         (_turned, ReasonCode.GEOMETRY_INCONSISTENT, "voxels beside|other directions"),
         (_beyond_the_images, ReasonCode.GEOMETRY_INCONSISTENT, "beyond the edge"),
+        (_twice_as_thick, ReasonCode.GEOMETRY_INCONSISTENT, "SpacingBetweenSlices 8.000 mm, theirs 4.000 mm"),
+        (_twice_as_thick_without_spacing, ReasonCode.GEOMETRY_INCONSISTENT, "SliceThickness 8.000 mm, theirs 4.000"),
+        (_on_every_other_slice_without_a_word, ReasonCode.GEOMETRY_INCONSISTENT, "its voxels are 8.000"),
         (_far_apart, ReasonCode.GEOMETRY_INCONSISTENT, "span 80001 x 54 x 40 voxels, more than any exam has"),
         (_unknown_level, ReasonCode.LEVELS_AMBIGUOUS, "segment 2 is drawn, but neither"),
         (_contradictory, ReasonCode.LEVELS_AMBIGUOUS, "called L4L5 and L3L4"),

@@ -263,10 +263,10 @@ def test_what_decided_the_numbers_fits_a_short_text_the_most_telling_first(resul
     [
         (["seg"], {"seg", "reference"}),
         (["pmap"], {"pmap", "reference", "atlas"}),
-        (["sr"], {"sr", "reference"}),
+        (["sr"], {"sr", "seg", "reference"}),
         (["overlay", "pdf"], {"overlay"}),
         (["mr"], {"reference", "atlas", "mr"}),
-        (["deformation"], {"deformation"}),
+        (["deformation"], {"deformation", "atlas"}),
         ([], set()),
     ],
 )
@@ -279,7 +279,7 @@ def test_what_is_referred_to_goes_where_the_referring_object_goes(written, sourc
         known = ours | set(source.sop_instance_uids)
         for one in sent:
             for keyword, item in every_item(written[1][one.path]):
-                if keyword in ("ReferencedInstanceSequence", "SourceImageSequence"):
+                if keyword in ("ReferencedInstanceSequence", "SourceImageSequence", "ReferencedSOPSequence"):
                     assert item.ReferencedSOPInstanceUID in known
 
 

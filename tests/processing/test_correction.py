@@ -104,6 +104,29 @@ def test_a_disc_that_the_image_cuts_is_a_doubt_whoever_drew_it() -> None:
     assert [one.detail for one in reasons] == ["L5S1: cut by the edge of the image"]
 
 
+def test_every_other_slice_alone_is_a_doubt() -> None:
+    """The volume of such a disc is half of what it was, and nobody was told."""
+    labels = discs(*tuple(Level)[:5])
+    labels[1][labels[1] == Level.L4L5] = 0
+    mask, correction = corrected(labels, automatic(*tuple(Level)[:5]))
+    (reason,) = judge(mask, (), (), correction=correction, **LIMITS)[1]
+    assert reason.code is ReasonCode.REVIEW_REQUIRED
+    assert reason.detail == "L4L5: not drawn on 1 of the slices between its first and its last one"
+
+
+def test_names_that_all_went_to_the_neighbour_are_a_doubt() -> None:
+    """In order, as they must be, and each one disc too high."""
+    levels = tuple(Level)[:4]
+    labels = discs(*tuple(Level)[1:5])
+    labels[labels > 0] -= 1
+    mask, correction = corrected(labels, automatic(*tuple(Level)[:5]))
+    assert mask.found == levels
+    reasons = judge(mask, (), (), correction=correction, **LIMITS)[1]
+    assert [one.detail for one in reasons][:4] == [
+        f"{level.name}: drawn where the networks found {Level(level + 1).name}" for level in levels
+    ]
+
+
 def test_discs_must_lie_in_the_order_of_their_names() -> None:
     check_discs(discs(*Level), affine())
     check_discs(discs(Level.L5S1, Level.L2L3), affine())

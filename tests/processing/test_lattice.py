@@ -65,7 +65,8 @@ def test_every_other_slice_is_enough() -> None:
     every_other = labels()[1::2]
     expected = labels()
     expected[::2] = 0
-    np.testing.assert_array_equal(place_on_lattice(every_other, own, SHAPE, grid()), expected)
+    found = place_on_lattice(every_other, own, SHAPE, grid(), slices_left_out=True)
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_a_larger_field_without_labels_outside_is_cut() -> None:
@@ -112,3 +113,12 @@ def test_what_does_not_lie_on_the_voxels_is_refused(change) -> None:
 def test_scanners_rounding_is_no_other_grid() -> None:
     own = np.round(grid(), 3)
     np.testing.assert_array_equal(place_on_lattice(labels(), own, SHAPE, grid()), labels())
+
+
+def test_slices_twice_as_thick_are_no_slices_of_the_exam() -> None:
+    """A mask that was resampled on the way lay on every other slice, and half of each disc was measured."""
+    own = grid()
+    own[:3, 0] *= 2
+    with pytest.raises(UnsuitableInput, match="its voxels are 8") as refusal:
+        place_on_lattice(labels()[::2], own, SHAPE, grid())
+    assert refusal.value.reason.code is ReasonCode.GEOMETRY_INCONSISTENT

@@ -16,6 +16,7 @@ from records import NOW
 from small_mr_exam import mapss_signal, write_mapss
 from sqlalchemy import select
 
+from config.corrections import CorrectionSettings
 from config.protocol_cards import load_cards
 from config.settings import Repeats
 from dicom_io.receiver import Recorded
@@ -377,6 +378,36 @@ def test_a_correction_that_no_longer_fits_is_held_and_the_exam_measured_without_
     assert analysed.jobs[-1].correction is None
     assert ("GEOMETRY_INCONSISTENT", "held") in analysed.cases
     assert InstanceState.HELD in states_of_segmentations(analysed)
+
+
+def test_what_a_peer_sends_that_may_not_correct_waits_for_a_person(
+    analysed: Desk, automatic: Path, tmp_path: Path
+) -> None:
+    """Anyone who may send images could have changed a result."""
+    asked = {"accepted_from": ("READING",)}
+    settings = analysed.settings.model_copy(update={"corrections": CorrectionSettings.model_validate(asked)})
+    analysed.intake = type(analysed.intake)(analysed.database, settings)
+    analysed.arrive(change(automatic, tmp_path / "corrected.dcm"), 5)
+    analysed.arrive(automatic, 5)  # ours, sent on by an archive: no case
+    analysed.sweep(6)
+    assert (analysed.cases, len(analysed.jobs)) == ([("REVIEW_REQUIRED", "held")], 1)
+    (item,) = quarantine.list_items(analysed.database)
+    described = describe_item(analysed.database, item, load_cards(None), Repeats.HOLD)
+    assert "release it" in described["suggestion"]
+    assert quarantine.release(analysed.database, item.id)
+    analysed.sweep(7)
+    analysed.sweep(IDLE_S + 10)
+    assert (analysed.cases, len(analysed.jobs)) == ([("REVIEW_REQUIRED", "released")], 2)
+
+
+def test_one_whose_sender_may_correct_is_measured(analysed: Desk, automatic: Path, tmp_path: Path) -> None:
+    sender = analysed.jobs[0].calling_ae
+    accepting = CorrectionSettings(accepted_from=("READING", sender))
+    settings = analysed.settings.model_copy(update={"corrections": accepting})
+    analysed.intake = type(analysed.intake)(analysed.database, settings)
+    analysed.arrive(change(automatic, tmp_path / "corrected.dcm"), 5)
+    analysed.sweep(5)
+    assert (analysed.cases, len(analysed.jobs)) == ([], 2)
 
 
 def test_a_held_segmentation_tells_what_helps(analysed: Desk, automatic: Path, tmp_path: Path) -> None:

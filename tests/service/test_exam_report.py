@@ -328,6 +328,13 @@ def test_a_corrected_exam_names_the_person_and_the_agreement(result):
     assert [text for text in made.texts() if "drawn or changed by a person on what networks" in text]
 
 
+def test_discs_that_no_network_had_outlined_are_not_said_to_be_theirs(result):
+    refusal = Reason(ReasonCode.LEVELS_AMBIGUOUS, "six discs, no sacrum")
+    drawn = dataclasses.replace(result, correction=Correction(MaskOrigin("ab" * 32), {}, (), refusal))
+    texts = report_of(drawn).texts()
+    assert any(text.startswith("The discs were drawn by a person. In each") for text in texts)
+
+
 def test_a_refusal_says_why_and_what_helps_on_one_page():
     reasons = (
         Reason(ReasonCode.SERIES_INCOMPLETE, "slice 4 has no image at TSL 40 ms"),
@@ -457,6 +464,15 @@ def test_markup_in_a_text_stays_text(result):
     assert shown in " ".join(PageText(both.html).texts)
     assert "script" not in [tag for tag, _ in PageText(both.html).tags]
     assert squeezed(shown) in squeezed(" ".join(pdf_pages(both.pdf)))
+
+
+def test_letters_that_the_font_lacks_do_not_become_boxes(result):
+    """Two subjects of a trial, each of two boxes, looked like one."""
+    heading = ExamHeading(trial_subject_id="漢字-7", trial_site_id="Örebro")
+    report = render(exam_report(result, heading, SubjectLine.TRIAL_SUBJECT))
+    text = PdfReader(BytesIO(report.pdf)).pages[0].extract_text()
+    assert "<U+6F22><U+5B57>-7, site Örebro" in text
+    assert "漢字-7" in report.html
 
 
 def test_long_texts_wrap_and_the_first_page_stays_one_page(result):

@@ -14,7 +14,7 @@ import pydicom
 import pytest
 from browser import Browser
 from ohif import Viewer, ViewerServer, ohif_folder
-from peers import Orthanc, need
+from peers import Orthanc, need, wait_until
 from phantom_result import measured_phantom
 
 from dicom_io.stow import WebService, store_each
@@ -57,6 +57,17 @@ class Site:
         assert self.viewer.complaints() == []
         left, top, right, bottom = self.viewer.viewport()
         return page[top:bottom, left:right]
+
+    def open_map(self, series: Series, name: str) -> None:
+        """Show a map, and wait until its colours lie over the grey image that it belongs to."""
+        assert is_a_picture(self.open(series, f"{name}-as-opened"))
+        left, top, right, bottom = self.viewer.viewport()
+
+        def has_colours() -> bool:
+            page = self.viewer.look(PICTURES / f"{name}-as-opened.png")
+            return share_of_colours(page[top:bottom, left:right]) > 0.005
+
+        wait_until(has_colours, f"the colours of {name}", 40)
 
     def of_kind(self, kind: str, *words: str) -> list[Series]:
         """The series of a kind whose description has all the words."""
@@ -150,27 +161,55 @@ def test_discs_are_named_and_lie_where_they_are(site: Site) -> None:
 def test_maps_lie_on_the_discs_with_their_values(site: Site, quantity: Quantity) -> None:
     fitted = site.result.maps[quantity]
     one = min(site.of_kind("pmap", f"{quantity.value} map"), key=lambda series: series.number)
-    view = site.open(one, f"map-{quantity.value}-as-opened")
-    assert is_a_picture(view)
-    values, affine = site.viewer.map_values()
-    ours = np.nan_to_num(fitted.time_ms)
-    at = np.argwhere(ours > 0)
-    theirs = np.rint((world(at, fitted.affine) - affine[:3, 3]) @ np.linalg.inv(affine[:3, :3]).T).astype(int)
-    np.testing.assert_allclose(values[tuple(theirs.T)] / OHIF_MAP_FACTOR, ours[tuple(at.T)], rtol=1e-5)
-    assert np.count_nonzero(values) == len(at)
+    check_map(site, one, f"map-{quantity.value}", fitted.time_ms, fitted.affine)
     site.viewer.window(0, 160 * OHIF_MAP_FACTOR)
     site.viewer.look(PICTURES / f"map-{quantity.value}-window-160-ms.png")
 
 
-def test_maps_in_atlas_space_are_shown_on_the_atlas(site: Site) -> None:
-    one = min(site.of_kind("pmap", f"{Quantity.T1RHO.value} map", "atlas"), key=lambda series: series.number)
-    view = site.open(one, "map-in-atlas-space-as-opened")
-    assert is_a_picture(view)
+@pytest.mark.parametrize(
+    ("quantity", "words", "attribute"),
+    [(Quantity.T1RHO, "standard error", "standard_error_ms"), (Quantity.T2, "RMS residual", "residual_rms")],
+)
+def test_standard_errors_and_residuals_lie_on_the_discs_with_their_values(
+    site: Site, quantity: Quantity, words: str, attribute: str
+) -> None:
+    fitted = site.result.maps[quantity]
+    values = getattr(fitted, attribute)
+    one = min(site.of_kind("pmap", f"{quantity.value} {words}"), key=lambda series: series.number)
+    name = f"map-{quantity.value}-{words.replace(' ', '-')}"
+    check_map(site, one, name, values, fitted.affine)
+    site.viewer.window(0, float(np.nanpercentile(values, 98)) * OHIF_MAP_FACTOR)
+    site.viewer.look(PICTURES / f"{name}-window-98-percent.png")
+
+
+def check_map(
+    site: Site, series: Series, name: str, values: npt.NDArray[np.float32], affine: npt.NDArray[np.float64]
+) -> None:
+    """A map opens in colour, and the viewer holds our values where ours lie, and no others."""
+    site.open_map(series, name)
+    shown, their_affine = site.viewer.map_values()
+    ours = np.nan_to_num(values)
+    at = np.argwhere(ours > 0)
+    assert len(at) > 1000
+    there = (world(at, affine) - their_affine[:3, 3]) @ np.linalg.inv(their_affine[:3, :3]).T
+    theirs = np.rint(there).astype(int)
+    np.testing.assert_allclose(shown[tuple(theirs.T)] / OHIF_MAP_FACTOR, ours[tuple(at.T)], rtol=1e-5)
+    assert np.count_nonzero(shown) == len(at)
+
+
+@pytest.mark.parametrize(
+    ("words", "attribute", "upper"),
+    [("map", "time_ms", 160.0), ("standard error", "standard_error_ms", 3.0)],
+)
+def test_maps_in_atlas_space_are_shown_on_the_atlas(site: Site, words: str, attribute: str, upper: float) -> None:
+    (one,) = site.of_kind("pmap", f"{Quantity.T1RHO.value} {words}", "atlas")
+    name = f"map-in-atlas-space-{words.replace(' ', '-')}"
+    site.open_map(one, name)
     values, _ = site.viewer.map_values()
-    ours = np.concatenate([disc.maps[Quantity.T1RHO].time_ms[disc.atlas.mask > 0] for disc in site.result.registered])
-    np.testing.assert_allclose(np.sort(values[values > 0]) / OHIF_MAP_FACTOR, np.sort(ours), rtol=1e-5)
-    site.viewer.window(0, 160 * OHIF_MAP_FACTOR)
-    site.viewer.look(PICTURES / "map-in-atlas-space-window-160-ms.png")
+    discs = [getattr(disc.maps[Quantity.T1RHO], attribute)[disc.atlas.mask > 0] for disc in site.result.registered]
+    np.testing.assert_allclose(np.sort(values[values > 0]) / OHIF_MAP_FACTOR, np.sort(np.concatenate(discs)), rtol=1e-5)
+    site.viewer.window(0, upper * OHIF_MAP_FACTOR)
+    site.viewer.look(PICTURES / f"{name}-window-{upper:g}.png")
 
 
 @pytest.mark.parametrize("quantity", list(Quantity))
@@ -249,6 +288,11 @@ def nearest_colour(pixel: npt.NDArray[np.uint8]) -> Level:
         tuple(Level)[:5],
         key=lambda level: float(direction(np.array(LEVEL_COLOURS[level])) @ direction(pixel)),
     )
+
+
+def share_of_colours(view: npt.NDArray[np.uint8]) -> float:
+    """The share of pixels that are not grey."""
+    return float((np.ptp(view.astype(int), axis=2) > 40).mean())
 
 
 def is_a_picture(view: npt.NDArray[np.uint8]) -> bool:
