@@ -27,6 +27,8 @@ from service.executors import KeptProcesses
 from service.health import Health
 from service.intake import Intake
 from service.logs import log_to_stderr
+from service.migration import migrate
+from service.migrations import DatabaseRefused
 from service.schedule import ECHO_S, build_schedule
 from service.sources import SourceDesk
 
@@ -62,8 +64,9 @@ def run_node(settings: Settings, *, analysis: str = "service.pipeline:analyse_jo
     previous = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         with _only_node(settings):
+            migrate(settings)
             return _Node(settings, analysis, stop).run()
-    except NodeRunning as error:
+    except (NodeRunning, DatabaseRefused) as error:
         _log.error(str(error), extra={"storage_dir": settings.storage_dir})
         return 1
     finally:

@@ -19,6 +19,7 @@ from service import (
     train_command,
     tune_command,
 )
+from service.migrations import DatabaseRefused
 
 if TYPE_CHECKING:
     from models.registry import ModelRecord
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command: Callable[[argparse.Namespace], int] = options.command
     try:
         return command(options)
-    except SettingsError as error:
+    except (SettingsError, DatabaseRefused) as error:
         print(error, file=sys.stderr)
         return EXIT_USAGE
     except KeyboardInterrupt:
