@@ -24,6 +24,7 @@ from service.commitments import report_due
 from service.database import Database, open_database
 from service.delivery import deliver_due
 from service.executors import KeptProcesses
+from service.failure_text import describe_exit
 from service.health import Health
 from service.intake import Intake
 from service.logs import log_to_stderr
@@ -169,12 +170,21 @@ class _Node:
 
     def _on_worker_death(self, name: str, status: int) -> None:
         try:
-            lost = jobs.release_lost(self._database, datetime.now(UTC), self._settings.jobs.attempts, worker=name)
+            limits, cause = self._settings.jobs, describe_exit(status)
+            lost = jobs.release_lost(
+                self._database,
+                datetime.now(UTC),
+                limits.attempts,
+                worker=name,
+                cause=cause,
+                retry_s=limits.retry_s,
+            )
         except SQLAlchemyError as error:  # locked by another program, or the disk is full: its lease will run out
             _log.error("job of the dead worker not released yet", extra={"error": type(error).__name__})
             return
         for job in lost:
-            _log.error("job lost its worker", extra={"job": job.id, "state": job.state, "attempt": job.attempts})
+            what = {"job": job.id, "state": job.state, "attempt": job.attempts, "cause": cause, "stage": job.stage}
+            _log.error("job lost its worker", extra=what)
 
     def _sweep_intake(self) -> None:
         self._intake.sweep(datetime.now(UTC))
@@ -183,7 +193,8 @@ class _Node:
         for name in jobs.silent_workers(self._database, datetime.now(UTC)):
             _log.error("worker is silent and is replaced", extra={"child": name})
             self._silent_workers.put(name)  # one that hangs would never take another job
-        for job in jobs.release_lost(self._database, datetime.now(UTC), self._settings.jobs.attempts):
+        limits = self._settings.jobs
+        for job in jobs.release_lost(self._database, datetime.now(UTC), limits.attempts, retry_s=limits.retry_s):
             _log.error("job's lease ran out", extra={"job": job.id, "state": job.state})
 
     def _deliver(self, name: str) -> None:

@@ -126,6 +126,11 @@ job = Table(
     Column("predecessor", Integer),  # the version whose result this one supersedes
     Column("lowest_disc", String(8)),  # a person's word on the lowest disc in view, e.g. L4L5
     Column("correction", String(255)),  # a person's discs: the segmentation's path relative to the inbox folder
+    Column("stage", String(32)),  # what the newest attempt did last
+    Column("not_before", UtcDateTime),  # after failures: when it is tried again
+    Column("reason", Text),  # why a person had it made
+    Column("requested_by", String(64)),  # who that was
+    Column("files", String(16)),  # of its results: service.states.FilesState; empty: there
     UniqueConstraint("exam_id", "version"),
 )
 

@@ -46,6 +46,13 @@ class JobState(StrEnum):
     SUPERSEDED = "superseded"  # more images came before it ran, or its exam was held
 
 
+class FilesState(StrEnum):
+    """The result files of a job that retention takes; empty while they are there."""
+
+    DELETING = "deleting"
+    DELETED = "deleted"
+
+
 class DeliveryState(StrEnum):
     """One object on its way to one destination."""
 
