@@ -30,6 +30,7 @@ from service.intake import Intake
 from service.logs import log_to_stderr
 from service.migration import migrate
 from service.migrations import DatabaseRefused
+from service.retention import apply_retention
 from service.schedule import ECHO_S, build_schedule
 from service.sources import SourceDesk
 
@@ -126,6 +127,7 @@ class _Node:
             report_commitments=lambda: report_due(
                 self._database, self._settings, datetime.now(UTC), stopping=self._stop.is_set
             ),
+            apply_retention=self._apply_retention,
             ask_source=lambda name: self._sources[name].look(datetime.now(UTC)),
         )
         web = self._open_web()
@@ -188,6 +190,11 @@ class _Node:
 
     def _sweep_intake(self) -> None:
         self._intake.sweep(datetime.now(UTC))
+
+    def _apply_retention(self) -> None:
+        kept = self._settings.retention
+        if kept.images_days is not None or kept.results_days is not None:
+            apply_retention(self._database, kept, datetime.now(UTC))
 
     def _sweep_leases(self) -> None:
         for name in jobs.silent_workers(self._database, datetime.now(UTC)):

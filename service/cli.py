@@ -14,6 +14,7 @@ from service import (
     atlas_command,
     evaluate_command,
     jobs_command,
+    operate_command,
     protocol_command,
     quarantine_command,
     train_command,
@@ -126,6 +127,12 @@ def _parser() -> argparse.ArgumentParser:
     action = exams.add_parser("list")
     action.add_argument("--config", type=Path, help="settings file of the node (YAML)")
     action.set_defaults(command=_exams_list)
+
+    operate_command.add_backup(commands.add_parser("backup", help="a whole copy of a node that goes on running"), _load)
+    operate_command.add_restore(commands.add_parser("restore", help="a storage folder from a backup"))
+    operate_command.add_retention(
+        commands.add_parser("retention", help="deletes, or with --dry-run lists, what has had its time"), _load
+    )
 
     quarantine = commands.add_parser("quarantine", help="what was held, and why")
     quarantine_command.add_arguments(quarantine, _load)
