@@ -69,11 +69,13 @@ class Site:
         return sorted(path.name for path in folder.iterdir())
 
 
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return write_mapss(tmp_path_factory.mktemp("scan"), mapss_signal())
+
+
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    folder = tmp_path / "scan"
-    folder.mkdir()
-    images = write_mapss(folder, mapss_signal())
+def site(tmp_path: Path, images: list[Path]) -> Iterator[Site]:
     with open_desk(tmp_path) as desk:
         desk.arrive_all(images)
         desk.sweep(1)
