@@ -293,7 +293,7 @@ def main() -> None:
     database = open_database(message.settings)
     analysis = load_analysis(message.analysis)
     prepare(message.analysis, message.settings)
-    _log.info("worker ready")
+    _log.info("worker waits for jobs", extra={"pid": os.getpid()})
     run_worker(database, message.settings, message.name, analysis)
 
 
