@@ -12,6 +12,8 @@ from config.corrections import CorrectionSettings
 from config.destinations import USUAL_OBJECTS as USUAL_OBJECTS
 from config.destinations import Destination as Destination
 from config.destinations import ObjectKind as ObjectKind
+from config.jobs import Jobs as Jobs
+from config.retention import Retention as Retention
 from config.sections import AETitle, Name, Port, Section, ServiceURL
 from config.sections import SettingsError as SettingsError
 
@@ -116,14 +118,6 @@ class Completion(Section):
     def resolved_anatomy_idle_s(self) -> float:
         """Seconds of silence before anatomy alone is measured; never less than ``idle_s``."""
         return max(self.idle_s, 10 * self.idle_s if self.anatomy_idle_s is None else self.anatomy_idle_s)
-
-
-class Jobs(Section):
-    """The queue of analyses."""
-
-    workers: int = Field(1, ge=1, le=64, description="Worker processes, each at most 3 GB")
-    attempts: int = Field(5, ge=1, le=20, description="How often a job is tried before it is parked")
-    lease_s: float = Field(60.0, ge=5, le=3600, description="A job whose worker was silent so long goes to another")
 
 
 class RegistrationSettings(Section):
@@ -242,6 +236,7 @@ class Settings(Section):
     fitting: FittingSettings = FittingSettings()
     report: ReportSettings = ReportSettings()
     delivery: Delivery = Delivery()
+    retention: Retention = Retention()
     web: Web = Web()
 
     @model_validator(mode="after")

@@ -6,6 +6,7 @@ import os
 import queue
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -24,13 +25,19 @@ from service.commitments import report_due
 from service.database import Database, open_database
 from service.delivery import deliver_due
 from service.executors import KeptProcesses
+from service.failure_text import describe_exit
 from service.health import Health
 from service.intake import Intake
 from service.logs import log_to_stderr
+from service.migration import migrate
+from service.migrations import DatabaseRefused
+from service.retention import apply_retention
 from service.schedule import ECHO_S, build_schedule
 from service.sources import SourceDesk
 
 if TYPE_CHECKING:
+    from apscheduler.schedulers.background import BackgroundScheduler
+
     from service.web import WebServer
 
 _log = logging.getLogger(__name__)
@@ -38,8 +45,10 @@ _log = logging.getLogger(__name__)
 CHECK_S = 0.2
 ECHO_TIMEOUT_S = 5.0
 DEAF_S = 60.0  # a receiver that has not answered for so long is replaced
-STOP_RECEIVER_S = 15.0
+STOP_RECEIVER_S = 15.0  # for the objects that are coming in
 STOP_WORKERS_S = 1.0  # an analysis is repeatable; it is not waited for
+STOP_SCHEDULE_S = 15.0  # for the objects that are going out
+ABORTED_S = 10.0  # until what has been aborted notices
 
 
 class NodeRunning(Exception):
@@ -49,26 +58,38 @@ class NodeRunning(Exception):
 def run_node(settings: Settings, *, analysis: str = "service.pipeline:analyse_job") -> int:
     """Run the node until SIGTERM or SIGINT; returns the exit status. Call it from the main thread.
 
+    It then takes no more work, finishes the objects that are coming in and going out, and gives its jobs back: within
+    about half a minute. A second signal ends the waiting.
+
     Args:
         settings: the node's settings.
         analysis: ``package.module:function`` that a worker calls for each job (:data:`service.worker.Analysis`).
     """
     log_to_stderr("node")
-    stop = threading.Event()
+    stop, hurry = threading.Event(), threading.Event()
 
     def on_signal(number: int, frame: FrameType | None) -> None:
-        stop.set()
+        (hurry if stop.is_set() else stop).set()
 
     previous = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         with _only_node(settings):
-            return _Node(settings, analysis, stop).run()
-    except NodeRunning as error:
+            migrate(settings)
+            return _Node(settings, analysis, stop, hurry).run()
+    except (NodeRunning, DatabaseRefused) as error:
         _log.error(str(error), extra={"storage_dir": settings.storage_dir})
         return 1
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def _ends(thread: threading.Thread, wait_s: float, hurry: threading.Event | None = None) -> bool:
+    """Whether a thread ends within a time, or before there is hurry."""
+    deadline_s = time.monotonic() + wait_s
+    while thread.is_alive() and time.monotonic() < deadline_s and not (hurry is not None and hurry.is_set()):
+        thread.join(CHECK_S)
+    return not thread.is_alive()
 
 
 @contextmanager
@@ -89,9 +110,12 @@ def _only_node(settings: Settings) -> Iterator[None]:
 class _Node:
     """The open parts of a running node."""
 
-    def __init__(self, settings: Settings, analysis: str, stop: threading.Event) -> None:
+    def __init__(
+        self, settings: Settings, analysis: str, stop: threading.Event, hurry: threading.Event | None = None
+    ) -> None:
         self._settings = settings
         self._stop = stop
+        self._hurry = threading.Event() if hurry is None else hurry
         self._database: Database = open_database(settings)
         self._intake = Intake(self._database, settings)
         self._receiver = KeptProcesses("service.reception", "receiver", 1, settings)
@@ -122,6 +146,7 @@ class _Node:
             report_commitments=lambda: report_due(
                 self._database, self._settings, datetime.now(UTC), stopping=self._stop.is_set
             ),
+            apply_retention=self._apply_retention,
             ask_source=lambda name: self._sources[name].look(datetime.now(UTC)),
         )
         web = self._open_web()
@@ -130,21 +155,32 @@ class _Node:
             while not self._stop.wait(CHECK_S):
                 self._keep_processes()
         finally:
-            _log.info("stopping")
-            self._stop.set()
-            if web is not None:
-                web.close()
-            self._receiver.stop(STOP_RECEIVER_S)
-            stopped = self._workers.stop(STOP_WORKERS_S)
-            abort_associations()  # a PACS that has been asked for images may take minutes to say anything
-            schedule.shutdown(wait=True)
-            for name in stopped:
-                jobs.release_lost(
-                    self._database, datetime.now(UTC), self._settings.jobs.attempts, worker=name, forgive=True
-                )
-            self._database.close()
-            _log.info("stopped")
+            self._shut_down(schedule, web)
         return self._exit_status
+
+    def _shut_down(self, schedule: "BackgroundScheduler", web: "WebServer | None") -> None:
+        """Everything at once is told to end; then each is waited for, as long as it deserves."""
+        _log.info("stopping")
+        self._stop.set()
+        self._receiver.ask_to_stop()
+        if web is not None:
+            web.close()
+        stopped = self._workers.stop(STOP_WORKERS_S, self._hurry.is_set)
+        for name in stopped:
+            jobs.release_lost(
+                self._database, datetime.now(UTC), self._settings.jobs.attempts, worker=name, forgive=True
+            )
+        tasks = threading.Thread(target=schedule.shutdown, name="stop", daemon=True)
+        tasks.start()
+        self._receiver.stop(STOP_RECEIVER_S, self._hurry.is_set)
+        ended = _ends(tasks, STOP_SCHEDULE_S, self._hurry)
+        if not ended:
+            abort_associations()  # a PACS that has been asked for images may take minutes to say anything
+            ended = _ends(tasks, ABORTED_S)
+        self._database.close()
+        _log.info("stopped", extra={"hurried": self._hurry.is_set(), "in_order": ended})
+        if not ended:  # the interpreter would wait for its thread; every change of the record is whole or undone
+            os._exit(self._exit_status)
 
     def _keep_processes(self) -> None:
         if self._deaf.is_set():
@@ -166,21 +202,36 @@ class _Node:
 
     def _on_worker_death(self, name: str, status: int) -> None:
         try:
-            lost = jobs.release_lost(self._database, datetime.now(UTC), self._settings.jobs.attempts, worker=name)
+            limits, cause = self._settings.jobs, describe_exit(status)
+            lost = jobs.release_lost(
+                self._database,
+                datetime.now(UTC),
+                limits.attempts,
+                worker=name,
+                cause=cause,
+                retry_s=limits.retry_s,
+            )
         except SQLAlchemyError as error:  # locked by another program, or the disk is full: its lease will run out
             _log.error("job of the dead worker not released yet", extra={"error": type(error).__name__})
             return
         for job in lost:
-            _log.error("job lost its worker", extra={"job": job.id, "state": job.state, "attempt": job.attempts})
+            what = {"job": job.id, "state": job.state, "attempt": job.attempts, "cause": cause, "stage": job.stage}
+            _log.error("job lost its worker", extra=what)
 
     def _sweep_intake(self) -> None:
         self._intake.sweep(datetime.now(UTC))
+
+    def _apply_retention(self) -> None:
+        kept = self._settings.retention
+        if kept.images_days is not None or kept.results_days is not None:
+            apply_retention(self._database, kept, datetime.now(UTC))
 
     def _sweep_leases(self) -> None:
         for name in jobs.silent_workers(self._database, datetime.now(UTC)):
             _log.error("worker is silent and is replaced", extra={"child": name})
             self._silent_workers.put(name)  # one that hangs would never take another job
-        for job in jobs.release_lost(self._database, datetime.now(UTC), self._settings.jobs.attempts):
+        limits = self._settings.jobs
+        for job in jobs.release_lost(self._database, datetime.now(UTC), limits.attempts, retry_s=limits.retry_s):
             _log.error("job's lease ran out", extra={"job": job.id, "state": job.state})
 
     def _deliver(self, name: str) -> None:

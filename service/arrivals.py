@@ -12,10 +12,13 @@ from dicom_io.raw_header import is_same_data_set
 from dicom_io.receiver import BrokenObject, Ledger, ReceivedInstance, Recorded
 from processing.refusal import Reason, ReasonCode
 from service import database as db
-from service.database import Database
+from service.database import Database, move
 from service.exam_studies import reopen
 from service.quarantine import hold_bytes, hold_instance
 from service.states import ExamState, InstanceState
+
+#: Files deleted by retention.
+_GONE = (InstanceState.DELETING, InstanceState.DELETED)
 
 
 def open_ledger(database: Database) -> Ledger:
@@ -32,13 +35,15 @@ def _record(database: Database, received: ReceivedInstance) -> Recorded:
     table = db.instance
     try:
         with database.write() as connection:
-            query = select(table.c.sha256, table.c.state, table.c.path).where(
+            query = select(table.c.id, table.c.sha256, table.c.state, table.c.path).where(
                 table.c.sop_uid == received.sop_instance_uid
             )
             known = connection.execute(query).all()
-            if any(row.sha256 == received.sha256 for row in known):
-                return Recorded.KNOWN
-            used = [database.inbox_dir / row.path for row in known if row.state != InstanceState.SET_ASIDE]
+            for row in known:
+                if row.sha256 == received.sha256:
+                    return _take_up(connection, database, row.id, received) if row.state in _GONE else Recorded.KNOWN
+            unused = (InstanceState.SET_ASIDE, *_GONE)
+            used = [database.inbox_dir / row.path for row in known if row.state not in unused]
             is_segmentation = received.sop_class_uid in SEGMENTATION_CLASSES
             is_again = _is_again(database.inbox_dir / received.name, used)
             # What the node itself has sent, and a PACS sends on, is no news. A segmentation may have been changed.
@@ -73,6 +78,21 @@ def _record(database: Database, received: ReceivedInstance) -> Recorded:
             return Recorded.CONFLICT if conflict else Recorded.NEW
     except OperationalError as error:
         raise OSError("the database cannot be written") from error
+
+
+def _take_up(connection: Connection, database: Database, instance_id: int, received: ReceivedInstance) -> Recorded:
+    """An object whose file retention has deleted comes again.
+
+    Raises:
+        OSError: its file was deleted a moment ago, after it was found to be there; the sender sends it once more.
+    """
+    if not (database.inbox_dir / received.name).is_file():
+        raise OSError("the file was deleted by retention in this moment")
+    values = {"path": received.name, "calling_ae": received.calling_ae, "received_at": received.received_at}
+    move(connection, db.instance, instance_id, InstanceState.RECEIVED, **values)
+    if received.sop_class_uid not in SEGMENTATION_CLASSES:
+        _note_arrival(connection, received)
+    return Recorded.NEW
 
 
 def _is_again(path: Path, known: Sequence[Path]) -> bool:

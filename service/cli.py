@@ -1,7 +1,6 @@
 """The commands of discnode."""
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -14,11 +13,14 @@ from config.settings import Settings, SettingsError, load_settings
 from service import (
     atlas_command,
     evaluate_command,
+    jobs_command,
+    operate_command,
     protocol_command,
     quarantine_command,
     train_command,
     tune_command,
 )
+from service.migrations import DatabaseRefused
 
 if TYPE_CHECKING:
     from models.registry import ModelRecord
@@ -34,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command: Callable[[argparse.Namespace], int] = options.command
     try:
         return command(options)
-    except SettingsError as error:
+    except (SettingsError, DatabaseRefused) as error:
         print(error, file=sys.stderr)
         return EXIT_USAGE
     except KeyboardInterrupt:
@@ -119,21 +121,18 @@ def _parser() -> argparse.ArgumentParser:
     exams = commands.add_parser("exams", help="how far each exam is, and what it waits for").add_subparsers(
         required=True, metavar="ACTION"
     )
-    jobs = commands.add_parser("jobs", help="analyses: queued, running, done, failed").add_subparsers(
-        required=True, metavar="ACTION"
+    jobs = commands.add_parser("jobs", help="analyses: queued, running, done, failed")
+    jobs_command.add_arguments(jobs, _load, _add_lowest_disc)
+
+    action = exams.add_parser("list")
+    action.add_argument("--config", type=Path, help="settings file of the node (YAML)")
+    action.set_defaults(command=_exams_list)
+
+    operate_command.add_backup(commands.add_parser("backup", help="a whole copy of a node that goes on running"), _load)
+    operate_command.add_restore(commands.add_parser("restore", help="a storage folder from a backup"))
+    operate_command.add_retention(
+        commands.add_parser("retention", help="deletes, or with --dry-run lists, what has had its time"), _load
     )
-    for group, actions in (
-        (exams, (("list", _exams_list),)),
-        (jobs, (("list", _jobs_list), ("show", _jobs_show), ("retry", _jobs_retry))),
-    ):
-        for name, command in actions:
-            action = group.add_parser(name)
-            if name != "list":
-                action.add_argument("id", type=int)
-            if name == "retry":
-                _add_lowest_disc(action)
-            action.add_argument("--config", type=Path, help="settings file of the node (YAML)")
-            action.set_defaults(command=command)
 
     quarantine = commands.add_parser("quarantine", help="what was held, and why")
     quarantine_command.add_arguments(quarantine, _load)
@@ -295,43 +294,10 @@ def _exams_list(options: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def _jobs_list(options: argparse.Namespace) -> int:
-    from service import jobs
-
-    for job in jobs.list_jobs(_database(options)):
-        print(f"{job.id:6d}  {job.state:10s}  tried {job.attempts}  {job.study_uid}  {job.error_summary}")
-    return EXIT_OK
-
-
-def _jobs_show(options: argparse.Namespace) -> int:
-    from service import jobs
-
-    job = jobs.get_job(_database(options), options.id)
-    if job is None:
-        return _unknown("job", options.id)
-    print(json.dumps(job.as_dict(), indent=2))
-    return EXIT_OK
-
-
-def _jobs_retry(options: argparse.Namespace) -> int:
-    from service import jobs
-
-    if jobs.retry(_database(options), options.id, lowest_disc=options.lowest_disc):
-        return EXIT_OK
-    if options.lowest_disc is None:
-        return _unknown("failed job", options.id)
-    return _unknown("failed job, or finished one that is its exam's newest and was named otherwise,", options.id)
-
-
 def _database(options: argparse.Namespace) -> "Database":
     from service.database import open_database
 
     return open_database(_load(options.config))
-
-
-def _unknown(what: str, number: int) -> int:
-    print(f"no {what} with number {number}", file=sys.stderr)
-    return EXIT_USAGE
 
 
 if __name__ == "__main__":

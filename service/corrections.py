@@ -144,7 +144,9 @@ class Corrections:
         known_series = {one.series_uid for one in own} | self._series(exam.id, row.id)
         given = self._read(self._database.inbox_dir / row.path, assembly, known_series)
         for one in own:
-            if one.sop_instance_uid == row.sop_uid and one.path.is_file():
+            if one.sop_instance_uid == row.sop_uid and not one.path.is_file():
+                return _Ignored("it is the node's own, whose file retention has deleted")
+            if one.sop_instance_uid == row.sop_uid:
                 if self._is_same(given, one.path, assembly):
                     return _Ignored("it is the node's own")
                 text = "it has the UID of a segmentation of the node, but other discs; what is changed needs a new UID"

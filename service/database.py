@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from sqlalchemy import (
 from sqlalchemy.engine import make_url
 
 from config.settings import Settings
+from service.migrations import DatabaseRefused, known_revisions, newest_revision
 from service.states import check_move
 
 BUSY_TIMEOUT_S = 30.0
@@ -124,6 +126,11 @@ job = Table(
     Column("predecessor", Integer),  # the version whose result this one supersedes
     Column("lowest_disc", String(8)),  # a person's word on the lowest disc in view, e.g. L4L5
     Column("correction", String(255)),  # a person's discs: the segmentation's path relative to the inbox folder
+    Column("stage", String(32)),  # what the newest attempt did last
+    Column("not_before", UtcDateTime),  # after failures: when it is tried again
+    Column("reason", Text),  # why a person had it made
+    Column("requested_by", String(64)),  # who that was
+    Column("files", String(16)),  # of its results: service.states.FilesState; empty: there
     UniqueConstraint("exam_id", "version"),
 )
 
@@ -252,12 +259,8 @@ class Database:
         self._engine.dispose()
 
 
-def open_database(settings: Settings) -> Database:
-    """Open the node's database and create what is missing.
-
-    Raises:
-        sqlalchemy.exc.OperationalError: it cannot be opened.
-    """
+def create_engine_for(settings: Settings, *, foreign_keys: bool = True) -> Engine:
+    """An engine for the settings' database; SQLite durable at every commit, and safe from several processes."""
     url = make_url(settings.resolved_database_url)
     is_sqlite = url.get_backend_name() == "sqlite"
     if is_sqlite:
@@ -265,33 +268,76 @@ def open_database(settings: Settings) -> Database:
     # An error goes to the log: without the values, which may quote a header.
     engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S} if is_sqlite else {}, hide_parameters=True)
     if is_sqlite:
-        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "connect", partial(_prepare_sqlite, foreign_keys))
         event.listen(engine, "begin", _begin_sqlite)
-    with engine.begin() as connection:
-        metadata.create_all(connection)
-        _add_new_columns(connection)
+    return engine
+
+
+def open_database(settings: Settings) -> Database:
+    """Open the node's database; an empty one gets its tables. One of an earlier program is only changed by `serve`.
+
+    Raises:
+        DatabaseRefused: it is of another program, older or newer.
+        sqlalchemy.exc.OperationalError: it cannot be opened.
+    """
+    engine = create_engine_for(settings)
+    with engine.connect().execution_options(read_only=True) as connection:
+        found = revision_of(connection)
+    if found is None:
+        with engine.begin() as connection:
+            found = prepare_empty(connection)
+    try:
+        check_known(found)
+        if found != newest_revision():
+            text = f"the database is at revision {found or 'none'}, this program needs {newest_revision()}:"
+            raise DatabaseRefused(f"{text} 'discnode serve' brings it up when it starts")
+    except DatabaseRefused:
+        engine.dispose()
+        raise
     return Database(engine, settings.storage_dir)
 
 
-def _add_new_columns(connection: Connection) -> None:
-    """Give tables of an earlier version the columns that came later; all of them may be empty."""
-    found = inspect(connection)
-    for table in metadata.tables.values():
-        known = {column["name"] for column in found.get_columns(table.name)}
-        for column in table.columns:
-            if column.name not in known:
-                kind = column.type.compile(connection.dialect)
-                connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {column.name} {kind}")
-        for index in table.indexes:
-            index.create(connection, checkfirst=True)
+_REVISION = "alembic_version"
 
 
-def _prepare_sqlite(connection: Any, _record: Any) -> None:
+def revision_of(connection: Connection) -> str | None:
+    """The revision that a database is at; "" for one that was made before there were revisions, None if it is empty."""
+    names = inspect(connection).get_table_names()
+    if _REVISION in names:
+        return str(connection.exec_driver_sql(f"SELECT version_num FROM {_REVISION}").scalar_one())
+    return "" if job.name in names else None
+
+
+def check_known(revision: str) -> None:
+    """Pass if this program knows the revision.
+
+    Raises:
+        DatabaseRefused: it does not: the database is of a newer program.
+    """
+    if revision and revision not in known_revisions():
+        text = f"the database is at revision {revision}, and this program knows revisions up to {newest_revision()}:"
+        raise DatabaseRefused(f"{text} it was used by a newer program. Run that one, or restore a backup of before")
+
+
+def prepare_empty(connection: Connection) -> str:
+    """Create all tables in an empty database, inside the caller's transaction; returns the revision it is at now."""
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7305)")
+    found = revision_of(connection)
+    if found is not None:  # another process was faster
+        return found
+    metadata.create_all(connection)
+    connection.exec_driver_sql(f"CREATE TABLE {_REVISION} (version_num VARCHAR(32) NOT NULL PRIMARY KEY)")
+    connection.exec_driver_sql(f"INSERT INTO {_REVISION} VALUES ('{newest_revision()}')")
+    return newest_revision()
+
+
+def _prepare_sqlite(foreign_keys: bool, connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # we say BEGIN ourselves; the driver would not take the write lock at once
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=FULL")  # an acknowledged row survives a power cut
-    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.execute(f"PRAGMA foreign_keys={'ON' if foreign_keys else 'OFF'}")
     cursor.close()
 
 

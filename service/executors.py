@@ -12,6 +12,7 @@ from service.children import Child, ChildMessage
 _log = logging.getLogger(__name__)
 
 LONGEST_PAUSE_S = 30.0
+STEP_S = 0.05  # between two looks at processes that are to end
 
 
 def restart_pause_s(lived_s: float, deaths_in_a_row: int) -> float:
@@ -65,14 +66,21 @@ class KeptProcesses:
                 name = f"{self._kind}-{uuid.uuid4().hex[:8]}"
                 seat.child = Child(self._module, ChildMessage(name, self._settings, self._analysis))
 
-    def stop(self, wait_s: float) -> list[str]:
-        """End all of them, giving them ``wait_s`` seconds; returns their names."""
+    def ask_to_stop(self) -> None:
+        """Tell all of them to end what they are at, and then themselves (SIGTERM)."""
+        for seat in self._seats:
+            if seat.child is not None:
+                seat.child.terminate()
+
+    def stop(self, wait_s: float, hurry: Callable[[], bool] = lambda: False) -> list[str]:
+        """End all of them, giving them ``wait_s`` seconds, or until ``hurry()``; returns their names."""
+        self.ask_to_stop()
+        deadline_s = time.monotonic() + wait_s
+        while self.alive and time.monotonic() < deadline_s and not hurry():
+            time.sleep(STEP_S)
         children = [seat.child for seat in self._seats if seat.child is not None]
         for child in children:
-            child.terminate()
-        deadline_s = time.monotonic() + wait_s
-        for child in children:
-            child.kill(max(0.0, deadline_s - time.monotonic()))
+            child.kill()
         for seat in self._seats:
             seat.child = None
         return [child.name for child in children]

@@ -1,21 +1,24 @@
 """The queue of analyses. Each change is one transaction; a job is a frozen record."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, func, insert, select, true, update
+from sqlalchemy import ColumnElement, Connection, Row, func, insert, or_, select, true, update
 
 from processing.refusal import Reason
 from processing.results import Level, Verdict
 from service import database as db
 from service.database import Database, move
 from service.outbox import Parcel, put_in_outbox
-from service.quarantine import hold_exam, resolve_exam
+from service.quarantine import hold_exam
 from service.states import ExamState, JobState
+
+LONGEST_WAIT_S = 3600.0  # before a job is tried again
+MORE_FOR_NODES = 20  # tries, before a job is parked whose node died each time
 
 
 class LeaseLost(Exception):
@@ -45,6 +48,11 @@ class Job:
     lowest_disc: Level | None = None  # a person's word on the lowest disc in view
     predecessor: int | None = None  # the version whose result this one supersedes
     correction: str | None = None  # a person's discs: a segmentation, relative to the inbox folder
+    stage: str | None = None  # what the newest attempt did last
+    not_before: datetime | None = None  # after failures: when it is tried again
+    reason: str | None = None  # why a person had it made
+    requested_by: str | None = None  # who that was
+    files: str | None = None  # of its results: None: there; a value of service.states.FilesState
 
     @property
     def error_summary(self) -> str:
@@ -74,6 +82,8 @@ class JobRequest:
     protocol: str
     lowest_disc: Level | None = None
     correction: str | None = None
+    reason: str | None = None
+    requested_by: str | None = None
 
 
 def exam_folder(exam_id: int) -> Path:
@@ -174,6 +184,8 @@ def enqueue(connection: Connection, request: JobRequest, now: datetime) -> int:
             created_at=now,
             lowest_disc=None if request.lowest_disc is None else request.lowest_disc.name,
             correction=request.correction,
+            reason=request.reason,
+            requested_by=request.requested_by,
         )
     )
     assert result.inserted_primary_key is not None
@@ -181,7 +193,7 @@ def enqueue(connection: Connection, request: JobRequest, now: datetime) -> int:
 
 
 def claim(database: Database, worker: str, now: datetime, lease_s: float) -> Job | None:
-    """Take the oldest queued job for a worker, or None. One exam is analysed once at a time.
+    """Take the oldest queued job that may be tried now, or None. One exam is analysed once at a time.
 
     So it is known whether there is an earlier result, which this one then supersedes.
     """
@@ -189,7 +201,11 @@ def claim(database: Database, worker: str, now: datetime, lease_s: float) -> Job
     is_busy = select(other.c.id).where(other.c.exam_id == db.job.c.exam_id, other.c.state == str(JobState.RUNNING))
     oldest = (
         select(db.job.c.id)
-        .where(db.job.c.state == str(JobState.QUEUED), ~is_busy.exists())
+        .where(
+            db.job.c.state == str(JobState.QUEUED),
+            ~is_busy.exists(),
+            or_(db.job.c.not_before.is_(None), db.job.c.not_before <= now),
+        )
         .order_by(db.job.c.id)
         .limit(1)
         .with_for_update(skip_locked=True)
@@ -218,6 +234,8 @@ def claim(database: Database, worker: str, now: datetime, lease_s: float) -> Job
             started_at=now,
             attempts=db.job.c.attempts + 1,
             error=None,
+            stage=None,
+            not_before=None,
             predecessor=connection.execute(earlier).scalar(),
         )
         return read_job(connection, job_id)
@@ -247,6 +265,12 @@ def heartbeat(database: Database, job: Job, now: datetime, lease_s: float) -> bo
         return result.rowcount == 1
 
 
+def note_stage(database: Database, job: Job, stage: str) -> None:
+    """Write down what the attempt does now, so that it is known of one that ends without a word."""
+    with database.write() as connection:
+        connection.execute(_held_by(job).values(stage=stage[:32]))
+
+
 def silent_workers(database: Database, now: datetime) -> list[str]:
     """Names of the workers that have let the lease of their job run out."""
     query = select(db.job.c.worker).where(db.job.c.state == str(JobState.RUNNING), db.job.c.lease_until < now)
@@ -264,9 +288,19 @@ def _held_by(job: Job) -> Any:
 
 
 def finish(
-    database: Database, job: Job, verdict: Verdict, reasons: Sequence[Reason], parcels: Sequence[Parcel], now: datetime
+    database: Database,
+    job: Job,
+    verdict: Verdict,
+    reasons: Sequence[Reason],
+    parcels: Sequence[Parcel],
+    now: datetime,
+    *,
+    publish: Callable[[], None] = lambda: None,
 ) -> None:
     """The job is done: its objects go to the outbox and its exam is settled, all in one transaction.
+
+    ``publish`` puts the results in their place. It is called while the job is surely this worker's, so that a worker
+    that lost its job cannot replace what another has published.
 
     Raises:
         LeaseLost: the job was given to another worker; nothing is changed.
@@ -286,10 +320,13 @@ def finish(
             ExamState.REFUSED if refused else ExamState.ANALYSED,
             "; ".join(f"{r.code}: {r.detail}" for r in reasons),
         )
+        publish()
 
 
-def fail(database: Database, job: Job, error: str, now: datetime, attempts: int) -> JobState:
+def fail(database: Database, job: Job, error: str, now: datetime, attempts: int, *, retry_s: float = 0.0) -> JobState:
     """An attempt ended with an error: back to the queue, or parked after ``attempts`` tries. Returns the new state.
+
+    ``retry_s``: as :func:`retry_wait_s`.
 
     Raises:
         LeaseLost: the job was given to another worker; nothing is changed.
@@ -297,7 +334,7 @@ def fail(database: Database, job: Job, error: str, now: datetime, attempts: int)
     with database.write() as connection:
         if connection.execute(_held_by(job).values(lease_until=None)).rowcount != 1:
             raise LeaseLost(f"job {job.id}")
-        return _give_back(connection, job, error, now, attempts)
+        return _give_back(connection, job, error, now, attempts, retry_s)
 
 
 def release_lost(
@@ -308,6 +345,8 @@ def release_lost(
     worker: str | None = None,
     everyone: bool = False,
     forgive: bool = False,
+    cause: str = "died",
+    retry_s: float = 0.0,
 ) -> list[Job]:
     """Give back running jobs: a dead worker's, everyone's (at the node's start), or those whose lease has run out.
 
@@ -316,8 +355,11 @@ def release_lost(
         now: aware time.
         attempts: tries after which a job is parked.
         worker: name of the dead worker.
-        everyone: no worker of an earlier node lives.
+        everyone: no worker of an earlier node lives. For that alone a job is parked only after many more tries: power
+            cuts are not its fault.
         forgive: the attempt does not count, because the node itself ended it.
+        cause: how the worker ended.
+        retry_s: as :func:`retry_wait_s`.
 
     Returns:
         The jobs as they are now.
@@ -326,7 +368,7 @@ def release_lost(
     if everyone:
         condition, why = true(), "the node died"
     elif worker is not None:
-        condition, why = db.job.c.worker == worker, "its worker was stopped" if forgive else "its worker died"
+        condition, why = db.job.c.worker == worker, "its worker was stopped" if forgive else f"its worker {cause}"
     else:
         condition, why = db.job.c.lease_until < now, "its worker was silent longer than the lease"
     lost = select(*_COLUMNS).join(db.exam).where(db.job.c.state == str(JobState.RUNNING), condition)
@@ -337,14 +379,24 @@ def release_lost(
         found = [_as_job(row) for row in connection.execute(lost).all()]
         for job in found:
             counted = job if not forgive else replace(job, attempts=job.attempts - 1)
-            _give_back(connection, counted, f"attempt {job.attempts}: {why}", now, attempts)
+            at = f", at stage {job.stage!r}" if job.stage else ""
+            limit = attempts + MORE_FOR_NODES if everyone else attempts
+            wait_s = 0.0 if forgive else retry_s
+            _give_back(connection, counted, f"attempt {job.attempts}: {why}{at}", now, limit, wait_s)
         return [job for job in (read_job(connection, job.id) for job in found) if job is not None]
 
 
-def _give_back(connection: Connection, job: Job, error: str, now: datetime, attempts: int) -> JobState:
+def retry_wait_s(attempts: int, retry_s: float) -> float:
+    """Seconds before the next try after ``attempts`` of them: none after the first, then ``retry_s``, doubling."""
+    return 0.0 if attempts < 2 else min(LONGEST_WAIT_S, retry_s * 2.0 ** (attempts - 2))
+
+
+def _give_back(connection: Connection, job: Job, error: str, now: datetime, attempts: int, retry_s: float) -> JobState:
     values = {"worker": None, "lease_until": None, "error": error, "attempts": job.attempts}
     if job.attempts < attempts:
-        move(connection, db.job, job.id, JobState.QUEUED, **values)
+        wait_s = retry_wait_s(job.attempts, retry_s)
+        not_before = now + timedelta(seconds=wait_s) if wait_s else None
+        move(connection, db.job, job.id, JobState.QUEUED, not_before=not_before, **values)
         return JobState.QUEUED
     move(connection, db.job, job.id, JobState.FAILED, finished_at=now, **values)
     _settle_exam(connection, job, ExamState.FAILED, f"job {job.id} failed {job.attempts} times")
@@ -356,44 +408,3 @@ def _settle_exam(connection: Connection, job: Job, state: ExamState, detail: str
     current = connection.execute(select(db.exam.c.state, db.exam.c.version).where(db.exam.c.id == job.exam_id)).one()
     if current.state == ExamState.QUEUED and current.version == job.version:
         move(connection, db.exam, job.exam_id, state, detail=detail)
-
-
-def retry(database: Database, job_id: int, *, lowest_disc: Level | None = None) -> bool:
-    """Queue a parked job again, with a fresh count of attempts; False if there is no job of that number to retry.
-
-    With ``lowest_disc``, a person's word on the lowest disc in view, the newest analysis of an exam that is done or
-    refused is made again with it, as the exam's next version; a refusal's open cases are closed.
-    """
-    with database.write() as connection:
-        job = read_job(connection, job_id)
-        if job is None:
-            return False
-        if job.state is JobState.DONE and lowest_disc is not None:
-            return _analyse_again(connection, job, lowest_disc)
-        if job.state is not JobState.FAILED:
-            return False
-        named = {} if lowest_disc is None else {"lowest_disc": lowest_disc.name}
-        move(connection, db.job, job_id, JobState.QUEUED, attempts=0, finished_at=None, **named)
-        state = connection.execute(select(db.exam.c.state).where(db.exam.c.id == job.exam_id)).scalar_one()
-        if state == ExamState.FAILED:
-            move(connection, db.exam, job.exam_id, ExamState.QUEUED, detail="")
-        return True
-
-
-def _analyse_again(connection: Connection, job: Job, lowest_disc: Level) -> bool:
-    """Queue the images of a finished job again with the names counted from ``lowest_disc``.
-
-    False if more images came, if the exam waits for something, if just this was done before, or if the discs are
-    already a person's.
-    """
-    exam = connection.execute(select(db.exam.c.state, db.exam.c.version).where(db.exam.c.id == job.exam_id)).one()
-    settled = exam.state in (ExamState.ANALYSED, ExamState.REFUSED) and exam.version == job.version
-    if not settled or job.lowest_disc is lowest_disc or job.correction is not None:
-        return False
-    digest = connection.execute(select(db.job.c.inputs_digest).where(db.job.c.id == job.id)).scalar_one()
-    request = JobRequest(job.exam_id, job.inputs, digest, job.calling_ae, job.protocol, lowest_disc)
-    now = datetime.now(UTC)
-    enqueue(connection, request, now)
-    resolve_exam(connection, job.exam_id, f"a person named the lowest disc: {lowest_disc.name}", now)
-    move(connection, db.exam, job.exam_id, ExamState.QUEUED, detail="")
-    return True

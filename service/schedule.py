@@ -23,6 +23,7 @@ def build_schedule(
     deliver: Callable[[str], None],
     ask_source: Callable[[str], None],
     report_commitments: Callable[[], None],
+    apply_retention: Callable[[], None],
 ) -> BackgroundScheduler:
     """A schedule, not yet started. One task never runs twice at once; a slow peer holds up only itself."""
     tasks: list[tuple[str, Callable[..., None], float, tuple[str, ...]]] = [
@@ -30,6 +31,7 @@ def build_schedule(
         ("leases", sweep_leases, settings.jobs.lease_s / 4, ()),
         ("commitments", report_commitments, COMMITMENT_S, ()),
         ("echo", echo_receiver, ECHO_S, ()),
+        ("retention", apply_retention, settings.retention.every_s, ()),
         *((f"deliver {one.name}", deliver, DELIVERY_S, (one.name,)) for one in settings.destinations),
         *((f"source {one.name}", ask_source, SOURCE_S, (one.name,)) for one in settings.sources),
     ]

@@ -17,6 +17,8 @@ class InstanceState(StrEnum):
     CORRECTION = "correction"  # a segmentation that came back, whose discs are measured
     HELD = "held"  # in quarantine
     SET_ASIDE = "set_aside"  # a person decided that it is not used, or it is there in another encoding; kept
+    DELETING = "deleting"  # its exam has had its time: its file is being deleted
+    DELETED = "deleted"  # its file is gone; it may come again
 
 
 #: Of segmentations that came back and are neither held nor set aside.
@@ -46,11 +48,22 @@ class JobState(StrEnum):
     SUPERSEDED = "superseded"  # more images came before it ran, or its exam was held
 
 
+class FilesState(StrEnum):
+    """The result files of a job that retention takes; empty while they are there."""
+
+    DELETING = "deleting"
+    DELETED = "deleted"
+
+
 class DeliveryState(StrEnum):
     """One object on its way to one destination."""
 
     WAITING = "waiting"
     SENT = "sent"  # the peer answered Success or a warning
+
+
+#: A destination has the object.
+DELIVERED_STATES = (DeliveryState.SENT,)
 
 
 class CommitmentState(StrEnum):
@@ -76,11 +89,13 @@ _I, _E, _J, _D, _Q = InstanceState, ExamState, JobState, DeliveryState, Quaranti
 
 INSTANCE_MOVES: Moves = {
     _I.RECEIVED: frozenset({_I.INDEXED, _I.PENDING, _I.HELD, _I.SET_ASIDE}),
-    _I.INDEXED: frozenset({_I.HELD, _I.SET_ASIDE}),
+    _I.INDEXED: frozenset({_I.HELD, _I.SET_ASIDE, _I.DELETING}),
     _I.PENDING: frozenset({_I.CORRECTION, _I.HELD, _I.SET_ASIDE}),
-    _I.CORRECTION: frozenset({_I.HELD, _I.SET_ASIDE}),
+    _I.CORRECTION: frozenset({_I.HELD, _I.SET_ASIDE, _I.DELETING}),
     _I.HELD: frozenset({_I.RECEIVED, _I.SET_ASIDE}),
-    _I.SET_ASIDE: frozenset(),
+    _I.SET_ASIDE: frozenset({_I.DELETING}),
+    _I.DELETING: frozenset({_I.DELETED, _I.RECEIVED}),
+    _I.DELETED: frozenset({_I.RECEIVED}),
 }
 
 _JUDGED = frozenset({_E.INCOMPLETE, _E.HELD, _E.QUEUED, _E.ANALYSED, _E.REFUSED, _E.FAILED, _E.JOINED})

@@ -1,16 +1,17 @@
 """A worker process: claims a job, runs the analysis, publishes its results. It may be killed at any moment."""
 
 import importlib
+import inspect
 import json
 import logging
 import os
 import shutil
 import threading
 import time
-import traceback
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,9 +21,11 @@ from processing.results import Level, Verdict
 from service import jobs
 from service.children import receive_message
 from service.database import Database, open_database
+from service.failure_text import describe_failure
 from service.jobs import Job, LeaseLost
 from service.logs import log_to_stderr
 from service.outbox import Parcel, destinations_for
+from service.progress import Progress, log_progress
 from service.refusal_file import remove_exam_refusal
 from service.result_versions import Edition, mark_version
 
@@ -70,7 +73,8 @@ class Analysis(Protocol):
     """(files, folder that appears whole, settings, production time) -> summary.
 
     ``lowest_disc`` is given only where a person has named the lowest disc in view, ``mask`` only where a person has
-    sent discs: a DICOM Segmentation; ``edition`` only where there is an earlier result.
+    sent discs: a DICOM Segmentation; ``edition`` only where there is an earlier result; ``progress`` only to a function
+    that has such a parameter.
     """
 
     def __call__(
@@ -83,6 +87,7 @@ class Analysis(Protocol):
         lowest_disc: Level = ...,
         mask: Path = ...,
         edition: Edition = ...,
+        progress: Progress = ...,
     ) -> ResultSummary:
         """Analyse one exam."""
 
@@ -124,18 +129,23 @@ def run_job(database: Database, settings: Settings, job: Job, analysis: Analysis
     started_s = time.monotonic()
     try:
         with _leased(database, job, settings.jobs.lease_s):
-            verdict, reasons, parcels = _analyse(database, settings, job, analysis)
-        jobs.finish(database, job, verdict, reasons, parcels, datetime.now(UTC))
+            verdict, reasons, parcels, out = _analyse(database, settings, job, analysis)
+            jobs.note_stage(database, job, "publish")
+            _flush_tree(out)
+        place = partial(publish, out, settings.storage_dir / job.result_folder)
+        jobs.finish(database, job, verdict, reasons, parcels, datetime.now(UTC), publish=place)
+        shutil.rmtree(_attempts_folder(settings, job), ignore_errors=True)
     except LeaseLost:
         _log.warning("job is no longer this worker's", extra={"job": job.id})
         return
     except Exception as error:  # noqa: BLE001 - the worker loop: a bug in one analysis must not stop the others
-        text = traceback.format_exc()
+        text = describe_failure(error)
         try:
-            state = jobs.fail(database, job, text, datetime.now(UTC), settings.jobs.attempts)
+            now, limits = datetime.now(UTC), settings.jobs
+            state = jobs.fail(database, job, text, now, limits.attempts, retry_s=limits.retry_s)
         except LeaseLost:
             state = "no longer this worker's"  # type: ignore[assignment]
-        # Not the message: it may quote a header. `discnode jobs show` has the traceback.
+        # `discnode jobs show` has the traceback.
         _log.error(
             "job attempt failed",
             extra={"job": job.id, "error": type(error).__name__, "attempt": job.attempts, "state": state},
@@ -151,17 +161,20 @@ def run_job(database: Database, settings: Settings, job: Job, analysis: Analysis
 
 def _analyse(
     database: Database, settings: Settings, job: Job, analysis: Analysis
-) -> tuple[Verdict, tuple[Reason, ...], list[Parcel]]:
-    """Run the analysis in a folder of its own and put its results in their place."""
+) -> tuple[Verdict, tuple[Reason, ...], list[Parcel], Path]:
+    """Run the analysis in a folder of its own; the last is the folder in it with the results."""
     exam_folder = settings.storage_dir / jobs.exam_folder(job.exam_id)
-    attempts_folder = exam_folder / f".attempts-v{job.version}"
+    attempts_folder = _attempts_folder(settings, job)
     shutil.rmtree(attempts_folder, ignore_errors=True)  # what a killed attempt left
     attempt = attempts_folder / str(job.attempts)
     attempt.mkdir(parents=True)
     out = attempt / "out"
     paths = [database.inbox_dir / name for name in job.inputs]
     try:
-        summary = analysis(paths, out, settings, job.created_at, **_said(database, job))
+        said = _said(database, job)
+        if "progress" in inspect.signature(analysis).parameters:
+            said["progress"] = _stages(database, job)
+        summary = analysis(paths, out, settings, job.created_at, **said)
         verdict, reasons, objects = Verdict(summary.status), tuple(summary.reasons), tuple(summary.objects)
     except UnsuitableInput as refusal:
         verdict, reasons, objects = Verdict.REFUSED, (refusal.reason,), ()
@@ -176,9 +189,22 @@ def _analyse(
     ]
     if not jobs.heartbeat(database, job, datetime.now(UTC), settings.jobs.lease_s):
         raise LeaseLost(f"job {job.id}")
-    publish(out, settings.storage_dir / job.result_folder)
-    shutil.rmtree(attempts_folder, ignore_errors=True)
-    return verdict, reasons, parcels
+    return verdict, reasons, parcels, out
+
+
+def _attempts_folder(settings: Settings, job: Job) -> Path:
+    """Where the attempts at a job work, beside the results, so that a rename publishes them."""
+    return settings.storage_dir / jobs.exam_folder(job.exam_id) / f".attempts-v{job.version}"
+
+
+def _stages(database: Database, job: Job) -> Progress:
+    """Tells the log and the record which stage the analysis has come to."""
+
+    def note(step: str, share: float) -> None:
+        log_progress(step, share)
+        jobs.note_stage(database, job, step)
+
+    return note
 
 
 def _said(database: Database, job: Job) -> dict[str, Any]:
@@ -204,13 +230,13 @@ def _write_refusal(reasons: Sequence[Reason], out: Path) -> None:
 
 
 def publish(out: Path, final: Path) -> None:
-    """Make a finished folder durable and visible under its final name, and its result.json as the exam's newest.
+    """Make a finished, durable folder visible under its final name, and its result.json as the exam's newest.
 
-    A folder of the same version, left by an attempt that died before it was recorded, is replaced.
+    Call it where the version is known not to be recorded: a folder of its name, left by an attempt that died before
+    that, is moved aside.
     """
-    _flush_tree(out)
     if final.exists():
-        shutil.rmtree(final)
+        os.replace(final, out.with_name("left-by-an-earlier-attempt"))
     os.replace(out, final)
     source = final / "result.json"
     if source.is_file():
@@ -267,7 +293,7 @@ def main() -> None:
     database = open_database(message.settings)
     analysis = load_analysis(message.analysis)
     prepare(message.analysis, message.settings)
-    _log.info("worker ready")
+    _log.info("worker waits for jobs", extra={"pid": os.getpid()})
     run_worker(database, message.settings, message.name, analysis)
 
 

@@ -68,6 +68,11 @@ class Node:
             self._process = subprocess.Popen(command, env=environment, stderr=log, stdin=subprocess.DEVNULL)
         wait_until(lambda: self.log.count(" ready ") > n_before, "the node's line 'ready'", 60)
 
+    def signal(self, number: int) -> None:
+        """Send the supervisor a signal."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
     def stop(self) -> int:
         """End it as an operator does."""
         assert self._process is not None

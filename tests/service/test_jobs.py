@@ -13,6 +13,7 @@ from service.delivery import list_deliveries
 from service.jobs import Job, LeaseLost
 from service.outbox import Parcel
 from service.quarantine import list_items
+from service.reprocessing import CannotReprocess, Request, reprocess, retry
 from service.states import ExamState, JobState
 
 PARCELS = (Parcel("2.25.1", "seg", "results/exam-000001/v1/seg.dcm", "archive"),)
@@ -80,7 +81,7 @@ def test_what_a_person_takes_back_is_known_to_be_analysed_again(database: Databa
     found = []
     for lowest in (None, Level.L5S1, Level.L4L5, Level.L5S1):
         if lowest is not None:
-            assert jobs.retry(database, job_id, lowest_disc=lowest)
+            assert retry(database, job_id, lowest_disc=lowest)
         job = claimed(database)
         job_id = job.id
         found.append(jobs.was_done_before(database, job))
@@ -130,11 +131,11 @@ def test_a_failing_job_is_tried_again_then_parked_with_its_traceback(database: D
     assert exam_state(database, exam_id) is ExamState.FAILED
     assert jobs.claim(database, "w", NOW, 60.0) is None
 
-    assert jobs.retry(database, job_id)
+    assert retry(database, job_id)
     assert exam_state(database, exam_id) is ExamState.QUEUED
     assert claimed(database).attempts == 1
-    assert not jobs.retry(database, job_id)
-    assert not jobs.retry(database, 99)
+    assert not retry(database, job_id)
+    assert not retry(database, 99)
 
 
 def test_a_silent_worker_loses_its_job_and_may_not_finish_it(database: Database) -> None:
@@ -196,3 +197,64 @@ def test_an_old_version_that_ends_late_does_not_settle_the_exam(database: Databa
     add_job(database, exam_id, digest="more")
     jobs.finish(database, old, Verdict.OK, (), PARCELS, later(9))
     assert exam_state(database, exam_id) is ExamState.QUEUED
+
+
+def test_what_always_fails_waits_longer_each_time_and_lets_others_pass(database: Database) -> None:
+    poison = add_job(database, add_exam(database))
+    waits = []
+    now_s = 0.0
+    for _ in range(4):
+        job = claimed(database, seconds=now_s)
+        assert job.id == poison
+        jobs.fail(database, job, "x", later(now_s), 5, retry_s=10.0)
+        after = jobs.get_job(database, poison)
+        assert after is not None
+        waits.append(0.0 if after.not_before is None else (after.not_before - later(now_s)).total_seconds())
+        now_s += waits[-1]
+    assert waits == [0.0, 10.0, 20.0, 40.0]
+    other = add_job(database, add_exam(database, "1.2.4"))
+    assert claimed(database, "w2", now_s - 1).id == other
+    assert claimed(database, "w1", now_s).id == poison
+
+
+def test_a_job_is_not_parked_because_of_power_cuts(database: Database) -> None:
+    job_id = add_job(database, add_exam(database))
+    for _ in range(10):
+        claimed(database)
+        assert len(jobs.release_lost(database, NOW, 3, everyone=True)) == 1
+    assert state(database, job_id) is JobState.QUEUED
+    for _ in range(20):
+        if jobs.claim(database, "w", NOW, 60.0) is not None:
+            jobs.release_lost(database, NOW, 3, everyone=True)
+    assert state(database, job_id) is JobState.FAILED  # one that takes the machine down each time
+
+
+@pytest.mark.parametrize("ends", [JobState.DONE, JobState.FAILED])
+def test_a_person_has_an_analysis_made_anew_for_a_reason(database: Database, ends: JobState) -> None:
+    """A version of its own, which names the result before it; who wanted it and why stay with the job."""
+    image = database.inbox_dir / "objects" / "00" / "a.dcm"
+    image.parent.mkdir(parents=True)
+    image.touch()
+    exam_id = add_exam(database)
+    first = add_job(database, exam_id)
+    jobs.finish(database, claimed(database), Verdict.OK, (), PARCELS, later(9))
+    if ends is JobState.FAILED:
+        first = reprocess(database, first, Request("new model", "ann"))
+        jobs.fail(database, claimed(database), "x", NOW, 1)
+    assert state(database, first) is ends
+    for wrong in ("", " "):
+        with pytest.raises(CannotReprocess, match="a reason is needed"):
+            reprocess(database, first, Request(wrong, "ann"))
+    new = reprocess(database, first, Request("weights of version 3", "ann"))
+    with pytest.raises(CannotReprocess, match="not the newest"):
+        reprocess(database, first, Request("again", "ann"))
+    assert exam_state(database, exam_id) is ExamState.QUEUED
+    job = claimed(database)
+    assert (job.id, job.reason, job.requested_by, job.predecessor) == (new, "weights of version 3", "ann", 1)
+    assert jobs.was_done_before(database, job)  # so its objects get UIDs of their own
+    assert job.result_folder.name == f"v{job.version}"
+    assert job.version == (2 if ends is JobState.DONE else 3)
+    jobs.finish(database, job, Verdict.OK, (), (), later(19))
+    image.unlink()
+    with pytest.raises(CannotReprocess, match="1 of the 1 files"):
+        reprocess(database, new, Request("again", "ann"))

@@ -1,5 +1,6 @@
 import json
 import logging
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from service import database as db
 from service import jobs
 from service.database import Database
 from service.delivery import list_deliveries
+from service.failure_text import describe_exit
+from service.progress import Progress
 from service.quarantine import list_items
 from service.refusal_file import write_exam_refusal
 from service.states import ExamState, JobState
@@ -82,7 +85,9 @@ def test_a_bug_is_kept_for_the_operator_and_named_in_the_log_without_data(
             assert bench.job.state is expected
     assert bench.job.error is not None
     assert "analyse_with_a_bug" in bench.job.error
-    assert bench.job.error_summary == "ZeroDivisionError: Phantom^Small divided"
+    assert bench.job.error_summary == "ZeroDivisionError"
+    assert "Phantom" not in bench.job.error
+    assert "service.worker, line" in bench.job.error
     assert "Phantom" not in "".join(f"{record.getMessage()} {vars(record)}" for record in caplog.records)
     assert not (bench.exam_folder / "v1").exists()
 
@@ -137,6 +142,45 @@ def test_the_outcome_of_a_worker_that_lost_its_job_does_not_count(bench: Bench) 
     assert bench.job.state is JobState.QUEUED
     assert list_deliveries(bench.database) == []
     assert not (bench.exam_folder / "v1").exists()
+
+
+def test_a_worker_that_lost_its_job_at_the_last_moment_replaces_nothing(bench: Bench) -> None:
+    """It had asked whether the job is its own, was suspended, and moved its folder over what another had published."""
+    slow = bench.claim()
+
+    def lose(*arguments: object) -> tiny_analysis.TinySummary:
+        made = tiny_analysis.analyse(*arguments)  # type: ignore[arg-type]
+        stage = jobs.note_stage
+
+        def overtaken(database: Database, job: jobs.Job, name: str) -> None:
+            stage(database, job, name)
+            if name == "publish" and job.attempts == 1:
+                jobs.release_lost(database, NOW, 3, worker="w")
+                run_job(database, bench.settings, bench.claim(), tiny_analysis.analyse)
+
+        monkeypatch.setattr(jobs, "note_stage", overtaken)
+        return made
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        run_job(bench.database, bench.settings, slow, lose)  # type: ignore[arg-type]
+    assert (bench.job.state, bench.job.attempts) == (JobState.DONE, 2)
+    published = bench.exam_folder / "v1"
+    assert sorted(path.name for path in published.iterdir()) == ["overlay.dcm", "result.json", "seg.dcm"]
+    assert len(list_deliveries(bench.database)) == 3
+
+
+def test_the_stage_of_an_attempt_is_known_when_its_worker_dies(bench: Bench) -> None:
+    """A crash in native code leaves no traceback."""
+
+    def crash(*arguments: object, progress: Progress) -> tiny_analysis.TinySummary:
+        progress("register", 0.5)
+        raise SystemExit(1)
+
+    with pytest.raises(SystemExit):
+        run_job(bench.database, bench.settings, bench.claim(), crash)  # type: ignore[arg-type]
+    jobs.release_lost(bench.database, NOW, 2, worker="w", cause=describe_exit(-signal.SIGSEGV))
+    text = "attempt 1: its worker was killed by SIGSEGV (a crash in native code), at stage 'register'"
+    assert bench.job.error == text
 
 
 def test_an_analysis_is_found_by_its_import_path() -> None:

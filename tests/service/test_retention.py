@@ -1,0 +1,216 @@
+"""Retention deletes what is done and delivered everywhere, and nothing else, whatever happens meanwhile."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from desk import Desk, open_desk
+from records import NOW, later
+from small_mr_exam import mapss_signal, write_mapss
+from sqlalchemy import select, update
+
+from config.retention import Retention
+from processing.refusal import Reason, ReasonCode
+from processing.results import Verdict
+from service import database as db
+from service import jobs
+from service.backup import files_named
+from service.outbox import Parcel
+from service.quarantine import hold_exam
+from service.reprocessing import CannotReprocess, Request, reprocess
+from service.retention import Deletions, apply_retention, orphans
+from service.states import DeliveryState
+
+DAY_S = 86_400.0
+MONTH = Retention(images_days=30, results_days=60)
+
+
+@dataclass
+class Site:
+    """A desk with one exam that is analysed; its result has a file for each of two destinations."""
+
+    desk: Desk
+    images: list[Path]
+
+    def analyse(self) -> None:
+        job = jobs.claim(self.desk.database, "w", NOW, 60.0)
+        assert job is not None
+        folder = self.desk.settings.storage_dir / job.result_folder
+        folder.mkdir(parents=True)
+        (folder / "result.json").write_text('{"objects": []}')
+        (folder / "seg.dcm").write_bytes(b"x" * 100)
+        parcels = [
+            Parcel(f"2.25.{job.version}", "seg", str(job.result_folder / "seg.dcm"), name) for name in ("near", "far")
+        ]
+        jobs.finish(self.desk.database, job, Verdict.OK, (), parcels, later(10))
+
+    def deliver(self, *names: str) -> None:
+        with self.desk.database.write() as connection:
+            for name in names:
+                sent = {"state": str(DeliveryState.SENT), "sent_at": later(20)}
+                connection.execute(update(db.delivery).where(db.delivery.c.destination == name).values(**sent))
+
+    def look(self, days: float, *, dry_run: bool = False, retention: Retention = MONTH) -> Deletions:
+        return apply_retention(self.desk.database, retention, later(days * DAY_S), dry_run=dry_run)
+
+    @property
+    def n_files(self) -> int:
+        return sum(path.is_file() for path in (self.desk.database.inbox_dir / "objects").rglob("*"))
+
+    @property
+    def states(self) -> list[str]:
+        with self.desk.database.read() as connection:
+            return sorted(set(connection.execute(select(db.instance.c.state)).scalars()))
+
+    def result(self, version: int = 1) -> list[str]:
+        folder = self.desk.settings.storage_dir / "results" / "exam-000001" / f"v{version}"
+        return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return write_mapss(tmp_path_factory.mktemp("scan"), mapss_signal())
+
+
+@pytest.fixture
+def site(tmp_path: Path, images: list[Path]) -> Iterator[Site]:
+    with open_desk(tmp_path) as desk:
+        desk.arrive_all(images)
+        desk.sweep(1)
+        desk.sweep(300)
+        made = Site(desk, images)
+        made.analyse()
+        yield made
+
+
+def test_what_is_done_and_delivered_goes_after_its_days(site: Site) -> None:
+    site.deliver("near", "far")
+    assert site.look(29).study_uids == []
+    foretold = site.look(31, dry_run=True)
+    assert (foretold.n_images, foretold.n_results, site.n_files) == (28, 0, 28)
+    done = site.look(31)
+    assert (done.n_images, done.n_results, done.n_bytes) == (28, 0, foretold.n_bytes)
+    assert done.study_uids == [site.desk.exam.study_uid]
+    assert (site.n_files, site.states, site.result()) == (0, ["deleted"], ["result.json", "seg.dcm"])
+    assert site.look(59).study_uids == []
+    assert (site.look(61, dry_run=True).n_results, site.result()) == (1, ["result.json", "seg.dcm"])
+    done = site.look(61)
+    assert (done.n_images, done.n_results, done.n_bytes) == (0, 1, 100)
+    assert site.result() == ["result.json"]
+    assert site.look(90) == Deletions()
+    assert list(files_named(site.desk.settings.storage_dir / "discnode.sqlite")) == []  # a backup misses nothing
+
+
+def test_by_default_everything_is_kept(site: Site) -> None:
+    site.deliver("near", "far")
+    assert site.look(10_000, retention=Retention()) == Deletions()
+    assert site.n_files == 28
+
+
+def test_what_one_destination_does_not_have_is_kept(site: Site) -> None:
+    site.deliver("near")
+    assert site.look(1000).kept == {"is not delivered everywhere": 1}
+    assert site.n_files == 28
+
+
+def test_what_was_sent_nowhere_is_kept(site: Site) -> None:
+    with site.desk.database.write() as connection:
+        connection.execute(db.delivery.delete())
+    assert site.look(1000).kept == {"was sent nowhere": 1}
+
+
+def test_the_last_version_stays_until_its_successor_is_delivered(site: Site) -> None:
+    site.deliver("near", "far")
+    (job,) = site.desk.jobs
+    reprocess(site.desk.database, job.id, Request("a newer model", "ann"))
+    assert site.look(1000) == Deletions()  # the exam is queued
+    site.analyse()
+    assert site.look(1000).kept == {"is not delivered everywhere": 1}
+    assert site.result(1) == ["result.json", "seg.dcm"]
+    site.deliver("near", "far")
+    assert site.look(1000).n_results == 2
+
+
+def test_what_is_held_or_parked_is_kept(site: Site) -> None:
+    site.deliver("near", "far")
+    with site.desk.database.write() as connection:
+        hold_exam(connection, 1, Reason(ReasonCode.INSTANCE_CONFLICT, "two contents"), NOW)
+    assert site.look(1000).kept == {"has an open case": 1}
+    with site.desk.database.write() as connection:
+        connection.execute(update(db.quarantine).values(state="resolved"))
+        connection.execute(update(db.instance).where(db.instance.c.id == 3).values(state="held"))
+    assert site.look(1000).kept == {"has objects that are held or not yet judged": 1}
+    with site.desk.database.write() as connection:
+        connection.execute(update(db.instance).values(state="indexed"))
+        connection.execute(update(db.job).values(state="failed"))
+    assert site.look(1000).kept == {"has a job that is not done": 1}
+    assert site.n_files == 28
+
+
+def test_a_kill_in_between_is_made_good_by_the_next_look(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.deliver("near", "far")
+    unlink = Path.unlink
+    count = iter(range(100))
+
+    def die(path: Path, missing_ok: bool = False) -> None:
+        if next(count) == 5:
+            raise KeyboardInterrupt
+        unlink(path, missing_ok)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Path, "unlink", die)
+        with pytest.raises(KeyboardInterrupt):
+            site.look(1000)
+    assert (site.n_files, site.states) == (23, ["deleting"])
+    assert site.look(1000).n_images == 28
+    assert (site.n_files, site.states) == (0, ["deleted"])
+
+
+def test_an_image_that_comes_again_is_taken_up_again(site: Site) -> None:
+    """Its row is there, but its file is gone: it was answered with Success and its new file belonged to nothing."""
+    site.deliver("near", "far")
+    site.look(1000)
+    site.desk.arrive_all(site.images, 1001 * DAY_S)
+    assert site.n_files == 28
+    assert site.states == ["received"]
+    site.desk.sweep(1001 * DAY_S + 1)
+    site.desk.sweep(1001 * DAY_S + 300)
+    assert site.states == ["indexed"]
+    assert site.desk.exam.state == "analysed"
+    assert len(site.desk.jobs) == 1
+
+
+def test_an_image_deleted_at_the_moment_it_comes_is_refused(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.deliver("near", "far")
+    store = site.desk.inbox.store
+
+    def overtaken(parts: Any) -> Any:
+        found = store(parts)  # the file is there and is not written anew
+        site.look(1000)
+        return found
+
+    monkeypatch.setattr(site.desk.inbox, "store", overtaken)
+    with pytest.raises(OSError, match="deleted by retention"):
+        site.desk.arrive(site.images[0])
+
+
+def test_an_analysis_is_not_made_anew_without_its_images(site: Site) -> None:
+    site.deliver("near", "far")
+    site.look(1000)
+    with pytest.raises(CannotReprocess, match="28 of the 28 files"):
+        reprocess(site.desk.database, site.desk.jobs[0].id, Request("a newer model", "ann"))
+
+
+def test_a_file_that_nothing_names_is_told_and_stays(site: Site) -> None:
+    import os
+
+    lost = site.desk.database.inbox_dir / "objects" / "00" / "lost.dcm"
+    lost.write_bytes(b"1234")
+    assert list(orphans(site.desk.database)) == []
+    os.utime(lost, (1, 1))
+    assert list(orphans(site.desk.database)) == [(lost, 4)]
+    site.deliver("near", "far")
+    site.look(1000)
+    assert lost.exists()

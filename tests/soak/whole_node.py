@@ -1,0 +1,340 @@
+"""Thousands of small exams through a real node, with faults: nothing lost, everything once, nothing leaks.
+
+First half: the receiver, a worker, the node are killed, the node is restarted, the archive goes away, senders abort in
+mid-object. Second half: only the latter two, and the node's memory, threads and files are watched.
+"""
+
+import queue
+import random
+import shutil
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import psutil
+import pydicom
+from node_process import Node, destination
+from peers import wait_until
+from sqlalchemy import func, select
+
+from service import database as db
+from service.database import open_database
+from service.delivery import send_now
+from tests.soak.campaign import Check, Options, Ticker
+from tests.soak.peers_of_soak import N_IMAGES, CountingArchive, Dcmsend, abort_in_an_object, study_uid, write_small_exam
+
+SCANNERS = 2
+OBJECTS = 2  # that the light analysis makes of an exam
+AFTER_FAULT_S = 20.0  # so long an unanswered image may be a fault's doing
+FEW_ASSOCIATIONS = 400  # too few to tell a leak from noise
+
+
+@dataclass
+class Tally:
+    """What the scanners have seen so far."""
+
+    acknowledged: set[str] = field(default_factory=set)
+    associations: int = 0
+    aborted: int = 0
+    unexpected: int = 0  # attempts that failed, and no fault was near
+    faults: Counter[str] = field(default_factory=Counter)
+    last_fault_s: float = -1e9
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def fault(self, name: str) -> None:
+        self.faults[name] += 1
+        self.last_fault_s = time.monotonic()
+
+
+@dataclass(frozen=True)
+class Sample:
+    associations: int
+    rss_mb: float
+    threads: int
+    files: int
+
+
+def run(options: Options) -> list[Check]:
+    """The campaign; ``options.exams`` exams, or as many as fit in ``options.minutes``."""
+    archive = CountingArchive(options.folder)
+    archive.start()
+    node = Node(
+        options.folder,
+        options.analysis,
+        destinations=[destination("archive", archive)],
+        completion={"idle_s": 30, "sweep_s": 0.2},
+        jobs={"lease_s": 20, "retry_s": 1},
+    )
+    tally, ticker, samples = Tally(), Ticker("soak"), list[Sample]()
+    started_s = time.monotonic()
+    try:
+        node.start()
+        half = options.exams // 2
+        budget_s = None if options.minutes is None else options.minutes * 30.0
+        n = _send(node, options, tally, ticker, range(half), budget_s, _Faults(node, archive, tally, options.seed))
+        _settle(node, tally, n, ticker)
+        before = _sample(node, tally)
+        samples.append(before)
+        rest = range(half, half + options.exams - half)
+        n_rest = _send(node, options, tally, ticker, rest, budget_s, _Watch(node, archive, tally, samples))
+        _settle(node, tally, n + n_rest, ticker)
+        after = _sample(node, tally)
+        numbers = [*range(n), *range(half, half + n_rest)]
+        checks = _checks(node, archive, tally, numbers)
+        seconds = time.monotonic() - started_s
+        return [*checks, *_leaks(samples, before, after), _rate(len(numbers), seconds, tally)]
+    finally:
+        node.__exit__()
+        archive.stop()
+
+
+# --- senders ----------------------------------------------------------------------------------------------------------
+
+
+def _send(
+    node: Node,
+    options: Options,
+    tally: Tally,
+    ticker: Ticker,
+    numbers: range,
+    budget_s: float | None,
+    beside: Callable[[], None],
+) -> int:
+    """Send exams from several scanners at once, calling ``beside`` again and again; returns how many were sent."""
+    waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
+    for number in numbers:
+        waiting.put(number)
+    end_s = None if budget_s is None else time.monotonic() + budget_s
+    failures: list[BaseException] = []
+
+    def scan() -> None:
+        chance = random.Random(f"{options.seed} {threading.current_thread().name}")
+        try:
+            while not failures and (end_s is None or time.monotonic() < end_s):
+                try:
+                    number = waiting.get_nowait()
+                except queue.Empty:
+                    return
+                _send_exam(node, options, tally, number, chance)
+        except BaseException as error:
+            failures.append(error)
+            raise
+
+    scanners = [threading.Thread(target=scan, name=f"scanner {index}") for index in range(SCANNERS)]
+    for scanner in scanners:
+        scanner.start()
+    while any(scanner.is_alive() for scanner in scanners):
+        beside()
+        ticker.tell(f"{len(tally.acknowledged)} images acknowledged, faults {dict(tally.faults)}")
+        time.sleep(0.2)
+    if failures:
+        raise failures[0]
+    return len(numbers) - waiting.qsize()
+
+
+def _send_exam(node: Node, options: Options, tally: Tally, number: int, chance: random.Random) -> None:
+    """As a scanner does: what was not answered with Success is sent again, until all of it was."""
+    folder = options.folder / "scanner" / str(number)
+    paths = write_small_exam(folder, number)
+    if chance.random() < 0.1:
+        abort_in_an_object(node.port)
+        with tally.lock:
+            tally.aborted += 1
+            tally.associations += 1
+    missing = {f"{study_uid(number)}.1.{index + 1}": path for index, path in enumerate(paths)}
+    give_up_s = time.monotonic() + 300
+    while missing:
+        assert time.monotonic() < give_up_s, f"exam {number} is not taken"
+        begun_s = time.monotonic()
+        taken = Dcmsend(node.port, sorted(missing.values()), folder / "report.txt").wait()
+        with tally.lock:
+            tally.associations += 1
+            tally.acknowledged |= taken
+            if taken != set(missing) and begun_s - tally.last_fault_s > AFTER_FAULT_S:
+                tally.unexpected += 1
+        missing = {uid: path for uid, path in missing.items() if uid not in taken}
+        if missing:
+            time.sleep(0.5)
+    shutil.rmtree(folder)
+
+
+# --- what happens beside ----------------------------------------------------------------------------------------------
+
+
+class _Faults:
+    """One fault every few seconds."""
+
+    def __init__(self, node: Node, archive: CountingArchive, tally: Tally, seed: int) -> None:
+        self._node, self._archive, self._tally = node, archive, tally
+        self._chance = random.Random(seed)
+        self._next_s = time.monotonic() + 3.0
+        self._back_s: float | None = None
+
+    def __call__(self) -> None:
+        if self._back_s is not None and time.monotonic() > self._back_s:
+            self._archive.start()
+            self._back_s = None
+        if time.monotonic() < self._next_s:
+            return
+        name = self._chance.choice(("receiver", "worker", "node", "restart", "archive"))
+        if name == "archive" and self._back_s is not None:
+            name = "worker"
+        self._tally.fault(name)
+        match name:
+            case "receiver":
+                self._node.process("reception").kill()
+            case "worker":
+                self._node.process("worker").kill()
+            case "node":
+                self._node.kill()
+                self._node.start()
+            case "restart":
+                assert self._node.stop() == 0
+                self._node.start()
+            case "archive":
+                self._archive.stop()
+                self._back_s = time.monotonic() + self._chance.uniform(3, 15)
+        self._tally.last_fault_s = time.monotonic()
+        self._next_s = time.monotonic() + self._chance.uniform(3, 9)
+
+
+class _Watch:
+    """A sample every two seconds; the archive goes away for a moment now and then."""
+
+    def __init__(self, node: Node, archive: CountingArchive, tally: Tally, samples: list[Sample]) -> None:
+        self._node, self._archive, self._tally, self._samples = node, archive, tally, samples
+        self._next_s = 0.0
+        archive.stop()  # if it is away still
+        archive.start()
+
+    def __call__(self) -> None:
+        if time.monotonic() < self._next_s:
+            return
+        self._samples.append(_sample(self._node, self._tally))
+        if len(self._samples) % 20 == 0:
+            self._archive.stop()
+            self._tally.faults["archive"] += 1
+        elif len(self._samples) % 20 == 3 and len(self._samples) > 20:
+            self._archive.start()
+        self._next_s = time.monotonic() + 2.0
+
+
+def _sample(node: Node, tally: Tally) -> Sample:
+    """Of the node without its workers."""
+    supervisor = psutil.Process(node.pid)
+    processes = [supervisor]
+    processes += [one for one in supervisor.children() if "service.worker" not in " ".join(one.cmdline())]
+    return Sample(
+        tally.associations,
+        sum(one.memory_info().rss for one in processes) / 1e6,
+        sum(one.num_threads() for one in processes),
+        sum(one.num_fds() for one in processes),
+    )
+
+
+def _settle(node: Node, tally: Tally, n_exams: int, ticker: Ticker) -> None:
+    """Wait until every exam is analysed and delivered."""
+    database = open_database(node.settings)
+
+    def n_sent() -> int:
+        with database.read() as connection:
+            states = [str(state) for state in connection.execute(select(db.delivery.c.state)).scalars()]
+        n = sum(state in ("sent", "confirmed") for state in states)
+        ticker.tell(f"waiting for deliveries: {n} of {OBJECTS * n_exams}")
+        return n
+
+    send_now(database, "archive", _now())
+    wait_until(lambda: n_sent() >= OBJECTS * n_exams, "every result to be delivered", 120 + 2 * n_exams)
+    database.close()
+    time.sleep(3.0)
+
+
+def _now() -> Any:
+    from datetime import UTC, datetime
+
+    return datetime.now(UTC)
+
+
+# --- judgement --------------------------------------------------------------------------------------------------------
+
+
+def _checks(node: Node, archive: CountingArchive, tally: Tally, numbers: list[int]) -> list[Check]:
+    database = open_database(node.settings)
+    with database.read() as connection:
+        rows = connection.execute(select(db.instance.c.sop_uid, db.instance.c.path)).all()
+        jobs = Counter(connection.execute(select(db.job.c.state)).scalars())
+        n_cases = connection.execute(
+            select(func.count()).select_from(db.quarantine).where(db.quarantine.c.state == "held")
+        ).scalar_one()
+        results = set(connection.execute(select(db.delivery.c.sop_uid)).scalars())
+        studies = len(set(connection.execute(select(db.exam.c.study_uid)).scalars()))
+    database.close()
+    indexed = {row.sop_uid: database.inbox_dir / row.path for row in rows}
+    lost = tally.acknowledged - set(indexed)
+    spoilt = [uid for uid in tally.acknowledged & set(indexed) if not _is_as_sent(uid, indexed[uid])]
+    kills = sum(tally.faults[name] for name in ("node", "restart", "archive"))
+    more = sum(count - 1 for count in archive.sent.values())
+    n_failed = len(numbers) - jobs["done"]
+    return [
+        Check("exams, images acknowledged", f"{len(numbers)}, {len(tally.acknowledged)}"),
+        Check("faults", ", ".join(f"{name} {count}" for name, count in sorted(tally.faults.items()))),
+        Check("associations, of them aborted in mid-object", f"{tally.associations}, {tally.aborted}"),
+        _none("acknowledged images lost", len(lost)),
+        _none("acknowledged images changed", len(spoilt)),
+        _equal("images on record", len(indexed), N_IMAGES * len(numbers)),
+        _equal("exams on record", studies, len(numbers)),
+        _equal("analyses", sum(jobs.values()), len(numbers)),
+        Check("exams without result", str(n_failed), "< 0.1 %", n_failed < 0.001 * len(numbers)),
+        _none("open cases", int(n_cases)),
+        _equal("objects at the archive", len(archive.uids), OBJECTS * len(numbers)),
+        _none("of them not of a result, or missing", len(archive.uids ^ results)),
+        Check("objects sent more than once", str(more), f"<= {kills} (one in flight)", more <= kills),
+        Check(
+            "attempts to send that failed without a fault near",
+            f"{tally.unexpected} of {tally.associations}",
+            "< 0.1 %",
+            tally.unexpected < 0.001 * tally.associations,
+        ),
+        _none("tracebacks in the log", node.log.count("Traceback")),
+    ]
+
+
+def _is_as_sent(uid: str, path: Any) -> bool:
+    number, index = int(uid.split(".")[-3]), int(uid.split(".")[-1]) - 1
+    sent = (np.arange(30).reshape(6, 5) * 7 + number + 100 * index).astype(np.uint16)
+    return bool(pydicom.dcmread(path).PixelData == sent.tobytes())
+
+
+def _leaks(samples: list[Sample], before: Sample, after: Sample) -> list[Check]:
+    used = samples[len(samples) // 3 :]
+    n = used[-1].associations - used[0].associations
+    slope = float("nan")
+    if n > 0:
+        slope = 1000.0 * float(np.polyfit([one.associations for one in used], [one.rss_mb for one in used], 1)[0])
+    is_told = n >= FEW_ASSOCIATIONS
+    return [
+        Check(
+            "memory of node and receiver over associations",
+            f"{slope:+.2f} MB per 1,000 ({n} of them; {used[0].rss_mb:.0f} to {used[-1].rss_mb:.0f} MB)",
+            "< 1 MB" if is_told else f"< 1 MB, from {FEW_ASSOCIATIONS} on",
+            slope < 1.0 if is_told else None,
+        ),
+        Check("threads", f"{before.threads} -> {after.threads}", "+2", after.threads <= before.threads + 2),
+        Check("open files", f"{before.files} -> {after.files}", "+3", after.files <= before.files + 3),
+    ]
+
+
+def _rate(n_exams: int, seconds: float, tally: Tally) -> Check:
+    return Check("time", f"{seconds:.0f} s; {n_exams / seconds:.2f} exams a second")
+
+
+def _none(what: str, found: int) -> Check:
+    return _equal(what, found, 0)
+
+
+def _equal(what: str, found: int, wanted: int) -> Check:
+    return Check(what, str(found), f"= {wanted}", found == wanted)
