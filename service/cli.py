@@ -13,6 +13,7 @@ from config.protocol_cards import load_cards
 from config.settings import Settings, SettingsError, load_settings
 from service import (
     atlas_command,
+    audit_command,
     evaluate_command,
     protocol_command,
     quarantine_command,
@@ -137,6 +138,9 @@ def _parser() -> argparse.ArgumentParser:
 
     quarantine = commands.add_parser("quarantine", help="what was held, and why")
     quarantine_command.add_arguments(quarantine, _load)
+
+    audit = commands.add_parser("audit", help="the audit trail: who did what, and whether it was tampered with")
+    audit_command.add_arguments(audit, _load)
     return parser
 
 
@@ -311,7 +315,8 @@ def _jobs_show(options: argparse.Namespace) -> int:
 def _jobs_retry(options: argparse.Namespace) -> int:
     from service import jobs
 
-    if jobs.retry(_database(options), options.id, lowest_disc=options.lowest_disc):
+    by = quarantine_command.person()
+    if jobs.retry(_database(options), options.id, lowest_disc=options.lowest_disc, by=by):
         return EXIT_OK
     if options.lowest_disc is None:
         return _unknown("failed job", options.id)

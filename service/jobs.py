@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, Connection, Row, func, insert, select, tru
 from processing.refusal import Reason
 from processing.results import Level, Verdict
 from service import database as db
+from service.audit import AuditEvent, AuditKind, note
 from service.database import Database, move
 from service.outbox import Parcel, put_in_outbox
 from service.quarantine import hold_exam, resolve_exam
@@ -358,18 +359,21 @@ def _settle_exam(connection: Connection, job: Job, state: ExamState, detail: str
         move(connection, db.exam, job.exam_id, state, detail=detail)
 
 
-def retry(database: Database, job_id: int, *, lowest_disc: Level | None = None) -> bool:
+def retry(database: Database, job_id: int, *, lowest_disc: Level | None = None, by: str = "") -> bool:
     """Queue a parked job again, with a fresh count of attempts; False if there is no job of that number to retry.
 
     With ``lowest_disc``, a person's word on the lowest disc in view, the newest analysis of an exam that is done or
-    refused is made again with it, as the exam's next version; a refusal's open cases are closed.
+    refused is made again with it, as the exam's next version; a refusal's open cases are closed. ``by``: who does it.
     """
     with database.write() as connection:
         job = read_job(connection, job_id)
         if job is None:
             return False
         if job.state is JobState.DONE and lowest_disc is not None:
-            return _analyse_again(connection, job, lowest_disc)
+            done = _analyse_again(connection, job, lowest_disc)
+            if done:
+                note(connection, _again(job, by))
+            return done
         if job.state is not JobState.FAILED:
             return False
         named = {} if lowest_disc is None else {"lowest_disc": lowest_disc.name}
@@ -377,7 +381,13 @@ def retry(database: Database, job_id: int, *, lowest_disc: Level | None = None) 
         state = connection.execute(select(db.exam.c.state).where(db.exam.c.id == job.exam_id)).scalar_one()
         if state == ExamState.FAILED:
             move(connection, db.exam, job.exam_id, ExamState.QUEUED, detail="")
+        note(connection, _again(job, by))
         return True
+
+
+def _again(job: Job, by: str) -> AuditEvent:
+    now = datetime.now(UTC)
+    return AuditEvent(AuditKind.REPROCESSED, now, by=by, studies=(job.study_uid,), detail=f"job {job.id}")
 
 
 def _analyse_again(connection: Connection, job: Job, lowest_disc: Level) -> bool:

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import uvicorn
 from fastapi import APIRouter, FastAPI, Response
@@ -15,16 +16,16 @@ def build_web(health: Callable[[], Health], *routers: APIRouter) -> FastAPI:
     app = FastAPI(title="discnode", description="For research use only.", docs_url=None, redoc_url=None)
 
     @app.get("/health/live")
-    def live() -> dict[str, str]:
+    async def live() -> dict[str, str]:
         """The supervisor answers."""
         return {"status": "alive"}
 
     @app.get("/health/ready")
-    def ready(response: Response) -> dict[str, bool]:
-        """The receiver answers C-ECHO, the database takes writes, the workers run."""
+    async def ready(response: Response) -> dict[str, Any]:  # async: never behind a request that waits for the database
+        """Whether images can be received and analysed; if not (503), what is wrong, in words."""
         now = health()
         response.status_code = 200 if now.is_ready else 503
-        return {"ready": now.is_ready, "receiver": now.receiver, "workers": now.workers, "database": now.database}
+        return now.as_dict()
 
     for router in routers:
         app.include_router(router)
