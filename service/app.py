@@ -18,22 +18,20 @@ from config.protocol_cards import load_cards
 from config.settings import Settings
 from dicom_io.sender import AssociationRejected, Peer, PeerUnavailable, abort_associations, echo
 from service import jobs
-from service.audit import AuditEvent, AuditKind
-from service.audit_trail import AuditTrail
-from service.checks import database_check, disk_check, networks_check, outbox_check
 from service.children import EXIT_CANNOT_START
 from service.commitments import report_due
 from service.database import Database, open_database
 from service.delivery import deliver_due
 from service.executors import KeptProcesses
-from service.health import HealthMonitor, Probe
+from service.health import Probe
 from service.intake import Intake
 from service.logs import log_to_stderr
+from service.observation import Observation
 from service.schedule import Lateness, build_schedule
 from service.sources import SourceDesk
-from service.tally import DEATHS, count
 
 if TYPE_CHECKING:
+    from service.metrics import Running
     from service.web import WebServer
 
 _log = logging.getLogger(__name__)
@@ -114,10 +112,13 @@ class _Node:
         self._deaf = threading.Event()
         self._silent_workers: queue.SimpleQueue[str] = queue.SimpleQueue()  # from the schedule to the main thread
         self._exit_status = 0
-        self._trail = AuditTrail(self._database, settings)
-        self._trail_error = ""
         self._lateness = Lateness()
-        self._health = HealthMonitor(self._probes())
+        probes = [
+            Probe("receiver", self._check_receiver),
+            Probe("workers", self._check_workers),
+            Probe("schedule", self._check_schedule),
+        ]
+        self._observation = Observation(self._database, settings, probes)
 
     def run(self) -> int:
         """Start everything, keep it running, stop it in order."""
@@ -134,20 +135,18 @@ class _Node:
                 self._database, self._settings, datetime.now(UTC), stopping=self._stop.is_set
             ),
             ask_source=lambda name: self._sources[name].look(datetime.now(UTC)),
-            write_audit=self._write_audit,
+            others=self._observation.tasks(),
             lateness=self._lateness,
         )
-        self._audit_own(AuditKind.STARTED)
+        self._observation.start()
         web = self._open_web()
         schedule.start()
-        self._health.start()
         try:
             while not self._stop.wait(CHECK_S):
                 self._keep_processes()
         finally:
             _log.info("stopping")
             self._stop.set()
-            self._health.close()
             if web is not None:
                 web.close()
             self._receiver.stop(STOP_RECEIVER_S)
@@ -158,8 +157,7 @@ class _Node:
                 jobs.release_lost(
                     self._database, datetime.now(UTC), self._settings.jobs.attempts, worker=name, forgive=True
                 )
-            self._write_audit(is_last=True)
-            self._audit_own(AuditKind.STOPPED)
+            self._observation.close()
             self._database.close()
             _log.info("stopped")
         return self._exit_status
@@ -177,7 +175,7 @@ class _Node:
 
     def _on_receiver_death(self, name: str, status: int) -> None:
         self._has_answered = False
-        self._count_death("receiver")
+        self._observation.died("receiver")
         # Only the first one tells that the settings are wrong. An echo would not: who holds the port may answer it.
         if status == EXIT_CANNOT_START and not self._receiver_died_before:
             self._exit_status = 1
@@ -185,7 +183,7 @@ class _Node:
         self._receiver_died_before = True
 
     def _on_worker_death(self, name: str, status: int) -> None:
-        self._count_death("worker")
+        self._observation.died("worker")
         try:
             lost = jobs.release_lost(self._database, datetime.now(UTC), self._settings.jobs.attempts, worker=name)
         except SQLAlchemyError as error:  # locked by another program, or the disk is full: its lease will run out
@@ -224,20 +222,6 @@ class _Node:
         self._has_answered = True
         self._receiver_answered_at = datetime.now(UTC)
 
-    def _probes(self) -> list[Probe]:
-        """What is checked; without the first ones no image can be received or analysed."""
-        database, settings = self._database, self._settings
-        return [
-            Probe("receiver", self._check_receiver),
-            Probe("workers", self._check_workers),
-            Probe("database", database_check(database)),
-            Probe("networks", networks_check(settings)),
-            Probe("disk", disk_check(settings)),
-            Probe("schedule", self._check_schedule),
-            Probe("outbox", outbox_check(database, settings), vital=False),
-            Probe("audit", lambda: self._trail_error, vital=False),
-        ]
-
     def _check_receiver(self) -> str:
         if self._receiver.alive < 1:
             return "the receiver does not run"
@@ -254,36 +238,20 @@ class _Node:
         late = [name for name, seconds in self._lateness.late_s().items() if seconds > LATE_S and name in _VITAL_TASKS]
         return f"not done for more than {LATE_S:.0f} s: {', '.join(late)}" if late else ""
 
-    def _write_audit(self, *, is_last: bool = False) -> None:
-        try:
-            while self._trail.write_due(datetime.now(UTC), is_last=is_last) and is_last:
-                pass
-        except OSError as error:
-            self._trail_error = f"the audit trail cannot be written: {error.strerror}"
-            _log.error("audit trail not written", extra={"error": error.strerror})
-        except SQLAlchemyError as error:  # locked by another program, say: that has a check of its own
-            _log.error("audit trail not written", extra={"error": type(error).__name__})
-        else:
-            self._trail_error = ""
-
-    def _audit_own(self, kind: AuditKind) -> None:
-        try:
-            self._trail.write_now(AuditEvent(kind, datetime.now(UTC)))
-        except OSError as error:
-            _log.error("audit trail not written", extra={"error": error.strerror})
-
-    def _count_death(self, kind: str) -> None:
-        try:
-            with self._database.write() as connection:
-                count(connection, DEATHS, kind)
-        except SQLAlchemyError as error:
-            _log.error("death of a process not counted", extra={"error": type(error).__name__})
-
     def _open_web(self) -> "WebServer | None":
         if self._settings.web.port == 0:
             return None
+        from service.metrics import Metrics
         from service.web import WebServer
         from service.web_api import build_api
 
         api = build_api(self._database, load_cards(self._settings.protocols_dir), self._settings)
-        return WebServer(self._settings.web, self._health.look, api)
+        metrics = Metrics(self._database, self._settings, self._observation.health.look, self._running)
+        return WebServer(self._settings.web, self._observation.health.look, api, metrics=metrics.text)
+
+    def _running(self) -> "Running":
+        from service.metrics import Running
+
+        wanted = {"receiver": 1, "worker": self._settings.jobs.workers}
+        alive = {"receiver": self._receiver.alive, "worker": self._workers.alive}
+        return Running(wanted, alive, self._lateness.late_s())

@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -22,6 +22,7 @@ _log = logging.getLogger(__name__)
 
 FIRST = "0" * 64  # what the first line has in place of the hash of the line before it
 _FILE = re.compile(r"audit-\d{4}-\d{2}\.jsonl")
+_NUMBER = re.compile(rb'\{"n":(\d+),')
 _TAIL_BYTES = 65_536
 
 
@@ -166,15 +167,34 @@ def _check(raw: bytes, number: int, previous: str, path: Path) -> None:
 
 def read_lines(folder: Path, after: int = 0) -> Iterator[Line]:
     """The whole lines with a number above ``after``, oldest first; what is written meanwhile may lack."""
-    for path in _files(folder):
-        with path.open("rb") as stream:
-            for raw in stream:
+    wanted: list[Path] = []
+    for path in reversed(_files(folder)):
+        wanted.insert(0, path)
+        first = next(_lines_in(path), None)
+        if first is not None and first.number <= after + 1:
+            break  # what is in older files has a lower number
+    for path in wanted:
+        yield from _lines_in(path, after)
+
+
+def _lines_in(path: Path, after: int = 0) -> Iterator[Line]:
+    with path.open("rb") as stream:
+        for raw in stream:
+            number = _NUMBER.match(raw)
+            if raw.endswith(b"\n") and (number is None or int(number[1]) > after):
                 try:
-                    line = decode(raw) if raw.endswith(b"\n") else None
+                    yield decode(raw)
                 except (ValueError, KeyError, TypeError):
                     continue  # damaged: `verify` names it
-                if line is not None and line.number > after:
-                    yield line
+
+
+def last_of(folder: Path, kinds: Collection[str]) -> str:
+    """The kind of the newest line that is of one of these; empty if there is none."""
+    for path in reversed(_files(folder)):
+        found = [one.kind for one in _lines_in(path) if one.kind in kinds]
+        if found:
+            return found[-1]
+    return ""
 
 
 def decode(raw: bytes) -> Line:

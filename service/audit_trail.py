@@ -45,10 +45,9 @@ class AuditTrail:
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
         self.folder = audit_folder(settings)
+        self.host = socket.gethostname()
         audit = settings.audit
-        self._site = AuditSite(
-            settings.ae_title, socket.gethostname(), audit.source_id or settings.ae_title, audit.site_id or ""
-        )
+        self._site = AuditSite(settings.ae_title, self.host, audit.source_id or settings.ae_title, audit.site_id or "")
         self._peers = _peers(settings)
         self._seen: dict[str, tuple[int, datetime]] = {}
         self._writing = threading.Lock()
@@ -254,10 +253,6 @@ def patient_key(folder: Path) -> bytes:
     return bytes.fromhex(path.read_text(encoding="ascii").strip())
 
 
-def last_start_was_clean(folder: Path) -> bool:
+def last_stop_was_clean(folder: Path) -> bool:
     """Whether the node, when it last ran, said that it stopped."""
-    last = ""
-    for line in chain.read_lines(folder):
-        if line.kind in (AuditKind.STARTED, AuditKind.STOPPED):
-            last = line.kind
-    return last != AuditKind.STARTED
+    return chain.last_of(folder, (AuditKind.STARTED, AuditKind.STOPPED)) != AuditKind.STARTED

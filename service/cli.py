@@ -15,6 +15,7 @@ from service import (
     atlas_command,
     audit_command,
     evaluate_command,
+    notify_command,
     protocol_command,
     quarantine_command,
     train_command,
@@ -141,6 +142,9 @@ def _parser() -> argparse.ArgumentParser:
 
     audit = commands.add_parser("audit", help="the audit trail: who did what, and whether it was tampered with")
     audit_command.add_arguments(audit, _load)
+
+    notify = commands.add_parser("notify", help="notifications: whether they arrive")
+    notify_command.add_arguments(notify, _load)
     return parser
 
 

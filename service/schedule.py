@@ -1,7 +1,7 @@
 """What runs when, in the supervisor."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,7 +14,6 @@ DELIVERY_S = 1.0
 ECHO_S = 2.0
 SOURCE_S = 0.5
 COMMITMENT_S = 1.0
-AUDIT_S = 2.0
 
 
 def build_schedule(
@@ -26,7 +25,7 @@ def build_schedule(
     deliver: Callable[[str], None],
     ask_source: Callable[[str], None],
     report_commitments: Callable[[], None],
-    write_audit: Callable[[], None],
+    others: Sequence[tuple[str, Callable[[], None], float]],
     lateness: "Lateness",
 ) -> BackgroundScheduler:
     """A schedule, not yet started. One task never runs twice at once; a slow peer holds up only itself."""
@@ -35,7 +34,7 @@ def build_schedule(
         ("leases", sweep_leases, settings.jobs.lease_s / 4, ()),
         ("commitments", report_commitments, COMMITMENT_S, ()),
         ("echo", echo_receiver, ECHO_S, ()),
-        ("audit", write_audit, AUDIT_S, ()),
+        *((name, task, seconds, ()) for name, task, seconds in others),
         *((f"deliver {one.name}", deliver, DELIVERY_S, (one.name,)) for one in settings.destinations),
         *((f"source {one.name}", ask_source, SOURCE_S, (one.name,)) for one in settings.sources),
     ]

@@ -11,8 +11,8 @@ from config.settings import Web
 from service.health import Health
 
 
-def build_web(health: Callable[[], Health], *routers: APIRouter) -> FastAPI:
-    """The application: ``/health/live``, ``/health/ready`` (503 and what is wrong, if it is not), and other routes."""
+def build_web(health: Callable[[], Health], *routers: APIRouter, metrics: Callable[[], bytes] | None = None) -> FastAPI:
+    """The application: ``/health/live``, ``/health/ready`` (503 and what is wrong), ``/metrics``, and other routes."""
     app = FastAPI(title="discnode", description="For research use only.", docs_url=None, redoc_url=None)
 
     @app.get("/health/live")
@@ -27,6 +27,13 @@ def build_web(health: Callable[[], Health], *routers: APIRouter) -> FastAPI:
         response.status_code = 200 if now.is_ready else 503
         return now.as_dict()
 
+    if metrics is not None:
+
+        @app.get("/metrics")
+        def measured() -> Response:
+            """What is measured, for Prometheus."""
+            return Response(metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
     for router in routers:
         app.include_router(router)
     return app
@@ -35,10 +42,15 @@ def build_web(health: Callable[[], Health], *routers: APIRouter) -> FastAPI:
 class WebServer:
     """The application, served from a thread until it is closed."""
 
-    def __init__(self, settings: Web, health: Callable[[], Health], *routers: APIRouter) -> None:
-        config = uvicorn.Config(
-            build_web(health, *routers), host=settings.bind, port=settings.port, log_config=None, access_log=False
-        )
+    def __init__(
+        self,
+        settings: Web,
+        health: Callable[[], Health],
+        *routers: APIRouter,
+        metrics: Callable[[], bytes] | None = None,
+    ) -> None:
+        app = build_web(health, *routers, metrics=metrics)
+        config = uvicorn.Config(app, host=settings.bind, port=settings.port, log_config=None, access_log=False)
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, name="web", daemon=True)
         self._thread.start()
