@@ -1,7 +1,6 @@
 """Finds what people should be told of: changes of health, parked jobs, held exams, destinations that take nothing."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, Table, func, select
@@ -16,12 +15,7 @@ from service.notify import NotificationDesk, Occurrence
 from service.states import DeliveryState, JobState, QuarantineState
 
 SETTLED_S = 5.0  # what is wrong for less long is not told: a process that is replaced, a short lock
-
-
-@dataclass(slots=True)
-class _Trouble:
-    since: datetime
-    is_told: bool = False
+LASTING_S = 300.0  # what is wrong again for so long is told, even if it was told not long ago
 
 
 class Incidents:
@@ -32,35 +26,44 @@ class Incidents:
     ) -> None:
         self._database, self._settings = database, settings
         self._health, self._desk = health, desk
-        self._troubles: dict[str, _Trouble] = {}
+        self._troubles: dict[str, datetime] = {}  # check -> since when it says that something is wrong
+        self._told_wrong: set[str] = set()
 
     def look(self, now: datetime) -> None:
         """Find what is new and hand it to the desk."""
-        found = self._of_health(now)
+        changes = self._of_health(now)
         marks: dict[str, int] = {}
+        found: list[Occurrence] = []
         try:
             with self._database.read() as connection:
-                found += self._of_rows(connection, now, marks)
+                found = self._of_rows(connection, now, marks)
         except SQLAlchemyError:
-            pass  # health says that the database is away; the rows are looked at when it is back
-        self._desk.add(found, now, marks)
+            marks = {}  # health says that the database is away; the rows are looked at when it is back
+        told = self._desk.add([*changes, *found], now, marks)
+        for name in [name for name in self._troubles if told & {f"health {name}", f"health {name} lasts"}]:
+            self._told_wrong.add(name)
+        self._told_wrong -= {name for name in self._told_wrong if f"recovered {name}" in told}
 
     # --- health -------------------------------------------------------------------------------------------------------
 
     def _of_health(self, now: datetime) -> list[Occurrence]:
+        """What differs from what was last told, as long as it does; and from time to time, what is wrong still."""
         health = self._health()
-        found = []
         wrong = {one.name: one for one in health.checks if one.wrong and one.wrong != "not yet checked"}
+        self._troubles = {name: self._troubles.get(name, now) for name in wrong}
+        found = []
         for name, check in wrong.items():
-            trouble = self._troubles.setdefault(name, _Trouble(now))
-            if now - trouble.since >= timedelta(seconds=SETTLED_S):
-                trouble.is_told = True
-                event = _EVENTS.get(name, Event.NOT_READY if check.vital else Event.DEGRADED)
-                found.append(Occurrence(event, f"health {name}", _plain(name, check.wrong)))
-        for name in [name for name in self._troubles if name not in wrong]:
-            if self._troubles.pop(name).is_told:
-                state = "the node is ready" if health.is_ready else "the node is still not ready"
-                found.append(Occurrence(Event.RECOVERED, f"recovered {name}", f"{name} works again; {state}"))
+            lasted_s = (now - self._troubles[name]).total_seconds()
+            event = _EVENTS.get(name, Event.NOT_READY if check.vital else Event.DEGRADED)
+            text = f"{name}: {check.wrong}"[:300]
+            if lasted_s >= SETTLED_S:
+                found.append(Occurrence(event, f"health {name}", text, keep=False))
+            if lasted_s >= LASTING_S and name not in self._told_wrong:  # told to be well, and broken again since
+                found.append(Occurrence(event, f"health {name} lasts", text, keep=False))
+        state = "the node is ready" if health.is_ready else "the node is still not ready"
+        for name in sorted(self._told_wrong - wrong.keys()):
+            text = f"{name} works again; {state}"
+            found.append(Occurrence(Event.RECOVERED, f"recovered {name}", text, keep=False))
         return found
 
     # --- rows ---------------------------------------------------------------------------------------------------------
@@ -86,7 +89,7 @@ class Incidents:
         if not new:
             return []
         text = f"{len(new)} analyses are parked after their last try, the newest is job {new[-1]}"
-        return [Occurrence(Event.JOB_PARKED, f"parked job {new[-1]}", text)]
+        return [Occurrence(Event.JOB_PARKED, "parked jobs", text)]
 
     def _of_cases(self, connection: Connection, marks: dict[str, int]) -> list[Occurrence]:
         table = db.quarantine
@@ -131,11 +134,6 @@ class Incidents:
 
 
 _EVENTS = {"disk": Event.DISK_LOW, "audit": Event.AUDIT_BROKEN}
-
-
-def _plain(name: str, wrong: str) -> str:
-    """What a check says, cut to a length that fits a message."""
-    return f"{name}: {wrong}"[:300]
 
 
 def _duration(passed: timedelta) -> str:

@@ -27,11 +27,15 @@ _MOST_WAITING = 200  # events that wait for one channel; of more, the oldest are
 
 @dataclass(frozen=True, slots=True)
 class Occurrence:
-    """Something to be told. ``cause``: what is told at most once in an interval; ``text`` holds no identity, no UID."""
+    """Something to be told. ``cause``: what is told at most once in an interval; ``text`` holds no identity, no UID.
+
+    ``keep``: what comes too early after the last time is told when the interval is over; else it is forgotten.
+    """
 
     event: Event
     cause: str
     text: str
+    keep: bool = True
 
 
 @dataclass(slots=True)
@@ -50,7 +54,7 @@ class _Memory:
 
     marks: dict[str, int] = field(default_factory=dict)  # how far rows of the database have been looked at
     told: dict[str, str] = field(default_factory=dict)  # cause -> when last
-    suppressed: dict[str, int] = field(default_factory=dict)  # cause -> how often since
+    kept: dict[str, dict[str, Any]] = field(default_factory=dict)  # cause -> the last that came too early, and how many
     queues: dict[str, _Queue] = field(default_factory=dict)
 
 
@@ -71,37 +75,58 @@ class NotificationDesk:
         with self._lock:
             return self._memory.marks.get(name)
 
-    def add(self, occurrences: Iterable[Occurrence], now: datetime, marks: Mapping[str, int] | None = None) -> None:
-        """Take what happened, and how far the rows it was found in have been looked at."""
+    def add(self, occurrences: Iterable[Occurrence], now: datetime, marks: Mapping[str, int] | None = None) -> set[str]:
+        """Take what happened, and how far the rows it was found in have been looked at; returns the causes now told."""
         with self._lock:
             before = asdict(self._memory)
             self._memory.marks |= marks or {}
-            for one in occurrences:
-                self._take(one, now)
+            told = {one.cause for one in occurrences if self._take(one, now)}
             if asdict(self._memory) != before:
                 _save(self._path, self._memory)
+        return told
 
-    def _take(self, one: Occurrence, now: datetime) -> None:
-        told_at = self._memory.told.get(one.cause)
-        if told_at is not None and now < datetime.fromisoformat(told_at) + timedelta(seconds=self._rules.interval_s):
-            self._memory.suppressed[one.cause] = self._memory.suppressed.get(one.cause, 0) + 1
-            return
-        n_before = self._memory.suppressed.pop(one.cause, 0)
-        text = one.text + (f" (and {n_before} times before, since it was last told)" if n_before else "")
-        self._memory.told[one.cause] = now.isoformat()
+    def _take(self, one: Occurrence, now: datetime) -> bool:
+        if self._is_early(one.cause, now):
+            if one.keep:
+                number = self._memory.kept.get(one.cause, {}).get("number", 0) + 1
+                self._memory.kept[one.cause] = {"event": one.event, "text": one.text, "number": number}
+            return False
+        earlier = self._memory.kept.pop(one.cause, None)
+        text = one.text + (f" (it happened {earlier['number']} times more since it was last told)" if earlier else "")
+        self._tell(one.event, one.cause, text, now)
+        return True
+
+    def _is_early(self, cause: str, now: datetime) -> bool:
+        told_at = self._memory.told.get(cause)
+        interval = timedelta(seconds=self._rules.interval_s)
+        return told_at is not None and now < datetime.fromisoformat(told_at) + interval
+
+    def _tell_kept(self, now: datetime) -> None:
+        """What came too early, once its interval is over."""
+        for cause in [cause for cause in self._memory.kept if not self._is_early(cause, now)]:
+            one = self._memory.kept.pop(cause)
+            text = one["text"] + (f" ({one['number']} times since it was last told)" if one["number"] > 1 else "")
+            self._tell(Event(one["event"]), cause, text, now)
+        old = now - 2 * timedelta(seconds=self._rules.interval_s)
+        self._memory.told = {key: at for key, at in self._memory.told.items() if datetime.fromisoformat(at) > old}
+
+    def _tell(self, event: Event, cause: str, text: str, now: datetime) -> None:
+        self._memory.told[cause] = now.isoformat()
         for channel in self.channels:
-            if one.event not in channel.events:
+            if event not in channel.events:
                 continue
             queue = self._memory.queues.setdefault(channel.name, _Queue())
             if not queue.events and not queue.attempts:  # wait a moment for what comes along with it
                 queue.not_before = (now + timedelta(seconds=self._rules.group_s)).isoformat()
-            queue.events.append({"event": one.event, "at": now.isoformat(timespec="seconds"), "text": text})
+            queue.events.append({"event": event, "at": now.isoformat(timespec="seconds"), "text": text})
             if len(queue.events) > _MOST_WAITING:
                 del queue.events[0]
                 queue.dropped += 1
 
     def send_due(self, now: datetime) -> int:
         """Send what is due, over each channel in one message; returns how many messages were taken."""
+        with self._lock:
+            self._tell_kept(now)
         with self._sending:
             return sum(self._send(channel, now) for channel in self.channels)
 

@@ -71,9 +71,7 @@ class Observation:
         """The node starts."""
         if not last_stop_was_clean(self._trail.folder):
             _log.warning("the node did not stop in order when it last ran")
-            self._happened(
-                Occurrence(Event.RESTARTED, "node", "the node ended unexpectedly and has been started again")
-            )
+            self._ended("node", "the node ended unexpectedly and has been started again")
         self._audit_own(AuditKind.STARTED)
         self.health.start()
 
@@ -85,18 +83,16 @@ class Observation:
 
     def died(self, kind: str) -> None:
         """A process of the node ended unexpectedly."""
-        self._happened(
-            Occurrence(Event.RESTARTED, f"died {kind}", f"a {kind} process ended unexpectedly; it is replaced")
-        )
+        self._ended(kind, f"a {kind} process ended unexpectedly; it is replaced")
+
+    def _ended(self, kind: str, text: str) -> None:
+        if self._desk.channels:
+            self._desk.add([Occurrence(Event.RESTARTED, f"died {kind}", text)], datetime.now(UTC))
         try:
             with self._database.write() as connection:
                 count(connection, DEATHS, kind)
         except SQLAlchemyError as error:
             _log.error("death of a process not counted", extra={"error": type(error).__name__})
-
-    def _happened(self, occurrence: Occurrence) -> None:
-        if self._desk.channels:
-            self._desk.add([occurrence], datetime.now(UTC))
 
     def _tell(self) -> None:
         now = datetime.now(UTC)

@@ -272,13 +272,17 @@ def test_what_happens_together_is_one_message_and_a_cause_is_told_once_in_an_int
     settings, way = rules(tmp_path), Way()
     settings.storage_dir.mkdir(parents=True)
     desk = NotificationDesk(settings, (way.channel,))
+    told = []
     for seconds in range(0, 60, 3):
-        desk.add([Occurrence(Event.NOT_READY, "health x", "x"), Occurrence(Event.DISK_LOW, "y", "y")], later(seconds))
+        both = [Occurrence(Event.JOB_PARKED, "x", f"x{seconds}"), Occurrence(Event.DISK_LOW, "y", "y", keep=False)]
+        told.append(desk.add(both, later(seconds)))
         desk.send_due(later(seconds))
-    assert way.texts == [["x", "y"]]
-    desk.add([Occurrence(Event.NOT_READY, "health x", "x")], later(700))
-    desk.send_due(later(731))
-    assert way.texts[1] == ["x (and 19 times before, since it was last told)"]
+    assert told == [{"x", "y"}, *([set()] * 19)]
+    assert way.texts == [["x0", "y"]]
+    desk = NotificationDesk(settings, (way.channel,))  # what came too early is not forgotten by a restart
+    for seconds in range(60, 2000, 3):
+        desk.send_due(later(seconds))
+    assert way.texts[1:] == [["x57 (19 times since it was last told)"]]
 
 
 def test_a_channel_gets_only_the_events_it_is_for(tmp_path: Path) -> None:
@@ -369,6 +373,27 @@ def test_trouble_is_told_when_it_lasts_and_again_when_it_is_over(site: Site) -> 
     site.wrong = ""
     told = site.look(70)
     assert told == ["disk works again; the node is ready", "receiver works again; the node is ready"]
+    assert site.look(80) == []
+
+
+def test_what_goes_up_and_down_tells_little_and_in_the_end_the_truth(site: Site) -> None:
+    told: list[str] = []
+    for seconds in range(0, 500, 5):
+        site.wrong = "broken" if seconds % 40 < 20 else ""
+        told += site.look(seconds)
+    assert len(told) == 4  # of two checks: broken, and well again
+    site.wrong = "broken"
+    told = [text for seconds in range(500, 900, 5) for text in site.look(seconds)]
+    assert told == ["disk: broken", "receiver: broken"]
+    site.wrong = ""
+    told = [text for seconds in range(900, 1600, 5) for text in site.look(seconds)]
+    assert told == ["disk works again; the node is ready", "receiver works again; the node is ready"]
+
+
+def test_what_stays_broken_is_told_again_after_an_interval(site: Site) -> None:
+    site.wrong = "broken"
+    told = [text for seconds in range(0, 1250, 5) for text in site.look(seconds)]
+    assert told == ["disk: broken", "receiver: broken"] * 3
 
 
 def test_new_cases_and_parked_jobs_are_told_by_number_and_old_ones_are_not(site: Site) -> None:
