@@ -206,6 +206,10 @@ def _check_config(options: argparse.Namespace) -> int:
     print(f"  listens as {settings.ae_title} on {settings.bind}:{settings.port}; data in {settings.storage_dir}")
     addresses = [f"{one.name} ({one.address})" for one in settings.destinations]
     print(f"  sends to {', '.join(addresses) or 'nobody'}")
+    channels = notify_command.check_channels(settings)
+    print(f"  tells {', '.join(channels) or 'nobody'} when something needs a person")
+    syslog = settings.audit.syslog
+    print(f"  keeps its audit trail{'' if syslog is None else f', also at {syslog.host}:{syslog.port}'}")
     print(f"  knows the protocols {', '.join(card.name for card in cards)}")
     networks = "1 network" if len(record.members) == 1 else f"{len(record.members)} networks"
     threshold = settings.segmentation.threshold or record.threshold

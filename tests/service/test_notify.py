@@ -243,6 +243,21 @@ def test_the_command_says_of_each_channel_whether_it_works(
     assert cli.main(["notify", "test", "--config", str(config)]) == 2
 
 
+def test_a_settings_check_names_the_password_that_cannot_be_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "node.yaml"
+    hook = {"name": "chat", "url": "https://chat.example/", "authorization_file": "token"}
+    config.write_text(json.dumps({"notifications": {"webhooks": [hook]}}))
+    assert cli.main(["check-config", str(config)]) == 2
+    assert f"notifications: chat: {tmp_path}/token: cannot be read" in capsys.readouterr().err
+    (tmp_path / "token").write_text("Bearer s3cret")
+    assert cli.main(["check-config", str(config)]) == 0
+    said = capsys.readouterr().out
+    assert "tells chat (https://chat.example/)" in said
+    assert "s3cret" not in said
+
+
 # --- rules ------------------------------------------------------------------------------------------------------------
 
 
