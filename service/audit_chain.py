@@ -110,8 +110,14 @@ def append(folder: Path, lines: Sequence[NewLine], now: datetime) -> Head:
 
 def read_position(folder: Path) -> Position:
     """How far the sources have been read, from the last line."""
+    return read_end(folder)[0]
+
+
+def read_end(folder: Path) -> tuple[Position, datetime | None]:
+    """How far the sources have been read, and when the last line was written; None: there is none, or it is damaged."""
     with _locked(folder, exclusive=True):
-        return _last(folder).position
+        last = _last(folder)
+        return last.position, last.at
 
 
 def verify(folder: Path, *heads: Head) -> Verified:
@@ -263,6 +269,7 @@ class _Last:
     name: str
     head: Head
     position: Position
+    at: datetime | None = None
 
 
 def _last(folder: Path) -> _Last:
@@ -280,7 +287,7 @@ def _last(folder: Path) -> _Last:
             _log.error("the last line of the audit trail is damaged", extra={"file": path.name})
             before = max((one.number for one in read_lines(folder)), default=0)
             return _Last(name, Head(before + 1, _hash_of(raw)), _last_position(folder))
-        return _Last(name, Head(line.number, line.hash), line.position)
+        return _Last(name, Head(line.number, line.hash), line.position, line.at)
     return _Last(name, Head(), Position())
 
 

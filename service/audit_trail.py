@@ -10,9 +10,9 @@ import os
 import secrets
 import socket
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,10 @@ from service.database import Database
 
 _log = logging.getLogger(__name__)
 
-QUIET_S = 15.0  # a transfer has ended when nothing has come for so long
+QUIET_S = 15.0  # a reception has ended when nothing has come for so long
 LONGEST_S = 300.0  # and is written in parts when it does not end
 _QUEUE, _RECEIVED = "queue", "received"
+_QUIET_S = {_QUEUE: 5.0, _RECEIVED: QUIET_S}
 _MOST_ROWS = 5000
 
 
@@ -61,6 +62,35 @@ class AuditTrail:
         with self._writing:
             chain.append(self.folder, self._lines([event]), event.at)
 
+    def reconcile(self, now: datetime) -> None:
+        """At the node's start, before anything arrives: agree with a database that an older one may have replaced.
+
+        Numbers of rows that the trail says are read would be given again, and what has them then be passed over. So the
+        queue goes on above them, and receptions from where the database is.
+
+        Raises:
+            OSError, sqlalchemy.exc.SQLAlchemyError: not now.
+        """
+        position, last_at = chain.read_end(self.folder)
+        if position.unfinished is not None:
+            return  # the lot comes first; the next start agrees
+        queue, read = db.audit_queue, position.read.get(_QUEUE, 0)
+        with self._database.write() as connection:
+            old = connection.execute(select(queue).where(queue.c.id <= read).order_by(queue.c.id)).all()
+            connection.execute(delete(queue).where(queue.c.id <= read))
+            _go_on_above(connection, read)
+            for row in old:  # written to the trail, and the node died before it noted that; or a person acted since
+                if last_at is not None and row.created_at > last_at:
+                    connection.execute(insert(queue).values(created_at=row.created_at, event=row.event))
+            newest = connection.execute(select(func.max(db.instance.c.id))).scalar() or 0
+        if newest < position.read.get(_RECEIVED, 0):
+            _log.warning("the database is older than the audit trail", extra={"rows": newest})
+            event = AuditEvent(AuditKind.ALERT, now, detail="the database was replaced by an older one")
+            moved = Position({**position.read, _RECEIVED: newest})
+            with self._writing:
+                lines = [replace(line, position=moved) for line in self._lines([event])]
+                chain.append(self.folder, lines, now)
+
     def write_due(self, now: datetime, *, is_last: bool = False) -> int:
         """Write what has settled, or, at the end, all there is; returns how many lines.
 
@@ -74,9 +104,8 @@ class AuditTrail:
     def _write(self, source: str, now: datetime, is_last: bool) -> int:
         position = chain.read_position(self.folder)
         already = 0
-        if (
-            position.unfinished == source
-        ):  # the node died in the middle of this lot: the same rows, but for what is there
+        is_cut = position.unfinished == source
+        if is_cut:  # the node died in the middle of this lot: the same rows, but for what is there
             upto, already = position.upto, position.written
         else:
             upto = self._settled(source, position, now, is_last)
@@ -85,8 +114,11 @@ class AuditTrail:
             return 0
         events, upto = self._read(source, before, upto)
         lines = self._with_positions(self._lines(events), position, source, upto)[already:]
-        if not lines:  # rows that tell nothing: queue emptied by hand
+        if not lines and not is_cut:
             return 0
+        if not lines:  # the rest of the lot is gone
+            event = AuditEvent(AuditKind.ALERT, now, detail="events were lost: the database was replaced")
+            lines = self._with_positions(self._lines([event]), position, source, upto)
         head = chain.append(self.folder, lines, now)
         with self._database.write() as connection:
             if source == _QUEUE:
@@ -100,10 +132,6 @@ class AuditTrail:
         with self._database.read() as connection:
             newest = connection.execute(select(func.max(table.c.id))).scalar() or 0
             before = position.read.get(source, 0)
-            if source == _RECEIVED and newest < before:  # the database is older than the trail: it was restored
-                _log.warning("the database is older than the audit trail", extra={"rows": newest, "audited": before})
-                chain.append(self.folder, self._restored(source, newest, now), now)
-                return newest
             if is_last or newest <= before:
                 return newest
             oldest = connection.execute(select(func.min(_time_of(table))).where(table.c.id > before)).scalar()
@@ -112,12 +140,7 @@ class AuditTrail:
             self._seen[source] = (newest, now)
             is_late = oldest is not None and oldest < now - timedelta(seconds=LONGEST_S)
             return seen if is_late else 0
-        return newest if now - since >= timedelta(seconds=QUIET_S) else 0
-
-    def _restored(self, source: str, newest: int, now: datetime) -> Sequence[NewLine]:
-        event = AuditEvent(AuditKind.ALERT, now, detail="the database was replaced by an older one")
-        moved = Position({_QUEUE: 0, source: newest})  # numbers of the queue come again; better twice than never
-        return [replace(line, position=moved) for line in self._lines([event])]
+        return newest if now - since >= timedelta(seconds=_QUIET_S[source]) else 0
 
     def _read(self, source: str, before: int, upto: int) -> tuple[list[AuditEvent], int]:
         """The events of the rows after ``before`` up to ``upto``, or to the last of a lot; always the same ones."""
@@ -162,6 +185,18 @@ def _peers(settings: Settings) -> dict[str, tuple[str, str]]:
     for one in settings.destinations:
         found[one.name] = (one.dicomweb_url or one.ae_title or one.name, one.host or "")
     return found
+
+
+def _go_on_above(connection: Connection, number: int) -> None:
+    """Let the next row of the queue have a number above this one."""
+    table = db.audit_queue
+    if connection.dialect.name == "postgresql":
+        sequence = "pg_get_serial_sequence('audit_queue', 'id')"
+        connection.exec_driver_sql(f"SELECT setval({sequence}, GREATEST(nextval({sequence}), {number + 1:d}))")
+        return
+    if (connection.execute(select(func.max(table.c.id))).scalar() or 0) <= number:
+        connection.execute(insert(table).values(id=number + 1, created_at=datetime.now(UTC), event=""))
+        connection.execute(delete(table).where(table.c.id == number + 1))
 
 
 def _time_of(table: Any) -> Any:

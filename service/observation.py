@@ -72,6 +72,10 @@ class Observation:
         if not last_stop_was_clean(self._trail.folder):
             _log.warning("the node did not stop in order when it last ran")
             self._ended("node", "the node ended unexpectedly and has been started again")
+        try:
+            self._trail.reconcile(datetime.now(UTC))
+        except (OSError, SQLAlchemyError) as error:
+            _log.error("audit trail not compared with the database", extra={"error": type(error).__name__})
         self._audit_own(AuditKind.STARTED)
         self.health.start()
 

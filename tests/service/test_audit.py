@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from audit_rules import check
 from records import NOW, add_exam, later, open_database, settings_in
-from sqlalchemy import insert, select, update
+from sqlalchemy import delete, insert, select, update
 
 from service import audit, audit_chain
 from service import database as db
@@ -312,29 +312,58 @@ def test_patients_are_pseudonyms_that_another_node_does_not_share(tmp_path: Path
     assert found[0] != found[1]
 
 
-def test_a_database_restored_from_before_is_told_and_what_comes_then_is_written(tmp_path: Path) -> None:
+@pytest.mark.parametrize("has_new_objects", [True, False])
+def test_a_database_restored_from_before_loses_nothing_that_comes_then(tmp_path: Path, has_new_objects: bool) -> None:
+    """Numbers of rows are given again; the trail says that they have been read."""
     settings = settings_in(tmp_path)
     database = open_database(settings)
     path = tmp_path / "node" / "discnode.sqlite"
     add_received(database, "1.2.3", 1, NOW)
     with sqlite3.connect(path) as source, sqlite3.connect(tmp_path / "old.sqlite") as backup:
         source.backup(backup)
-    add_received(database, "1.2.3", 2, NOW)
-    audit.record(database, AuditEvent(AuditKind.RELEASED, NOW, by="anna", studies=("1.2.3",)))
-    trail = AuditTrail(database, settings)
-    trail.write_due(NOW, is_last=True)
+    if has_new_objects:
+        add_received(database, "1.2.3", 2, NOW)
+    for _ in range(3):
+        audit.record(database, AuditEvent(AuditKind.RELEASED, NOW, by="anna", studies=("1.2.3",)))
+    AuditTrail(database, settings).write_due(NOW, is_last=True)
     database.close()
     for one in path.parent.glob("discnode.sqlite*"):
         one.unlink()
     shutil.copy(tmp_path / "old.sqlite", path)
     database = open_database(settings)
+    audit.record(database, AuditEvent(AuditKind.RELEASED, later(5), by="bert", studies=("1.2.3",)))  # while it is off
     trail = AuditTrail(database, settings)
-    trail.write_due(later(1), is_last=True)
-    audit.record(database, AuditEvent(AuditKind.RELEASED, later(2), by="bert", studies=("1.2.3",)))
-    add_received(database, "1.2.4", 3, later(2))
-    trail.write_due(later(2), is_last=True)
-    assert kinds(trail) == ["released", "received", "received", "alert", "released", "received", "received"]
+    trail.reconcile(later(10))
+    audit.record(database, AuditEvent(AuditKind.RELEASED, later(12), by="carl", studies=("1.2.3",)))
+    add_received(database, "1.2.4", 3, later(12))
+    trail.write_due(later(12), is_last=True)
+    AuditTrail(database, settings).reconcile(later(13))
+    told = ["released"] * 3 + ["received"] * 2 + ["alert"] * has_new_objects + ["released"] * 2 + ["received"] * 2
+    assert kinds(trail) == told
+    people = [check(one.message).find("ActiveParticipant").get("UserID") for one in lines_of(trail.folder)]
+    assert [one for one in people if one in ("anna", "bert", "carl")] == ["anna"] * 3 + ["bert", "carl"]
     audit_chain.verify(trail.folder)
+    database.close()
+
+
+def test_a_lot_whose_rows_are_gone_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed in the middle of a lot, and then the database was replaced."""
+    settings = settings_in(tmp_path)
+    database = open_database(settings)
+    for name in ("anna", "bert"):
+        audit.record(database, AuditEvent(AuditKind.RELEASED, NOW, by=name, studies=("1.2.3",)))
+    real = audit_chain.append
+    monkeypatch.setattr(audit_chain, "append", lambda folder, lines, now: real(folder, lines[:1], now))
+    AuditTrail(database, settings).write_due(NOW, is_last=True)
+    monkeypatch.undo()
+    with database.write() as connection:
+        connection.execute(delete(db.audit_queue))
+    trail = AuditTrail(database, settings)
+    trail.reconcile(later(1))
+    assert trail.write_due(later(1), is_last=True) == 1
+    audit.record(database, AuditEvent(AuditKind.RELEASED, later(2), by="carl", studies=("1.2.3",)))
+    assert trail.write_due(later(2), is_last=True) == 1
+    assert kinds(trail) == ["released", "alert", "released"]
     database.close()
 
 

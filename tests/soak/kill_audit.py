@@ -18,7 +18,7 @@ from peers import Storescp, storescu, wait_until
 from small_mr_exam import mapss_signal, write_mapss
 from sqlalchemy import func, select
 
-from service import audit_chain, jobs
+from service import audit_chain, exams
 from service import database as db
 from service.audit_trail import noted_head
 from service.database import Database
@@ -45,7 +45,7 @@ def run(folder: Path, kills: int, seed: int) -> list[_Result]:
         stop.set()
         for sender in senders:
             sender.join()
-        wait_until(lambda: all(one.state in ("done", "superseded") for one in node.ask(jobs.list_jobs)), "jobs", 300)
+        wait_until(lambda: all(one.state == "analysed" for one in node.ask(exams.list_exams)), "the exams", 300)
         wait_until(lambda: all(one.state == "sent" for one in node.ask(list_deliveries)), "deliveries", 300)
         status = node.stop()
         return [("exit status", status, 0), *_judge(node, kills)]
