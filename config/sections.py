@@ -1,6 +1,7 @@
 """What the parts of the settings tree are made of."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -21,3 +22,16 @@ class Section(BaseModel):
     """A part of the settings tree."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def with_paths_in(self, folder: Path) -> Self:
+        """The same, its relative paths taken from ``folder``, at every depth."""
+        moved = {name: _in_folder(getattr(self, name), folder) for name in type(self).model_fields}
+        return self.model_copy(update=moved)
+
+
+def _in_folder(value: Any, folder: Path) -> Any:
+    if isinstance(value, Path):
+        return folder / value
+    if isinstance(value, Section):
+        return value.with_paths_in(folder)
+    return tuple(_in_folder(one, folder) for one in value) if isinstance(value, tuple) else value

@@ -8,11 +8,15 @@ from typing import Literal
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from config.audit import AuditSettings
 from config.corrections import CorrectionSettings
 from config.destinations import USUAL_OBJECTS as USUAL_OBJECTS
 from config.destinations import Destination as Destination
 from config.destinations import ObjectKind as ObjectKind
+from config.health import HealthSettings
 from config.jobs import Jobs as Jobs
+from config.logs import LogSettings
+from config.notifications import Notifications
 from config.retention import Retention as Retention
 from config.sections import AETitle, Name, Port, Section, ServiceURL
 from config.sections import SettingsError as SettingsError
@@ -238,6 +242,10 @@ class Settings(Section):
     delivery: Delivery = Delivery()
     retention: Retention = Retention()
     web: Web = Web()
+    health: HealthSettings = HealthSettings()
+    logs: LogSettings = LogSettings()
+    audit: AuditSettings = AuditSettings()
+    notifications: Notifications = Notifications()
 
     @model_validator(mode="after")
     def _names_agree(self) -> "Settings":
@@ -304,7 +312,9 @@ def load_settings(path: Path | None) -> Settings:
     folder = path.resolve().parent
     moved: dict[str, object] = {
         "storage_dir": folder / settings.storage_dir,
-        "destinations": tuple(_moved_destination(one, folder) for one in settings.destinations),
+        "destinations": tuple(one.with_paths_in(folder) for one in settings.destinations),
+        "audit": settings.audit.with_paths_in(folder),
+        "notifications": settings.notifications.with_paths_in(folder),
     }
     if settings.protocols_dir is not None:
         moved["protocols_dir"] = folder / settings.protocols_dir
@@ -318,11 +328,6 @@ def load_settings(path: Path | None) -> Settings:
         registration = registration.model_copy(update={"atlas": str(folder / registration.atlas)})
     moved["registration"] = registration
     return settings.model_copy(update=moved)
-
-
-def _moved_destination(destination: Destination, folder: Path) -> Destination:
-    files = {"headers_file": destination.headers_file, "ca_file": destination.ca_file}
-    return destination.model_copy(update={key: folder / file for key, file in files.items() if file is not None})
 
 
 def explain(path: Path, error: ValidationError, model: type[BaseModel]) -> list[str]:

@@ -104,12 +104,17 @@ class Receiver:
 
 
 def open_receiver(
-    settings: Settings, inbox: Inbox, ledger: Ledger, commitments: CommitmentDesk | None = None
+    settings: Settings,
+    inbox: Inbox,
+    ledger: Ledger,
+    commitments: CommitmentDesk | None = None,
+    *,
+    on_refused: Callable[[str, str, str], None] = lambda calling_ae, address, why: None,
 ) -> Receiver:
     """Listen on the settings' address; associations are served in threads until :meth:`Receiver.close`.
 
     Calls to another AE title than ours, from AE titles that are not among the peers and sources, and beyond
-    ``max_associations`` are rejected.
+    ``max_associations`` are rejected; ``on_refused`` is told who called, from where, and why it was refused.
 
     Raises:
         OSError: the address cannot be bound.
@@ -129,8 +134,8 @@ def open_receiver(
     ae.dimse_timeout = DIMSE_TIMEOUT_S
     handlers: list[Any] = [
         (evt.EVT_CONN_OPEN, _tune_socket),
-        (evt.EVT_REQUESTED, _check_address, [peers]),
-        (evt.EVT_REJECTED, _note_rejection, [settings]),
+        (evt.EVT_REQUESTED, _check_address, [peers, on_refused]),
+        (evt.EVT_REJECTED, _note_rejection, [settings, on_refused]),
         (evt.EVT_C_ECHO, lambda event: 0x0000),
         (evt.EVT_C_STORE, answer_store, [inbox, ledger]),
     ]
@@ -149,7 +154,7 @@ def _tune_socket(event: evt.Event) -> None:
         wrapped.socket.settimeout(SOCKET_TIMEOUT_S)
 
 
-def _check_address(event: evt.Event, peers: tuple[Peer, ...]) -> None:
+def _check_address(event: evt.Event, peers: tuple[Peer, ...], on_refused: Callable[[str, str, str], None]) -> None:
     """Reject a configured AE title that calls from another host than the configured one (PS3.8 9.3.4)."""
     calling = event.assoc.requestor.primitive.calling_ae_title.strip()  # requestor.ae_title is not set yet
     hosts = [peer.host for peer in peers if peer.ae_title == calling]
@@ -158,6 +163,7 @@ def _check_address(event: evt.Event, peers: tuple[Peer, ...]) -> None:
     address = event.assoc.requestor.address
     if not any(address in _addresses(host) for host in hosts if host is not None):
         _log.warning("association rejected: wrong host", extra={"calling_ae": calling, "address": address})
+        on_refused(calling, address, "wrong host")
         event.assoc.acse.send_reject(0x01, 0x01, 0x03)
         event.assoc.kill()
 
@@ -169,11 +175,18 @@ def _addresses(host: str) -> set[str]:
         return set()
 
 
-def _note_rejection(event: evt.Event, settings: Settings) -> None:
+def _note_rejection(event: evt.Event, settings: Settings, on_refused: Callable[[str, str, str], None]) -> None:
     calling = event.assoc.requestor.primitive.calling_ae_title.strip()
     address = event.assoc.requestor.address
     if calling == settings.ae_title and address in ("127.0.0.1", "::1", settings.bind):
         return  # the node's own question whether its receiver lives; a rejection is an answer
+    called = event.assoc.requestor.primitive.called_ae_title.strip()
+    known = {one.ae_title for one in settings.peers} | {one.ae_title for one in settings.sources}
+    if called != settings.ae_title:
+        why = "wrong called AE title"
+    else:
+        why = "unknown AE title" if settings.peers and calling not in known else "too many associations"
+    on_refused(calling, address, why)
     _log.warning("association rejected", extra={"calling_ae": calling, "address": address})
 
 

@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from config.protocol_cards import load_cards
@@ -26,29 +25,35 @@ from service.database import Database, open_database
 from service.delivery import deliver_due
 from service.executors import KeptProcesses
 from service.failure_text import describe_exit
-from service.health import Health
+from service.health import Probe
 from service.intake import Intake
 from service.logs import log_to_stderr
 from service.migration import migrate
 from service.migrations import DatabaseRefused
+from service.observation import Observation
 from service.retention import apply_retention
-from service.schedule import ECHO_S, build_schedule
+from service.schedule import Lateness, build_schedule
 from service.sources import SourceDesk
 
 if TYPE_CHECKING:
     from apscheduler.schedulers.background import BackgroundScheduler
 
+    from service.metrics import Running
     from service.web import WebServer
 
 _log = logging.getLogger(__name__)
 
 CHECK_S = 0.2
 ECHO_TIMEOUT_S = 5.0
+SILENT_S = 6.0  # a receiver that has not answered for so long is not ready
+LATE_S = 300.0  # so much behind, a task of the schedule does not work
 DEAF_S = 60.0  # a receiver that has not answered for so long is replaced
 STOP_RECEIVER_S = 15.0  # for the objects that are coming in
 STOP_WORKERS_S = 1.0  # an analysis is repeatable; it is not waited for
 STOP_SCHEDULE_S = 15.0  # for the objects that are going out
 ABORTED_S = 10.0  # until what has been aborted notices
+
+_VITAL_TASKS = ("intake", "leases")
 
 
 class NodeRunning(Exception):
@@ -65,7 +70,7 @@ def run_node(settings: Settings, *, analysis: str = "service.pipeline:analyse_jo
         settings: the node's settings.
         analysis: ``package.module:function`` that a worker calls for each job (:data:`service.worker.Analysis`).
     """
-    log_to_stderr("node")
+    log_to_stderr("node", settings.logs)
     stop, hurry = threading.Event(), threading.Event()
 
     def on_signal(number: int, frame: FrameType | None) -> None:
@@ -131,6 +136,13 @@ class _Node:
         self._deaf = threading.Event()
         self._silent_workers: queue.SimpleQueue[str] = queue.SimpleQueue()  # from the schedule to the main thread
         self._exit_status = 0
+        self._lateness = Lateness()
+        probes = [
+            Probe("receiver", self._check_receiver),
+            Probe("workers", self._check_workers),
+            Probe("schedule", self._check_schedule),
+        ]
+        self._observation = Observation(self._database, settings, probes)
 
     def run(self) -> int:
         """Start everything, keep it running, stop it in order."""
@@ -148,7 +160,10 @@ class _Node:
             ),
             apply_retention=self._apply_retention,
             ask_source=lambda name: self._sources[name].look(datetime.now(UTC)),
+            others=self._observation.tasks(),
+            lateness=self._lateness,
         )
+        self._observation.start()
         web = self._open_web()
         schedule.start()
         try:
@@ -177,6 +192,7 @@ class _Node:
         if not ended:
             abort_associations()  # a PACS that has been asked for images may take minutes to say anything
             ended = _ends(tasks, ABORTED_S)
+        self._observation.close()
         self._database.close()
         _log.info("stopped", extra={"hurried": self._hurry.is_set(), "in_order": ended})
         if not ended:  # the interpreter would wait for its thread; every change of the record is whole or undone
@@ -194,6 +210,8 @@ class _Node:
             self._workers.keep(self._on_worker_death)
 
     def _on_receiver_death(self, name: str, status: int) -> None:
+        self._has_answered = False
+        self._observation.died("receiver")
         # Only the first one tells that the settings are wrong. An echo would not: who holds the port may answer it.
         if status == EXIT_CANNOT_START and not self._receiver_died_before:
             self._exit_status = 1
@@ -201,6 +219,7 @@ class _Node:
         self._receiver_died_before = True
 
     def _on_worker_death(self, name: str, status: int) -> None:
+        self._observation.died("worker")
         try:
             limits, cause = self._settings.jobs, describe_exit(status)
             lost = jobs.release_lost(
@@ -254,28 +273,36 @@ class _Node:
         self._has_answered = True
         self._receiver_answered_at = datetime.now(UTC)
 
-    def health(self) -> Health:
-        """What works, found out now."""
+    def _check_receiver(self) -> str:
+        if self._receiver.alive < 1:
+            return "the receiver does not run"
         silent_s = (datetime.now(UTC) - self._receiver_answered_at).total_seconds()
-        return Health(
-            receiver=self._receiver.alive == 1 and self._has_answered and silent_s < 3 * ECHO_S,
-            workers=self._workers.alive == self._settings.jobs.workers,
-            database=self._database_is_writable(),
-        )
+        if not self._has_answered or silent_s > SILENT_S:
+            return f"the receiver has not answered C-ECHO for {silent_s:.0f} s"
+        return ""
 
-    def _database_is_writable(self) -> bool:
-        try:
-            with self._database.write() as connection:
-                connection.execute(text("UPDATE exam SET version = version WHERE id = -1"))
-        except SQLAlchemyError:
-            return False
-        return True
+    def _check_workers(self) -> str:
+        n_steady, n_wanted = self._workers.steady, self._settings.jobs.workers
+        return "" if n_steady == n_wanted else f"{n_steady} of {n_wanted} workers run"
+
+    def _check_schedule(self) -> str:
+        late = [name for name, seconds in self._lateness.late_s().items() if seconds > LATE_S and name in _VITAL_TASKS]
+        return f"not done for more than {LATE_S:.0f} s: {', '.join(late)}" if late else ""
 
     def _open_web(self) -> "WebServer | None":
         if self._settings.web.port == 0:
             return None
+        from service.metrics import Metrics
         from service.web import WebServer
         from service.web_api import build_api
 
         api = build_api(self._database, load_cards(self._settings.protocols_dir), self._settings)
-        return WebServer(self._settings.web, self.health, api)
+        metrics = Metrics(self._database, self._settings, self._observation.health.look, self._running)
+        return WebServer(self._settings.web, self._observation.health.look, api, metrics=metrics.text)
+
+    def _running(self) -> "Running":
+        from service.metrics import Running
+
+        wanted = {"receiver": 1, "worker": self._settings.jobs.workers}
+        alive = {"receiver": self._receiver.alive, "worker": self._workers.alive}
+        return Running(wanted, alive, self._lateness.late_s())

@@ -12,8 +12,10 @@ from config.protocol_cards import load_cards
 from config.settings import Settings, SettingsError, load_settings
 from service import (
     atlas_command,
+    audit_command,
     evaluate_command,
     jobs_command,
+    notify_command,
     operate_command,
     protocol_command,
     quarantine_command,
@@ -136,6 +138,12 @@ def _parser() -> argparse.ArgumentParser:
 
     quarantine = commands.add_parser("quarantine", help="what was held, and why")
     quarantine_command.add_arguments(quarantine, _load)
+
+    audit = commands.add_parser("audit", help="the audit trail: who did what, and whether it was tampered with")
+    audit_command.add_arguments(audit, _load)
+
+    notify = commands.add_parser("notify", help="notifications: whether they arrive")
+    notify_command.add_arguments(notify, _load)
     return parser
 
 
@@ -202,6 +210,10 @@ def _check_config(options: argparse.Namespace) -> int:
             print(
                 f"  WARNING: the headers of {destination.name} can be read on the way by anyone; give an https address"
             )
+    channels = notify_command.check_channels(settings)
+    print(f"  tells {', '.join(channels) or 'nobody'} when something needs a person")
+    syslog = settings.audit.syslog
+    print(f"  keeps its audit trail{'' if syslog is None else f', also at {syslog.host}:{syslog.port}'}")
     print(f"  knows the protocols {', '.join(card.name for card in cards)}")
     networks = "1 network" if len(record.members) == 1 else f"{len(record.members)} networks"
     threshold = settings.segmentation.threshold or record.threshold

@@ -24,7 +24,7 @@ A segmentation belongs to the exam whose study it is in. It waits while that exa
 
 import logging
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ from processing.refusal import Reason, ReasonCode, UnsuitableInput
 from processing.results import GivenMask
 from service import database as db
 from service import jobs
+from service.audit import AuditEvent, AuditKind, note
 from service.database import Database, move
 from service.exam_groups import facts_of, studies_of
 from service.own_results import own_objects
@@ -224,6 +225,9 @@ class Corrections:
             move(connection, db.instance, row.id, InstanceState.CORRECTION)
             if exam.state is not ExamState.QUEUED:
                 move(connection, db.exam, exam.id, ExamState.QUEUED, detail="")
+            what, of_class = f"job {job_id}", ((row.sop_class_uid, 1),)
+            event = AuditEvent(AuditKind.CORRECTED, now, by=row.calling_ae, studies=(job.study_uid,), detail=what)
+            note(connection, replace(event, sop_classes=of_class))
         _log.info("correction accepted", extra={"study_uid": job.study_uid, "job": job_id, "sop_uid": row.sop_uid})
 
     def _ignore(self, row: Row[Any], ignored: _Ignored) -> None:

@@ -228,6 +228,36 @@ quarantine = Table(
     Column("resolved_by", String(64)),  # who did it, where a person did
 )
 
+#: An event that waits to be written to the audit trail. Numbers are never used again: the trail says which were read.
+audit_queue = Table(
+    "audit_queue",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("event", Text, nullable=False),  # service.audit_events.AuditEvent as JSON
+    sqlite_autoincrement=True,
+)
+
+#: The end of the audit trail, noted here too: a trail that was cut off together with its own note is seen.
+audit_head = Table(
+    "audit_head",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("number", Integer, nullable=False),
+    Column("hash", String(64), nullable=False),
+)
+
+#: What is counted and has no rows of its own: refused calls by reason, processes that died by kind.
+tally = Table(
+    "tally",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", String(32), nullable=False),
+    Column("label", String(64), nullable=False),
+    Column("number", Integer, nullable=False),
+    UniqueConstraint("name", "label"),
+)
+
 
 class Database:
     """An open engine, and the folder its paths are relative to. One per process; may be used from any thread."""

@@ -16,6 +16,7 @@ from config.settings import Destination, Settings, SettingsError
 from dicom_io.sender import Peer, PeerUnavailable, SendOutcome, send_each
 from dicom_io.stow import WebService, store_each
 from service import database as db
+from service.audit import note_sent
 from service.database import Database, move
 from service.states import DeliveryState
 
@@ -166,6 +167,7 @@ def _note(
             last_error=None,
             sent_at=now,
         )
+        note_sent(connection, delivery.job_id, delivery.destination, now)
     _log.info(
         "sent",
         extra={

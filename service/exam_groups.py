@@ -4,6 +4,7 @@ Two patients in one study, or two scans that could both be measured: the node ho
 which group does not belong. That group is set aside; its files stay.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from dicom_io.headers import ImageFacts, facts_from_json, read_facts
 from processing.refusal import UnsuitableInput
 from service import database as db
 from service import jobs
+from service.audit import AuditEvent, AuditKind, note
 from service.database import Database, move
 from service.quarantine import QuarantineItem, reopen_exam
 from service.states import SEGMENTATION_STATES, InstanceState, JobState, QuarantineState
@@ -166,6 +168,10 @@ def discard_group(
         done = {"resolved_at": now, "resolved_reason": text, "resolved_by": by or None}
         move(connection, db.quarantine, item.id, QuarantineState.DISCARDED, **done)
         reopen_exam(connection, item)
+        studies = tuple(sorted({one.row.study_uid for one in chosen}))
+        counts = tuple(sorted(Counter(one.row.sop_class_uid for one in chosen).items()))
+        what = f"{len(chosen)} objects of quarantined item {item.id} set aside"
+        note(connection, AuditEvent(AuditKind.DISCARDED, now, by=by, studies=studies, sop_classes=counts, detail=what))
     return len(chosen)
 
 

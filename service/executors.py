@@ -47,6 +47,13 @@ class KeptProcesses:
         return sum(seat.child is not None and seat.child.exit_status() is None for seat in self._seats)
 
     @property
+    def steady(self) -> int:
+        """How many run, and are not one of a row that died young a moment ago."""
+        now_s = time.monotonic()
+        running = [one for one in self._seats if one.child is not None and one.child.exit_status() is None]
+        return sum(one.deaths < 2 or now_s - one.child.started_at_s > 10.0 for one in running if one.child is not None)
+
+    @property
     def pids(self) -> list[int]:
         """Process numbers of those that run."""
         return [seat.child.pid for seat in self._seats if seat.child is not None and seat.child.exit_status() is None]

@@ -74,7 +74,7 @@ def _show(database: "Database", number: int) -> int:
 def _retry(database: "Database", number: int, lowest_disc: "Level | None") -> int:
     from service import reprocessing
 
-    if reprocessing.retry(database, number, lowest_disc=lowest_disc):
+    if reprocessing.retry(database, number, lowest_disc=lowest_disc, by=_user()):
         return _OK
     if lowest_disc is None:
         return _refuse(f"no failed job with number {number}")

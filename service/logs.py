@@ -1,10 +1,12 @@
-"""The node's log: one line per event on stderr, ``key=value`` pairs; UIDs, but never a patient's identity."""
+"""The node's log: one line per event on stderr, ``key=value`` pairs or JSON; UIDs, but never a patient's identity."""
 
 import json
 import logging
 import sys
 import warnings
 from datetime import UTC, datetime
+
+from config.logs import LogSettings
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -18,12 +20,36 @@ class LineFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """One line; values with spaces or quotes are quoted as JSON strings."""
-        when = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         pairs = [f"{key}={_quoted(value)}" for key, value in vars(record).items() if key not in _STANDARD]
         if record.exc_info:
             pairs.append(f"traceback={_quoted(self.formatException(record.exc_info))}")
         message = record.getMessage().replace("\n", " ")
-        return " ".join((when, record.levelname, f"{self._process}:", message, *pairs))
+        return " ".join((_time_of(record), record.levelname, f"{self._process}:", message, *pairs))
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object on one line: time, level, process, event, and what belongs to the event."""
+
+    def __init__(self, process: str) -> None:
+        super().__init__()
+        self._process = process
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line. A value that JSON does not know is written as text."""
+        content: dict[str, object] = {
+            "time": _time_of(record),
+            "level": record.levelname,
+            "process": self._process,
+            "event": record.getMessage(),
+        }
+        content |= {key: value for key, value in vars(record).items() if key not in _STANDARD and key not in content}
+        if record.exc_info:
+            content["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(content, ensure_ascii=False, default=str)
+
+
+def _time_of(record: logging.LogRecord) -> str:
+    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _quoted(value: object) -> str:
@@ -31,13 +57,13 @@ def _quoted(value: object) -> str:
     return text if text and not set(text) & set(' "=\n\r\t\\') else json.dumps(text, ensure_ascii=False)
 
 
-def log_to_stderr(process: str) -> None:
+def log_to_stderr(process: str, settings: LogSettings = LogSettings()) -> None:  # noqa: B008 - frozen
     """Configure logging of this process. Chatter of libraries, and warnings that may quote data, stay out."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(LineFormatter(process))
+    handler.setFormatter(JsonFormatter(process) if settings.format == "json" else LineFormatter(process))
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(logging.INFO)
+    root.setLevel(settings.level.upper())
     for name in ("apscheduler", "uvicorn", "sqlalchemy", "matplotlib", "httpx"):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("apscheduler.scheduler").setLevel(logging.ERROR)  # a skipped sweep is no event

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Row, Text, cast, insert, or_, select
 
 from processing.refusal import Reason, ReasonCode
 from service import database as db
+from service.audit import AuditEvent, AuditKind, note
 from service.database import Database, move
 from service.exam_studies import reopen
 from service.states import SEGMENTATION_STATES, InstanceState, JobState, QuarantineState
@@ -190,7 +191,13 @@ def release(database: Database, item_id: int, *, by: str = "") -> bool:
                 _set_aside_others(connection, item)
             move(connection, db.instance, item.instance_id, InstanceState.RECEIVED)
         reopen_exam(connection, item)
+        note(connection, _decision(AuditKind.RELEASED, item, by, now))
         return True
+
+
+def _decision(kind: AuditKind, item: QuarantineItem, by: str, now: datetime) -> AuditEvent:
+    studies = (item.study_uid,) if item.study_uid else ()
+    return AuditEvent(kind, now, by=by, studies=studies, detail=f"quarantined item {item.id} ({item.code})")
 
 
 def _set_aside_others(connection: Connection, item: QuarantineItem) -> None:
@@ -224,6 +231,7 @@ def discard(database: Database, item_id: int, *, reason: str, by: str = "") -> b
         if item.instance_id is not None:
             move(connection, db.instance, item.instance_id, InstanceState.SET_ASIDE)
             reopen_exam(connection, item)
+        note(connection, _decision(AuditKind.DISCARDED, item, by, now))
         is_shared = item.path and _is_used(connection, item)
     if item.path and not is_shared:
         with contextlib.suppress(FileNotFoundError):

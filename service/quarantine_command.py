@@ -116,7 +116,7 @@ def release_case(options: argparse.Namespace, settings: Settings) -> int:
     from service.database import open_database
 
     try:
-        done = quarantine.release(open_database(settings), options.id, by=_user())
+        done = quarantine.release(open_database(settings), options.id, by=person())
     except quarantine.CannotRelease as error:
         sys.stderr.write(f"{error}\n")
         return _USAGE
@@ -134,7 +134,7 @@ def discard_case(options: argparse.Namespace, settings: Settings) -> int:
         return _USAGE
     database = open_database(settings)
     if not options.series and not options.patient:
-        done = quarantine.discard(database, options.id, reason=options.reason, by=_user())
+        done = quarantine.discard(database, options.id, reason=options.reason, by=person())
         return _OK if done else _unknown("held item", options.id)
     item = quarantine.get_item(database, options.id)
     if item is None:
@@ -142,7 +142,7 @@ def discard_case(options: argparse.Namespace, settings: Settings) -> int:
     elements = asked_elements(load_cards(settings.protocols_dir))
     chosen = {"series_uid": options.series, "patient": options.patient}
     try:
-        n_objects = discard_group(database, item, elements, reason=options.reason, by=_user(), **chosen)
+        n_objects = discard_group(database, item, elements, reason=options.reason, by=person(), **chosen)
     except CannotDiscard as error:
         sys.stderr.write(f"{error}\n")
         return _USAGE
@@ -150,7 +150,7 @@ def discard_case(options: argparse.Namespace, settings: Settings) -> int:
     return _OK
 
 
-def _user() -> str:
+def person() -> str:
     """Who gives the command, for the record."""
     try:
         return getpass.getuser()

@@ -12,6 +12,7 @@ from service.children import EXIT_CANNOT_START, receive_message
 from service.commitments import open_commitment_desk
 from service.database import open_database
 from service.logs import log_to_stderr
+from service.refused_calls import RefusedCalls
 
 _log = logging.getLogger(__name__)
 
@@ -19,15 +20,17 @@ _log = logging.getLogger(__name__)
 def main() -> None:
     """The process: told the settings on stdin; logs "ready" when it listens; ends at SIGTERM."""
     message = receive_message()
-    log_to_stderr(message.name)
     settings = message.settings
+    log_to_stderr(message.name, settings.logs)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
     database = open_database(settings)
     inbox = Inbox(database.inbox_dir)
+    refused = RefusedCalls(database)
     n_leftovers = inbox.sweep_incoming()
     try:
-        receiver = open_receiver(settings, inbox, open_ledger(database), open_commitment_desk(database, settings))
+        desk = open_commitment_desk(database, settings)
+        receiver = open_receiver(settings, inbox, open_ledger(database), desk, on_refused=refused.add)
     except OSError as error:
         _log.error("cannot listen", extra={"bind": settings.bind, "port": settings.port, "error": error.strerror})
         sys.exit(EXIT_CANNOT_START)
@@ -42,6 +45,7 @@ def main() -> None:
     )
     stop.wait()
     receiver.close()
+    refused.close()
     database.close()
 
 

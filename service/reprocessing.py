@@ -7,6 +7,7 @@ from sqlalchemy import Connection, select
 
 from processing.results import Level
 from service import database as db
+from service.audit import AuditEvent, AuditKind, note
 from service.database import Database, move
 from service.jobs import Job, JobRequest, enqueue, read_job
 from service.quarantine import resolve_exam
@@ -25,18 +26,18 @@ class Request:
     by: str
 
 
-def retry(database: Database, job_id: int, *, lowest_disc: Level | None = None) -> bool:
+def retry(database: Database, job_id: int, *, lowest_disc: Level | None = None, by: str = "") -> bool:
     """Queue a parked job again, with a fresh count of attempts; False if there is no job of that number to retry.
 
     With ``lowest_disc``, a person's word on the lowest disc in view, the newest analysis of an exam that is done or
-    refused is made again with it, as the exam's next version; a refusal's open cases are closed.
+    refused is made again with it, as the exam's next version; a refusal's open cases are closed. ``by``: who does it.
     """
     with database.write() as connection:
         job = read_job(connection, job_id)
         if job is None:
             return False
         if job.state is JobState.DONE and lowest_disc is not None:
-            return _name_lowest_disc(connection, job, lowest_disc)
+            return _name_lowest_disc(connection, job, lowest_disc, by)
         if job.state is not JobState.FAILED:
             return False
         named = {} if lowest_disc is None else {"lowest_disc": lowest_disc.name}
@@ -44,6 +45,7 @@ def retry(database: Database, job_id: int, *, lowest_disc: Level | None = None) 
         state = connection.execute(select(db.exam.c.state).where(db.exam.c.id == job.exam_id)).scalar_one()
         if state == ExamState.FAILED:
             move(connection, db.exam, job.exam_id, ExamState.QUEUED, detail="")
+        note(connection, _event(job, by))
         return True
 
 
@@ -77,7 +79,7 @@ def reprocess(database: Database, job_id: int, request: Request) -> int:
         return _again(connection, job, now, lowest_disc=job.lowest_disc, reason=reason, by=request.by)
 
 
-def _name_lowest_disc(connection: Connection, job: Job, lowest_disc: Level) -> bool:
+def _name_lowest_disc(connection: Connection, job: Job, lowest_disc: Level, by: str) -> bool:
     """Queue the images of a finished job again with the names counted from ``lowest_disc``.
 
     False if more images came, if the exam waits for something, if just this was done before, or if the discs are
@@ -93,7 +95,7 @@ def _name_lowest_disc(connection: Connection, job: Job, lowest_disc: Level) -> b
         datetime.now(UTC),
         lowest_disc=lowest_disc,
         reason=f"a person named the lowest disc: {lowest_disc.name}",
-        by=None,
+        by=by or None,
     )
     return True
 
@@ -117,4 +119,10 @@ def _again(
     new = enqueue(connection, request, now)
     resolve_exam(connection, job.exam_id, f"analysed again as job {new}", now)
     move(connection, db.exam, job.exam_id, ExamState.QUEUED, detail="")
+    note(connection, _event(job, by or ""))
     return new
+
+
+def _event(job: Job, by: str) -> AuditEvent:
+    now = datetime.now(UTC)
+    return AuditEvent(AuditKind.REPROCESSED, now, by=by, studies=(job.study_uid,), detail=f"job {job.id}")

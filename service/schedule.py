@@ -1,7 +1,9 @@
 """What runs when, in the supervisor."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
@@ -9,7 +11,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from config.settings import Settings
 
 DELIVERY_S = 1.0
-ECHO_S = 5.0
+ECHO_S = 2.0
 SOURCE_S = 0.5
 COMMITMENT_S = 1.0
 
@@ -24,6 +26,8 @@ def build_schedule(
     ask_source: Callable[[str], None],
     report_commitments: Callable[[], None],
     apply_retention: Callable[[], None],
+    others: Sequence[tuple[str, Callable[[], None], float]],
+    lateness: "Lateness",
 ) -> BackgroundScheduler:
     """A schedule, not yet started. One task never runs twice at once; a slow peer holds up only itself."""
     tasks: list[tuple[str, Callable[..., None], float, tuple[str, ...]]] = [
@@ -32,6 +36,7 @@ def build_schedule(
         ("commitments", report_commitments, COMMITMENT_S, ()),
         ("echo", echo_receiver, ECHO_S, ()),
         ("retention", apply_retention, settings.retention.every_s, ()),
+        *((name, task, seconds, ()) for name, task, seconds in others),
         *((f"deliver {one.name}", deliver, DELIVERY_S, (one.name,)) for one in settings.destinations),
         *((f"source {one.name}", ask_source, SOURCE_S, (one.name,)) for one in settings.sources),
     ]
@@ -41,5 +46,31 @@ def build_schedule(
         job_defaults={"max_instances": 1, "coalesce": True, "misfire_grace_time": None},
     )
     for name, task, seconds, arguments in tasks:
-        scheduler.add_job(task, "interval", seconds=seconds, args=arguments, id=name, next_run_time=datetime.now(UTC))
+        timed = lateness.timed(name, task, seconds)
+        scheduler.add_job(timed, "interval", seconds=seconds, args=arguments, id=name, next_run_time=datetime.now(UTC))
     return scheduler
+
+
+class Lateness:
+    """How late each task is: seconds since it last ended, less its interval. May be asked from any thread."""
+
+    def __init__(self) -> None:
+        self._ended_s: dict[str, float] = {}
+        self._interval_s: dict[str, float] = {}
+
+    def timed(self, name: str, task: Callable[..., None], interval_s: float) -> Callable[..., None]:
+        """The task, noting when it ends."""
+        self._ended_s[name], self._interval_s[name] = time.monotonic(), interval_s
+
+        def run(*arguments: Any) -> None:
+            try:
+                task(*arguments)
+            finally:
+                self._ended_s[name] = time.monotonic()
+
+        return run
+
+    def late_s(self) -> dict[str, float]:
+        """Task -> seconds behind."""
+        now_s = time.monotonic()
+        return {name: max(0.0, now_s - at_s - self._interval_s[name]) for name, at_s in self._ended_s.items()}

@@ -23,6 +23,7 @@ from dicom_io.retriever import SeriesAnswer, find_series, get_objects, list_obje
 from dicom_io.sender import Peer, PeerUnavailable
 from service import database as db
 from service.arrivals import open_ledger
+from service.audit import AuditEvent, AuditKind, note
 from service.database import Database
 from service.evidence import SETTLED_S
 from service.exam_studies import reopen
@@ -225,6 +226,7 @@ class SourceDesk:
             self._plan(connection, exam, now, 0 if has_news else exam.n_unchanged + 1, exam.n_fetches)
             if has_news:
                 reopen(connection, exam.id)
+            note(connection, AuditEvent(AuditKind.QUERIED, now, peer=self._source.name, studies=(exam.study_uid,)))
         return has_news
 
     def _plan(

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import uvicorn
 from fastapi import APIRouter, FastAPI, Response
@@ -10,21 +11,28 @@ from config.settings import Web
 from service.health import Health
 
 
-def build_web(health: Callable[[], Health], *routers: APIRouter) -> FastAPI:
-    """The application: ``/health/live``, ``/health/ready`` (503 and what is wrong, if it is not), and other routes."""
+def build_web(health: Callable[[], Health], *routers: APIRouter, metrics: Callable[[], bytes] | None = None) -> FastAPI:
+    """The application: ``/health/live``, ``/health/ready`` (503 and what is wrong), ``/metrics``, and other routes."""
     app = FastAPI(title="discnode", description="For research use only.", docs_url=None, redoc_url=None)
 
     @app.get("/health/live")
-    def live() -> dict[str, str]:
+    async def live() -> dict[str, str]:
         """The supervisor answers."""
         return {"status": "alive"}
 
     @app.get("/health/ready")
-    def ready(response: Response) -> dict[str, bool]:
-        """The receiver answers C-ECHO, the database takes writes, the workers run."""
+    async def ready(response: Response) -> dict[str, Any]:  # async: never behind a request that waits for the database
+        """Whether images can be received and analysed; if not (503), what is wrong, in words."""
         now = health()
         response.status_code = 200 if now.is_ready else 503
-        return {"ready": now.is_ready, "receiver": now.receiver, "workers": now.workers, "database": now.database}
+        return now.as_dict()
+
+    if metrics is not None:
+
+        @app.get("/metrics")
+        def measured() -> Response:
+            """What is measured, for Prometheus."""
+            return Response(metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     for router in routers:
         app.include_router(router)
@@ -34,10 +42,15 @@ def build_web(health: Callable[[], Health], *routers: APIRouter) -> FastAPI:
 class WebServer:
     """The application, served from a thread until it is closed."""
 
-    def __init__(self, settings: Web, health: Callable[[], Health], *routers: APIRouter) -> None:
-        config = uvicorn.Config(
-            build_web(health, *routers), host=settings.bind, port=settings.port, log_config=None, access_log=False
-        )
+    def __init__(
+        self,
+        settings: Web,
+        health: Callable[[], Health],
+        *routers: APIRouter,
+        metrics: Callable[[], bytes] | None = None,
+    ) -> None:
+        app = build_web(health, *routers, metrics=metrics)
+        config = uvicorn.Config(app, host=settings.bind, port=settings.port, log_config=None, access_log=False)
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, name="web", daemon=True)
         self._thread.start()

@@ -289,7 +289,7 @@ def _leased(database: Database, job: Job, lease_s: float) -> Iterator[None]:
 def main() -> None:
     """The process: told its name, the settings and the analysis on stdin."""
     message = receive_message()
-    log_to_stderr(message.name)
+    log_to_stderr(message.name, message.settings.logs)
     database = open_database(message.settings)
     analysis = load_analysis(message.analysis)
     prepare(message.analysis, message.settings)

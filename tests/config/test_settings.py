@@ -79,7 +79,7 @@ def test_empty_file_gives_the_defaults(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "key", "message"),
     [
-        ("prot: 1\n", "prot", "unknown key; allowed here: ae_title, bind, completion"),
+        ("prot: 1\n", "prot", "unknown key; allowed here: ae_title, audit, bind"),
         ("jobs: {worker: 1}\n", "jobs.worker", "unknown key; allowed here: attempts, lease_s, retry_s, workers"),
         (
             "destinations: [{name: a, ae_title: A, host: h, port: 1, tsl: 1}]\n",

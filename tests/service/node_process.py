@@ -60,13 +60,14 @@ class Node:
     def log(self) -> str:
         return self.log_path.read_text()
 
-    def start(self) -> None:
+    def start(self, ready: str = " ready ") -> None:
+        """``ready``: what stands in the receiver's line once it listens."""
         environment = {**os.environ, "PYTHONPATH": f"{TESTS.parent}:{TESTS / 'service'}", "OMP_NUM_THREADS": "1"}
-        n_before = self.log.count(" ready ") if self.log_path.exists() else 0
+        n_before = self.log.count(ready) if self.log_path.exists() else 0
         with self.log_path.open("ab") as log:
             command = [sys.executable, "-c", SERVE, str(self.config), self.analysis]
             self._process = subprocess.Popen(command, env=environment, stderr=log, stdin=subprocess.DEVNULL)
-        wait_until(lambda: self.log.count(" ready ") > n_before, "the node's line 'ready'", 60)
+        wait_until(lambda: self.log.count(ready) > n_before, "the node's line 'ready'", 60)
 
     def signal(self, number: int) -> None:
         """Send the supervisor a signal."""

@@ -90,7 +90,7 @@ class Site:
     def client(self, bind: str = "127.0.0.1") -> "Client":
         settings = Settings.model_validate({"web": {"bind": bind}})
         api = build_api(self.database, load_cards(None), settings)
-        return Client(build_web(lambda: Health(True, True, True), api))
+        return Client(build_web(lambda: Health(()), api))
 
 
 class Client:
