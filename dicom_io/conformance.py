@@ -16,8 +16,8 @@ from pydicom.sr.coding import Code
 from pydicom.uid import PYDICOM_IMPLEMENTATION_UID, UID
 from pynetdicom import PYNETDICOM_IMPLEMENTATION_UID, PYNETDICOM_IMPLEMENTATION_VERSION
 
-from config.sections import Section
 from config.reception import Reception
+from config.sections import Section
 from config.settings import Delivery, Destination, Peer, Settings, Source
 from dicom_io import codes, commitment, retriever, stow, upper_layer
 from dicom_io.pixels import DECODED_TRANSFER_SYNTAXES

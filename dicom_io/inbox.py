@@ -2,10 +2,11 @@
 
 import contextlib
 import ctypes
+import fcntl
 import hashlib
 import os
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,11 +27,10 @@ class StoredFile:
 class IncomingFile:
     """A file that is being received: under a temporary name, hashed as it grows. Keep it or discard it."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, folder: Path) -> None:
         self.size_bytes = 0
         self._digest = hashlib.sha256()
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+        self.path, self._descriptor = _create_locked(folder)
 
     @property
     def sha256(self) -> str:
@@ -101,7 +101,7 @@ class Inbox:
         Raises:
             OSError: the disk is full or fails.
         """
-        return IncomingFile(self._incoming / uuid.uuid4().hex)
+        return IncomingFile(self._incoming)
 
     def store(self, parts: Sequence[bytes]) -> StoredFile:
         """Write the concatenated parts; on return they survive a power cut.
@@ -179,12 +179,61 @@ class Inbox:
                 os.link(final, source)
         return name
 
+    def flush(self, name: str) -> None:
+        """Make a file, and its name, durable.
+
+        Raises:
+            OSError: the disk fails, or there is no such file.
+        """
+        path = self.folder / name
+        with path.open("rb") as stream:
+            os.fsync(stream.fileno())
+        if self._needs_folder_flush:
+            flush_folder(path.parent)
+
+    def leave_spool(self, spooled: Iterable[str], published: Iterable[str]) -> None:
+        """Remove files from the spool that are published and recorded.
+
+        A journal keeps the order of names: where one flush makes file and name durable, the new name is durable when
+        the old one is gone.
+
+        Raises:
+            OSError: the disk fails.
+        """
+        if self._needs_folder_flush:
+            for folder in {(self.folder / name).parent for name in published}:
+                flush_folder(folder)
+        for name in spooled:
+            with contextlib.suppress(FileNotFoundError):
+                (self.folder / name).unlink()
+
+    def count_spool(self) -> int:
+        """Files that are not yet recorded."""
+        return sum(len(os.listdir(self.spool / f"{number:x}")) for number in range(16))
+
     def sweep_incoming(self) -> int:
-        """Remove what a killed receiver left half-written (never acknowledged); returns how many files."""
-        leftovers = [path for path in self._incoming.iterdir() if path.is_file()]
-        for path in leftovers:
-            path.unlink()
-        return len(leftovers)
+        """Remove what killed receivers left half-written (never acknowledged); returns how many files.
+
+        What is being written now is locked by its writer and stays.
+        """
+        n_removed = 0
+        for path in self._incoming.iterdir():
+            with contextlib.suppress(FileNotFoundError, BlockingIOError), path.open("rb") as leftover:
+                fcntl.flock(leftover, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+                n_removed += 1
+        return n_removed
+
+
+def _create_locked(folder: Path) -> tuple[Path, int]:
+    """A new file that no sweep takes for a leftover."""
+    while True:
+        path = folder / uuid.uuid4().hex
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.fstat(descriptor).st_nlink:
+            return path, descriptor
+        os.close(descriptor)  # a sweep was quicker
 
 
 def content_address(sha256: str) -> str:
