@@ -9,7 +9,7 @@ import logging
 import socket
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 
@@ -26,7 +26,7 @@ from service.pulse import Pulse
 _log = logging.getLogger(__name__)
 
 _BATCH = 200
-_GATHER_S = 0.1
+_GATHER_S = 0.25
 _WAIT_S = 0.5
 _LOOK_S = 5.0  # between two looks for objects whose notice got lost
 _SEND_S = 0.05
@@ -59,7 +59,8 @@ def _note(database: Database, inbox: Inbox, writer: socket.socket, received: Rec
             outcome = judge(connection, inbox.folder, received, waiting)
     except OperationalError as error:
         raise OSError("the database cannot be read") from error
-    notice = json.dumps(asdict(received) | {"received_at": received.received_at.isoformat()})
+    facts = {name: getattr(received, name) for name in ReceivedInstance.__slots__}
+    notice = json.dumps(facts | {"received_at": received.received_at.isoformat()})
     try:
         writer.send(notice.encode())
     except (TimeoutError, BlockingIOError):
