@@ -150,8 +150,7 @@ class Association:
         except OSError as error:
             self._note(logging.INFO, "association lost", error)
         finally:
-            if self._request is not None:
-                self._request.sink.abandon()
+            self._abandon()
             self._place.leave()
             self._connection.close()
 
@@ -350,12 +349,19 @@ class Association:
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
+    def _abandon(self) -> None:
+        """Nothing stays of an object that has not come to its end."""
+        if self._request is not None:
+            self._request.sink.abandon()
+            self._request = None
+
     def _note(self, level: int, what: str, why: Exception) -> None:
         extra = {"calling_ae": self._calling_ae, "address": self._address, "why": str(why)}
         _log.log(level, what, extra=extra)
 
     def _say_farewell(self, pdu: bytes) -> None:
         """Send a last PDU and wait a moment for the peer to hang up: a connection closed upon it may never show it."""
+        self._abandon()
         try:
             self._stream.send(pdu, within_s=2.0)
             self._connection.shutdown(socket.SHUT_WR)

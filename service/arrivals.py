@@ -91,7 +91,7 @@ def _find(
     *,
     is_told_only: bool = False,
 ) -> _Finding:
-    """``is_told_only``: for the answer to the sender, to whom one of our own results that comes back is as good as new."""
+    """``is_told_only``: for the answer to a sender, to whom one of our results that comes back is as good as new."""
     known = connection.execute(_KNOWN, {"uid": received.sop_instance_uid}).all()
     if is_told_only and not known and not waiting:
         return _Finding.NEW

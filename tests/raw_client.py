@@ -105,7 +105,7 @@ class RawClient:
 
     def store(self, sop_uid: str, data: bytes, **how: object) -> int:
         """The status that an object is answered with."""
-        return self.status_of(self.ask(store_message(sop_uid, data, step=self.step, **how)))  # type: ignore[arg-type]
+        return self.status_of(self.ask(store_message(sop_uid, data, **{"step": self.step, **how})))  # type: ignore[arg-type]
 
     def echo(self) -> int:
         elements = [

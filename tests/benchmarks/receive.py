@@ -1,8 +1,9 @@
-"""Receiving beside the peers, in one run: objects/s, CPU and memory. ``python -m tests.benchmarks.receive [--rounds 5]``.
+"""Receiving beside the peers, in one run. ``python -m tests.benchmarks.receive [--rounds 5]``.
 
-Contenders take turns in every round, in a new order each time: the whole node (``discnode serve``: every object durable
-before Success, indexed, headers read), Orthanc as it comes (SyncStorageArea on) and storescp (nothing durable). All have
-Nagle's algorithm off, and all write to the same disk. Ratios are medians over the rounds of the ratio within a round.
+Contenders take turns in every round, in a new order each time: the whole node (``discnode serve``: every object
+durable before Success, indexed, headers read), Orthanc as it comes (SyncStorageArea on) and storescp (nothing durable).
+All have Nagle's algorithm off, and all write to the same disk. Ratios are medians over the rounds of the ratio within a
+round.
 """
 
 import argparse
