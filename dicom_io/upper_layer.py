@@ -89,6 +89,9 @@ class _Ignored:
     def finish(self) -> Answer:
         return self._answer
 
+    def settle(self) -> None:
+        pass
+
     def abandon(self) -> None:
         pass
 
@@ -337,8 +340,11 @@ class Association:
         request = self._request
         answer = request.sink.finish()
         self._request = None
-        if not request.command.is_response:
-            self._send_message(request.context_id, response_to(request.command, answer.status, answer.comment))
+        try:
+            if not request.command.is_response:
+                self._send_message(request.context_id, response_to(request.command, answer.status, answer.comment))
+        finally:
+            request.sink.settle()
 
     def _send_message(self, context_id: int, command: bytes, data: tuple[bytes, ...] = ()) -> None:
         """Send a command, and its data set in fragments that the peer takes."""
