@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import Field, model_validator
 
+from config.delivery import Confirm
 from config.sections import AETitle, Name, Port, Section, ServiceURL, SettingsError
 
 
@@ -48,6 +49,10 @@ class Destination(Section):
         None, description="DICOMweb service: PEM file of the authorities to trust in place of the system's"
     )
     objects: tuple[ObjectKind, ...] = Field(USUAL_OBJECTS, description="Kinds of objects it receives")
+    confirm: Confirm = Field(
+        Confirm.AUTO,
+        description="What confirms that it has an object: commitment, query, none, or auto (commitment, else query)",
+    )
 
     @model_validator(mode="after")
     def _is_one_of_two(self) -> "Destination":
@@ -68,6 +73,8 @@ class Destination(Section):
             extra = [key for key, value in scp.items() if value is not None]
             if extra:
                 raise ValueError(f"{', '.join(extra)}: not together with dicomweb_url")
+            if self.confirm is Confirm.COMMITMENT:
+                raise ValueError("confirm: commitment needs ae_title, host and port")
             if self.ca_file is not None and not self.dicomweb_url.startswith("https:"):
                 raise ValueError("ca_file: only with an https address")
         return self

@@ -15,6 +15,7 @@ from pynetdicom.dsutils import encode_file_meta
 
 from config.settings import Peer, Settings
 from dicom_io.commitment import CommitmentDesk, answer_commitment_request, commitment_context
+from dicom_io.commitment_scu import TakeResult, answer_report, report_context
 from dicom_io.element_walk import BrokenDataSet, ObjectIdentity, identify, is_uid
 from dicom_io.inbox import Inbox, StoredFile
 from dicom_io.presentation import StoreStatus, accepted_contexts
@@ -104,7 +105,11 @@ class Receiver:
 
 
 def open_receiver(
-    settings: Settings, inbox: Inbox, ledger: Ledger, commitments: CommitmentDesk | None = None
+    settings: Settings,
+    inbox: Inbox,
+    ledger: Ledger,
+    commitments: CommitmentDesk | None = None,
+    results: TakeResult | None = None,
 ) -> Receiver:
     """Listen on the settings' address; associations are served in threads until :meth:`Receiver.close`.
 
@@ -117,6 +122,7 @@ def open_receiver(
     peers = settings.peers and (
         *settings.peers,
         *(Peer(ae_title=one.ae_title, host=one.host) for one in settings.sources),
+        *(Peer(ae_title=one.ae_title, host=one.host) for one in settings.destinations if one.ae_title is not None),
     )
     ae = AE(ae_title=settings.ae_title)
     ae.supported_contexts = list(accepted_contexts())
@@ -135,8 +141,10 @@ def open_receiver(
         (evt.EVT_C_STORE, answer_store, [inbox, ledger]),
     ]
     if commitments is not None:
-        ae.supported_contexts = [*ae.supported_contexts, commitment_context()]
+        ae.supported_contexts = [*ae.supported_contexts, commitment_context() if results is None else report_context()]
         handlers.append((evt.EVT_N_ACTION, answer_commitment_request, [commitments]))
+        if results is not None:
+            handlers.append((evt.EVT_N_EVENT_REPORT, answer_report, [results]))
     server = ae.start_server((settings.bind, settings.port), block=False, evt_handlers=handlers)
     return Receiver(ae, server)
 

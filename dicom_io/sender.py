@@ -30,6 +30,10 @@ class AssociationRejected(PeerUnavailable):
     """The destination answers, but refuses the association (for instance an unknown AE title)."""
 
 
+class NotOffered(PeerUnavailable):
+    """The destination answers, but has no such service."""
+
+
 @dataclass(frozen=True, slots=True)
 class Peer:
     """A storage SCP, and as whom we call it. ``timeout_s``: for connecting, and for each answer."""
@@ -43,12 +47,14 @@ class Peer:
 
 @dataclass(frozen=True, slots=True)
 class SendOutcome:
-    """What became of one file. ``status`` is None if the peer gave no answer."""
+    """What became of one file. ``status`` is None if the peer gave no answer; ``tried``: it was offered to the peer."""
 
     path: Path
     stored: bool
     status: int | None
     detail: str
+    tried: bool = True
+    is_loss: bool = False  # no answer came, and the connection is gone
 
 
 def send_files(paths: Sequence[Path], peer: Peer) -> tuple[SendOutcome, ...]:
@@ -60,7 +66,7 @@ def send_each(paths: Sequence[Path], peer: Peer) -> Generator[SendOutcome, None,
     """Send files over one association; yields each outcome as the peer answers.
 
     A file that the peer refuses does not stop the others. When the association breaks, the remaining files get
-    an outcome without status.
+    an outcome that says that they were not tried.
 
     Raises:
         PeerUnavailable: no association could be opened (nothing was sent).
@@ -71,7 +77,7 @@ def send_each(paths: Sequence[Path], peer: Peer) -> Generator[SendOutcome, None,
         accepted = {(str(one.abstract_syntax), str(one.transfer_syntax[0])) for one in association.accepted_contexts}
         for number, path in enumerate(paths):
             if not association.is_established:
-                yield SendOutcome(path, False, None, "association lost")
+                yield SendOutcome(path, False, None, "association lost", tried=False)
             elif kinds[path] not in accepted:
                 yield SendOutcome(path, False, None, "the peer does not accept this SOP class in this transfer syntax")
             else:
@@ -79,9 +85,12 @@ def send_each(paths: Sequence[Path], peer: Peer) -> Generator[SendOutcome, None,
 
 
 def _send(association: Any, path: Path, *, message_id: int) -> SendOutcome:
-    answer = association.send_c_store(path, msg_id=message_id)
+    try:
+        answer = association.send_c_store(path, msg_id=message_id)
+    except RuntimeError:  # it has ended since it was last looked at
+        return SendOutcome(path, False, None, "association lost", tried=False)
     if "Status" not in answer:
-        return SendOutcome(path, False, None, "no answer")
+        return SendOutcome(path, False, None, "no answer", is_loss=True)
     status = int(answer.Status)
     return SendOutcome(path, is_stored(status), status, describe(status))
 
@@ -127,6 +136,8 @@ def associate(
     if association.is_rejected:
         raise AssociationRejected("the peer rejects the association")
     if not association.is_established:
+        if association.rejected_contexts and not association.accepted_contexts:
+            raise NotOffered("the peer accepts nothing of what it was offered")
         raise PeerUnavailable("no association")
     _leave_answers(association)
     _open_associations.add(association)
@@ -136,6 +147,16 @@ def associate(
         _open_associations.discard(association)
         if association.is_established:
             association.release()
+
+
+def need_offer(association: Any, sop_class: str, name: str) -> None:
+    """Pass if the peer has accepted a SOP class.
+
+    Raises:
+        NotOffered: it has not.
+    """
+    if not any(str(one.abstract_syntax) == str(sop_class) for one in association.accepted_contexts):
+        raise NotOffered(f"the peer does not offer {name}")
 
 
 def abort_associations() -> None:

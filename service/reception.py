@@ -8,6 +8,7 @@ import threading
 from dicom_io.inbox import Inbox
 from dicom_io.receiver import open_receiver
 from service.arrivals import open_ledger
+from service.asked_commitments import open_results
 from service.children import EXIT_CANNOT_START, receive_message
 from service.commitments import open_commitment_desk
 from service.database import open_database
@@ -27,7 +28,8 @@ def main() -> None:
     inbox = Inbox(database.inbox_dir)
     n_leftovers = inbox.sweep_incoming()
     try:
-        receiver = open_receiver(settings, inbox, open_ledger(database), open_commitment_desk(database, settings))
+        desk, results = open_commitment_desk(database, settings), open_results(database, settings)
+        receiver = open_receiver(settings, inbox, open_ledger(database), desk, results)
     except OSError as error:
         _log.error("cannot listen", extra={"bind": settings.bind, "port": settings.port, "error": error.strerror})
         sys.exit(EXIT_CANNOT_START)

@@ -9,6 +9,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from config.settings import Settings
 
 DELIVERY_S = 1.0
+CONFIRMATION_S = 1.0
 ECHO_S = 5.0
 SOURCE_S = 0.5
 COMMITMENT_S = 1.0
@@ -21,6 +22,7 @@ def build_schedule(
     sweep_leases: Callable[[], None],
     echo_receiver: Callable[[], None],
     deliver: Callable[[str], None],
+    confirm: Callable[[str], None],
     ask_source: Callable[[str], None],
     report_commitments: Callable[[], None],
 ) -> BackgroundScheduler:
@@ -31,6 +33,7 @@ def build_schedule(
         ("commitments", report_commitments, COMMITMENT_S, ()),
         ("echo", echo_receiver, ECHO_S, ()),
         *((f"deliver {one.name}", deliver, DELIVERY_S, (one.name,)) for one in settings.destinations),
+        *((f"confirm {one.name}", confirm, CONFIRMATION_S, (one.name,)) for one in settings.destinations),
         *((f"source {one.name}", ask_source, SOURCE_S, (one.name,)) for one in settings.sources),
     ]
     scheduler = BackgroundScheduler(

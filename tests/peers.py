@@ -216,6 +216,13 @@ class Orthanc:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}/instances/{number}/file", timeout=10) as answer:
             return bytes(answer.read())
 
+    def delete(self, sop_uid: str) -> None:
+        """Take an object away from it."""
+        for one in self.get("/instances?expand"):
+            if one["MainDicomTags"]["SOPInstanceUID"] == sop_uid:
+                address = f"http://127.0.0.1:{self.http_port}/instances/{one['ID']}"
+                urllib.request.urlopen(urllib.request.Request(address, method="DELETE"), timeout=10).close()
+
     @property
     def sop_instance_uids(self) -> list[str]:
         """UIDs of what it holds."""
