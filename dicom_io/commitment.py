@@ -21,6 +21,7 @@ _ALL_KEPT, _SOME_FAILED = 1, 2  # event types
 _SUCCESS, _NO_SUCH_INSTANCE, _NO_SUCH_ACTION, _INVALID_ARGUMENT = 0x0000, 0x0112, 0x0123, 0x0115
 _MOST_OBJECTS = 100_000
 _PAUSE_S = 1.0
+_LOOKS_S = (0.2, 0.5, 0.5, 0.5, 0.5, 1.0, 1.0, 1.0, 2.0, 2.0)  # waits for a report; it is made by another process
 _ANSWER_S = 10.0
 
 
@@ -116,7 +117,7 @@ def _request_of(event: evt.Event) -> CommitmentRequest | None:
 def _report_over(association: Any, request: CommitmentRequest, desk: CommitmentDesk) -> None:
     """Send the report over the association that the request came by, if it stays open and everything is kept."""
     waited = threading.Event()
-    for wait_s in (0.2, 0.5, 1.0, 2.0):
+    for wait_s in _LOOKS_S:
         waited.wait(wait_s)
         if not association.is_established:
             return

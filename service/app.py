@@ -28,6 +28,7 @@ from service.executors import KeptProcesses
 from service.health import Health
 from service.intake import Intake
 from service.logs import log_to_stderr
+from service.reconciliation import is_due, reconcile
 from service.schedule import ECHO_S, build_schedule
 from service.sources import SourceDesk
 
@@ -122,6 +123,7 @@ class _Node:
             echo_receiver=self._echo_receiver,
             deliver=self._deliver,
             confirm=self._confirm,
+            reconcile=self._reconcile,
             report_commitments=lambda: report_due(
                 self._database, self._settings, datetime.now(UTC), stopping=self._stop.is_set
             ),
@@ -191,6 +193,11 @@ class _Node:
 
     def _confirm(self, name: str) -> None:
         confirm_due(self._database, self._destinations[name], self._settings, stopping=self._stop.is_set)
+
+    def _reconcile(self, name: str) -> None:
+        destination = self._destinations[name]
+        if is_due(self._database, destination, self._settings, datetime.now(UTC)):
+            reconcile(self._database, destination, self._settings, stopping=self._stop.is_set)
 
     def _echo_receiver(self) -> None:
         """Ask our own receiver for life, as a peer would."""

@@ -13,6 +13,7 @@ from config.protocol_cards import load_cards
 from config.settings import Settings, SettingsError, load_settings
 from service import (
     atlas_command,
+    deliveries_command,
     evaluate_command,
     protocol_command,
     quarantine_command,
@@ -137,6 +138,11 @@ def _parser() -> argparse.ArgumentParser:
 
     quarantine = commands.add_parser("quarantine", help="what was held, and why")
     quarantine_command.add_arguments(quarantine, _load)
+
+    deliveries = commands.add_parser("deliveries", help="results on their way: waiting, sent, confirmed")
+    deliveries_command.add_deliveries(deliveries, _load)
+    reconcile = commands.add_parser("reconcile", help="compare what was sent with what the destinations have")
+    deliveries_command.add_reconcile(reconcile, _load)
     return parser
 
 

@@ -231,6 +231,7 @@ commitment = Table(
     Column("attempts", Integer, nullable=False),
     Column("not_before", UtcDateTime, nullable=False),
     Column("last_error", String(255)),
+    Column("found_whole", Boolean),  # whether all it lists was read and found unchanged; empty: not yet looked
     UniqueConstraint("transaction_uid", "calling_ae"),
 )
 

@@ -10,6 +10,7 @@ from config.settings import Settings
 
 DELIVERY_S = 1.0
 CONFIRMATION_S = 1.0
+RECONCILIATION_S = 30.0  # how often is looked whether it is time
 ECHO_S = 5.0
 SOURCE_S = 0.5
 COMMITMENT_S = 1.0
@@ -23,6 +24,7 @@ def build_schedule(
     echo_receiver: Callable[[], None],
     deliver: Callable[[str], None],
     confirm: Callable[[str], None],
+    reconcile: Callable[[str], None],
     ask_source: Callable[[str], None],
     report_commitments: Callable[[], None],
 ) -> BackgroundScheduler:
@@ -34,6 +36,7 @@ def build_schedule(
         ("echo", echo_receiver, ECHO_S, ()),
         *((f"deliver {one.name}", deliver, DELIVERY_S, (one.name,)) for one in settings.destinations),
         *((f"confirm {one.name}", confirm, CONFIRMATION_S, (one.name,)) for one in settings.destinations),
+        *((f"reconcile {one.name}", reconcile, RECONCILIATION_S, (one.name,)) for one in settings.destinations),
         *((f"source {one.name}", ask_source, SOURCE_S, (one.name,)) for one in settings.sources),
     ]
     scheduler = BackgroundScheduler(

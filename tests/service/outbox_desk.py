@@ -12,7 +12,7 @@ from processing.results import Verdict
 from service import jobs
 from service.confirmation import confirm_due
 from service.database import Database
-from service.deliveries import Delivery
+from service.deliveries import Delivery, send_again
 from service.delivery import deliver_due, list_deliveries
 from service.outbox import Parcel
 
@@ -57,6 +57,11 @@ class Outbox:
 
     def confirm(self, name: str, seconds: float) -> None:
         confirm_due(self.database, self.destination(name), self.settings, now=lambda: later(seconds))
+
+    def retry(self, name: str, sop_uid: str) -> None:
+        """As a person who wants an object sent again."""
+        (number,) = [one.id for one in self.rows(name) if one.sop_uid == sop_uid]
+        assert send_again(self.database, number, NOW)
 
     def rows(self, name: str) -> list[Delivery]:
         return list_deliveries(self.database, destination=name)
