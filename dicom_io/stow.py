@@ -11,10 +11,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
-from pynetdicom.dsutils import split_dataset
-
 from dicom_io.presentation import describe, is_stored
-from dicom_io.sender import PeerUnavailable, SendOutcome
+from dicom_io.sender import UNREADABLE, PeerUnavailable, SendOutcome, file_meta_of
 
 #: Larger answers are not read: a service tells of one object.
 MAX_ANSWER_BYTES = 1 << 22
@@ -78,7 +76,9 @@ def open_connection(service: WebService) -> http.client.HTTPConnection:
 
 
 def _store(connection: http.client.HTTPConnection, target: str, path: Path, headers: Mapping[str, str]) -> SendOutcome:
-    meta, _ = split_dataset(path)
+    meta = file_meta_of(path)
+    if meta is None:
+        return SendOutcome(path, False, None, UNREADABLE)
     boundary = f"discnode-{secrets.token_hex(16)}"
     # No transfer-syntax parameter: Orthanc 1.10 answers 200 to such a part, and stores nothing.
     head = f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode("ascii")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from archive_of_ones_choice import Archive
 from outbox_desk import Outbox, later, scp_destination
-from peers import Storescp
+from peers import Orthanc, Storescp
 from records import add_exam, add_job
 
 from config.settings import Destination
@@ -140,6 +140,19 @@ def test_an_object_that_is_refused_holds_up_no_other(open_outbox: OpenOutbox) ->
         assert outbox.deliver("a") == 4
         assert outbox.states("a").index("waiting") == 2
         assert outbox.rows("a")[2].last_status == 0xC000
+
+
+@pytest.mark.peers
+def test_a_file_that_cannot_be_read_holds_up_no_other(open_outbox: OpenOutbox, orthanc: Orthanc) -> None:
+    """The first of them broke off each try."""
+    outbox = open_outbox(scp_destination("scp", orthanc), Destination(name="web", dicomweb_url=orthanc.dicomweb_url))
+    broken = (b"", b"no DICOM", b"\0" * 128 + b"DICM" + b"\2\0\0\0UL\4\0\xff\0\0\0")
+    for number, content in enumerate(broken):
+        (outbox.settings.storage_dir / "results" / f"{number}.dcm").write_bytes(content)
+    for name in ("scp", "web"):
+        assert outbox.deliver(name) == 2
+        assert outbox.states(name) == [*["waiting"] * 3, *["sent"] * 2]
+        assert {one.last_error for one in outbox.rows(name)[:3]} == {"its file cannot be read"}
 
 
 def test_a_peer_whose_disk_is_full_is_not_sent_everything(open_outbox: OpenOutbox) -> None:
