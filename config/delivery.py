@@ -45,7 +45,7 @@ class Delivery(Section):
 
 
 def _as_written(value: object) -> object:
-    if isinstance(value, int):  # YAML reads 03:00 as 180
+    if isinstance(value, int):  # YAML reads 13:00 as 780
         raise ValueError('write the time in quotation marks, such as "03:00"')
     return value
 

@@ -53,6 +53,9 @@ class Destination(Section):
         Confirm.AUTO,
         description="What confirms that it has an object: commitment, query, none, or auto (commitment, else query)",
     )
+    reports_as: AETitle | None = Field(
+        None, description="Storage SCP: AE title under which it calls us with commitment results; empty = ae_title"
+    )
 
     @model_validator(mode="after")
     def _is_one_of_two(self) -> "Destination":
@@ -70,7 +73,7 @@ class Destination(Section):
             if extra:
                 raise ValueError(f"{', '.join(extra)}: only with dicomweb_url")
         else:
-            extra = [key for key, value in scp.items() if value is not None]
+            extra = [key for key, value in {**scp, "reports_as": self.reports_as}.items() if value is not None]
             if extra:
                 raise ValueError(f"{', '.join(extra)}: not together with dicomweb_url")
             if self.confirm is Confirm.COMMITMENT:

@@ -122,7 +122,11 @@ def open_receiver(
     peers = settings.peers and (
         *settings.peers,
         *(Peer(ae_title=one.ae_title, host=one.host) for one in settings.sources),
-        *(Peer(ae_title=one.ae_title, host=one.host) for one in settings.destinations if one.ae_title is not None),
+        *(
+            Peer(ae_title=one.reports_as or one.ae_title, host=one.host)
+            for one in settings.destinations
+            if one.ae_title is not None
+        ),
     )
     ae = AE(ae_title=settings.ae_title)
     ae.supported_contexts = list(accepted_contexts())

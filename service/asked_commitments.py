@@ -91,7 +91,7 @@ def _take(connection: Connection, settings: Settings, result: CommitmentResult, 
     table = db.asked_commitment
     row = connection.execute(select(table).where(table.c.transaction_uid == result.transaction_uid)).one_or_none()
     destination = None if row is None else _destination(settings, row.destination)
-    if row is None or destination is None or destination.ae_title != sender:
+    if row is None or destination is None or sender not in (destination.ae_title, destination.reports_as):
         _log.warning("a commitment result that was not asked for", extra={"calling_ae": sender})
         return False
     if row.state == AskedState.ANSWERED:

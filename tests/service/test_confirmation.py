@@ -187,14 +187,14 @@ def test_a_result_from_somebody_else_counts_nothing(
 ) -> None:
     port = free_port()
     with Archive(commits=lambda uid, uids: None, report_to=port) as archive:
-        outbox = open_outbox(scp_destination("a", archive), port=port)
+        outbox = open_outbox(scp_destination("a", archive, reports_as="REPORTER"), port=port)
         open_node(outbox)
         outbox.deliver("a")
         outbox.confirm("a", 3.0)
         ((transaction, uids),) = archive.requests
         assert archive.report((transaction, uids, []), calling="STRANGER") == 0x0115
         assert outbox.states("a") == ["sent"] * 3
-        assert archive.report((transaction, uids, [])) == 0
+        assert archive.report((transaction, uids, []), calling="REPORTER") == 0
         assert outbox.states("a") == ["confirmed"] * 3
 
 
@@ -230,6 +230,28 @@ def test_a_lost_result_is_followed_by_a_query(open_outbox: OpenOutbox) -> None:
         outbox.confirm("a", 700.0)
         assert outbox.states("a") == ["waiting", "confirmed", "confirmed"]
         assert len(archive.requests) == 1
+
+
+def test_a_lost_result_of_a_destination_without_query_is_asked_for_again(open_outbox: OpenOutbox) -> None:
+    with Archive(commits=lambda uid, uids: None, has_query=False) as archive:
+        outbox = open_outbox(scp_destination("a", archive))
+        outbox.deliver("a")
+        for seconds in (3.0, 700.0, 1800.0, 2000.0):
+            outbox.confirm("a", seconds)
+        assert [len(uids) for _, uids in archive.requests] == [3, 3, 3]
+        assert len({transaction for transaction, _ in archive.requests}) == 3
+        assert outbox.states("a") == ["sent"] * 3
+
+
+def test_a_request_that_is_refused_is_followed_by_a_query(open_outbox: OpenOutbox) -> None:
+    with Archive(commits=lambda uid, uids: (uid, uids, []), action_status=0x0110) as archive:
+        outbox = open_outbox(scp_destination("a", archive), scp_destination("strict", archive, confirm="commitment"))
+        for name in ("a", "strict"):
+            outbox.deliver(name)
+            outbox.confirm(name, 3.0)
+        assert [one.confirmed_by for one in outbox.rows("a")] == ["query"] * 3
+        assert outbox.states("strict") == ["sent"] * 3
+        assert {one.last_error for one in outbox.rows("strict")} == {"the peer answers N-ACTION with 0x0110"}
 
 
 @pytest.mark.peers
