@@ -14,6 +14,7 @@ from config.delivery import Reconciliation as Reconciliation
 from config.destinations import USUAL_OBJECTS as USUAL_OBJECTS
 from config.destinations import Destination as Destination
 from config.destinations import ObjectKind as ObjectKind
+from config.reception import Reception
 from config.sections import AETitle, Name, Port, Section, ServiceURL
 from config.sections import SettingsError as SettingsError
 
@@ -212,7 +213,8 @@ class Settings(Section):
     storage_dir: Path = Field(Path("discnode-data"), description="Where received images, results and the database live")
     database_url: str | None = Field(None, description="SQLAlchemy URL; empty = SQLite in storage_dir")
     executor: Literal["processes"] = Field("processes", description="Where jobs run")
-    max_associations: int = Field(32, ge=1, le=1000, description="Associations served at once")
+    max_associations: int = Field(100, ge=1, le=1000, description="Associations served at once")
+    reception: Reception = Reception()
     peers: tuple[Peer, ...] = Field((), description="Who may send; empty = anyone who calls our AE title")
     sources: tuple[Source, ...] = Field((), description="PACS that are asked what exams hold, and for what is missing")
     destinations: tuple[Destination, ...] = Field((), description="Where results go; nothing is sent anywhere else")

@@ -113,11 +113,6 @@ def report_context() -> PresentationContext:
     return context
 
 
-def answer_report(event: evt.Event, take: TakeResult) -> tuple[int, None]:
-    """Answer an N-EVENT-REPORT request that came to our receiver: Success once the result is written down."""
-    return _take_event(event, event.assoc.requestor.ae_title.strip(), take), None
-
-
 def _take_event(event: evt.Event, sender: str, take: TakeResult) -> int:
     try:
         with quiet_pydicom():

@@ -93,7 +93,9 @@ class Archive:
         answer, _ = association.send_n_event_report(*event_of(*report))
         self.answers.append(answer.get("Status"))
 
-    def report(self, report: tuple[str, list[str], list[str]], calling: str | None = None) -> int | None:
+    def report(
+        self, report: tuple[str, list[str], list[str]], calling: str | None = None, *, selects_role: bool = True
+    ) -> int | None:
         """Call the port ``report_to`` with a result; the status it was answered."""
         assert self.report_to is not None
         ae = AE(ae_title=calling or self.ae_title)
@@ -102,9 +104,11 @@ class Archive:
             self.report_to,
             contexts=[build_context(StorageCommitmentPushModel)],
             ae_title="DISCNODE",
-            ext_neg=[build_role(StorageCommitmentPushModel, scp_role=True)],
+            ext_neg=[build_role(StorageCommitmentPushModel, scp_role=True)] if selects_role else [],
         )
         assert association.is_established
+        for context in association.accepted_contexts:
+            context._as_scp = True  # it does what it was not granted, as some do
         answer, _ = association.send_n_event_report(*event_of(*report))
         association.release()
         status = answer.get("Status")

@@ -182,8 +182,9 @@ def test_results_that_are_not_what_was_asked_for_confirm_nothing(
         assert outbox.states("a") == ["waiting", "confirmed", "confirmed"]
 
 
+@pytest.mark.parametrize("selects_role", [True, False])
 def test_a_result_from_somebody_else_counts_nothing(
-    open_outbox: OpenOutbox, open_node: Callable[[Outbox], Receiver]
+    open_outbox: OpenOutbox, open_node: Callable[[Outbox], Receiver], selects_role: bool
 ) -> None:
     port = free_port()
     with Archive(commits=lambda uid, uids: None, report_to=port) as archive:
@@ -194,7 +195,7 @@ def test_a_result_from_somebody_else_counts_nothing(
         ((transaction, uids),) = archive.requests
         assert archive.report((transaction, uids, []), calling="STRANGER") == 0x0115
         assert outbox.states("a") == ["sent"] * 3
-        assert archive.report((transaction, uids, []), calling="REPORTER") == 0
+        assert archive.report((transaction, uids, []), calling="REPORTER", selects_role=selects_role) == 0
         assert outbox.states("a") == ["confirmed"] * 3
 
 
