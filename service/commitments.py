@@ -225,6 +225,7 @@ def _address(settings: Settings, ae_title: str) -> Peer | None:
     known: Iterable[tuple[str, str | None, int | None]] = (
         *((one.ae_title, one.host, one.port) for one in settings.peers),
         *((one.ae_title, one.host, one.port) for one in settings.sources),
+        *((one.ae_title, one.host, one.port) for one in settings.destinations if one.ae_title is not None),
     )
     for title, host, port in known:
         if title == ae_title and host is not None and port is not None:

@@ -172,8 +172,8 @@ asked_item = Table(
     "asked_item",
     metadata,
     Column("id", Integer, primary_key=True),
-    Column("asked_id", ForeignKey("asked_commitment.id"), nullable=False, index=True),
-    Column("delivery_id", ForeignKey("delivery.id"), nullable=False),
+    Column("asked_id", ForeignKey("asked_commitment.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("delivery_id", ForeignKey("delivery.id", ondelete="CASCADE"), nullable=False, index=True),
 )
 
 #: A comparison of what was sent to a destination with what it has. ``details``: counts and UIDs of what differs.
