@@ -143,6 +143,9 @@ class CommitmentTurn:
             return Answer(_RESOURCE_LIMITATION, "the list is too long")
         return self._answer(bytes(self._data))
 
+    def settle(self) -> None:
+        """Nothing is left to do after the answer."""
+
     def abandon(self) -> None:
         """It will not be finished."""
         self._data.clear()

@@ -137,6 +137,7 @@ class ElementWalk:
         self._position = 0  # in the data set, of the first byte of the rest
         self._skip = 0  # bytes of a value that are still to come
         self._skipped_tag = 0
+        self._last_tag = -1
         self._values: dict[str, bytes] = {}
         self._has_pixels = False
         self._native_pixel_bytes: int | None = None
@@ -226,8 +227,12 @@ class ElementWalk:
             return size
         if tag >> 16 in (0x0000, 0x0002, 0xFFFE):  # command, file meta and item groups have no place in a data set
             raise BrokenDataSet(f"element {_name(tag)} has no place at byte {self._position + at}")
-        if item is None and not self._note(tag, length, data, at + size):
-            return 0
+        if item is None:
+            if not self._note(tag, length, data, at + size):
+                return 0
+            if tag <= self._last_tag:  # PS3.5 7.1
+                raise BrokenDataSet(f"element {_name(tag)} comes after {_name(self._last_tag)}")
+            self._last_tag = tag
         if length == _UNDEFINED:
             # PS3.5 6.2.2 note 2: a sequence of unknown VR (UN) is encoded implicitly.
             self._inside.append(_Inside(is_item=False, tag=tag, is_implicit=implicit or vr == b"UN"))

@@ -62,6 +62,7 @@ class IncomingObject:
         self._file: IncomingFile | None = None
         self._walk: ElementWalk | None = ElementWalk(name.transfer_syntax)
         self._fault: BrokenDataSet | None = None
+        self._kept: tuple[ReceivedInstance, Recorded] | None = None
         self._answer: Answer | None = None  # it is decided already; nothing more is kept
         self.size_bytes = 0
         self._guard(self._begin)
@@ -83,6 +84,22 @@ class IncomingObject:
             self._guard(self._keep)
         assert self._answer is not None
         return self._answer
+
+    def settle(self) -> None:
+        """What can wait until the sender has its answer."""
+        if self._kept is None:
+            return
+        received, outcome = self._kept
+        self._ledger.answered(received)
+        _log.info(
+            "stored",
+            extra={
+                "sop_uid": received.sop_instance_uid,
+                "study_uid": received.study_uid,
+                "calling_ae": self._calling,
+                "outcome": outcome,
+            },
+        )
 
     def abandon(self) -> None:
         """It will not be finished: nothing of it stays."""
@@ -127,15 +144,7 @@ class IncomingObject:
             return
         received = self._store(identity)
         outcome = self._ledger.record(received)
-        _log.info(
-            "stored",
-            extra={
-                "sop_uid": received.sop_instance_uid,
-                "study_uid": received.study_uid,
-                "calling_ae": self._calling,
-                "outcome": outcome,
-            },
-        )
+        self._kept = received, outcome
         is_conflict = outcome is Recorded.CONFLICT
         self._answer = (
             Answer(StoreStatus.KEPT_WITH_WARNING, "UID known with other content")
@@ -233,7 +242,9 @@ def take_object(
     """
     incoming = IncomingObject(name, calling, inbox, ledger, head)
     incoming.take(data)
-    return incoming.finish()
+    answer = incoming.finish()
+    incoming.settle()
+    return answer
 
 
 def answer_store(event: evt.Event, inbox: Inbox, ledger: Ledger, sender: str) -> Dataset:

@@ -51,8 +51,10 @@ class Ledger:
     """Where the receiver writes down what it holds. Both calls return only when the entry is durable.
 
     ``is_spooled``: an object is to lie in the spool when it is recorded; the entry is durable because that is.
+    ``answered``: called after the sender has been answered.
     """
 
     record: Callable[[ReceivedInstance], Recorded]
     record_broken: Callable[[BrokenObject], None]
     is_spooled: bool = False
+    answered: Callable[[ReceivedInstance], None] = lambda received: None

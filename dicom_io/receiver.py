@@ -82,6 +82,11 @@ class Receiver:
         """Connections that are open."""
         return len(self._associations)
 
+    @property
+    def associations(self) -> int:
+        """Associations that are open, in all processes."""
+        return self._places.associations
+
     def close(self, drain_s: float = 10.0) -> None:
         """Stop accepting, let the objects that are under way come in for ``drain_s`` seconds, abort the rest."""
         self._is_closing.set()

@@ -5,13 +5,13 @@ The name is made here of digests and numbers, never of text from the network: wh
 """
 
 import hashlib
+import os
 import re
 import struct
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 from dicom_io.element_walk import BrokenDataSet, ElementWalk, is_uid
 from dicom_io.file_meta import FILE_HEAD, transfer_syntax_of
@@ -44,12 +44,12 @@ def spool_name(sop_uid: str, sha256: str, calling_ae: str, received_at: datetime
 def of_object(inbox: Inbox, sop_uid: str) -> list[Spooled]:
     """What lies in the spool of one SOP Instance UID, in any order."""
     key = _key(sop_uid)
-    return [one for one in _in(inbox, inbox.spool / key[0]) if one.name.split("/")[-1].startswith(key)]
+    return list(_in(inbox, key[0], key))
 
 
 def list_spool(inbox: Inbox) -> list[Spooled]:
     """All that lies in the spool, as it came."""
-    found = [one for number in range(16) for one in _in(inbox, inbox.spool / f"{number:x}")]
+    found = [one for number in range(16) for one in _in(inbox, f"{number:x}")]
     return sorted(found, key=lambda one: one.received_at)
 
 
@@ -97,14 +97,14 @@ def read_spooled(inbox: Inbox, spooled: Spooled) -> ReceivedInstance | None:
     )
 
 
-def _in(inbox: Inbox, folder: Path) -> Iterator[Spooled]:
-    for path in folder.iterdir():
-        found = _NAME.fullmatch(path.name)
+def _in(inbox: Inbox, folder: str, key: str = "") -> Iterator[Spooled]:
+    for name in os.listdir(inbox.spool / folder):
+        found = _NAME.fullmatch(name) if name.startswith(key) else None
         if found is not None:
             _, sha256, microseconds, _, sender = found.groups()
             received_at = _EPOCH + timedelta(microseconds=int(microseconds, 16))
-            name = str(path.relative_to(inbox.folder))
-            yield Spooled(name, sha256, bytes.fromhex(sender).decode("ascii", "replace"), received_at)
+            sender_ae = bytes.fromhex(sender).decode("ascii", "replace")
+            yield Spooled(f"spool/{folder}/{name}", sha256, sender_ae, received_at)
 
 
 def _key(sop_uid: str) -> str:

@@ -91,6 +91,9 @@ class _Ignored:
     def finish(self) -> Answer:
         return self._answer
 
+    def settle(self) -> None:
+        pass
+
     def abandon(self) -> None:
         pass
 
@@ -152,8 +155,7 @@ class Association:
         except OSError as error:
             self._note(logging.INFO, "association lost", error)
         finally:
-            if self._request is not None:
-                self._request.sink.abandon()
+            self._abandon()
             self._place.leave()
             self._connection.close()
 
@@ -342,8 +344,11 @@ class Association:
         request = self._request
         answer = request.sink.finish()
         self._request = None
-        if not request.command.is_response:
-            self._send_message(request.context_id, response_to(request.command, answer.status, answer.comment))
+        try:
+            if not request.command.is_response:
+                self._send_message(request.context_id, response_to(request.command, answer.status, answer.comment))
+        finally:
+            request.sink.settle()
 
     def _send_message(self, context_id: int, command: bytes, data: tuple[bytes, ...] = ()) -> None:
         """Send a command, and its data set in fragments that the peer takes."""
@@ -354,12 +359,19 @@ class Association:
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
+    def _abandon(self) -> None:
+        """Nothing stays of an object that has not come to its end."""
+        if self._request is not None:
+            self._request.sink.abandon()
+            self._request = None
+
     def _note(self, level: int, what: str, why: Exception) -> None:
         extra = {"calling_ae": self._calling_ae, "address": self._address, "why": str(why)}
         _log.log(level, what, extra=extra)
 
     def _say_farewell(self, pdu: bytes) -> None:
         """Send a last PDU and wait a moment for the peer to hang up: a connection closed upon it may never show it."""
+        self._abandon()
         try:
             self._stream.send(pdu, within_s=2.0)
             self._connection.shutdown(socket.SHUT_WR)

@@ -5,7 +5,7 @@ from enum import StrEnum
 from functools import partial
 from pathlib import Path
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
 from sqlalchemy.exc import OperationalError
 
 from dicom_io.inbox import content_address
@@ -19,6 +19,19 @@ from service.database import Database
 from service.exam_studies import reopen
 from service.quarantine import hold_bytes, hold_instance
 from service.states import ExamState, InstanceState
+
+# Made once: to build a statement costs more than to run it.
+_KNOWN = select(db.instance.c.sha256, db.instance.c.state, db.instance.c.path).where(
+    db.instance.c.sop_uid == bindparam("uid")
+)
+_SENT = select(db.delivery.c.id).where(db.delivery.c.sop_uid == bindparam("uid")).limit(1)
+_EXAM = select(db.exam.c.id, db.exam.c.state).where(db.exam.c.study_uid == bindparam("uid"))
+_MORE = (
+    update(db.exam)
+    .where(db.exam.c.id == bindparam("exam_id"))
+    .values(has_news=bindparam("has_news"), last_arrival_at=bindparam("last_arrival_at"))
+)
+_INSERT = insert(db.instance)
 
 
 def open_ledger(database: Database) -> Ledger:
@@ -67,15 +80,21 @@ def judge(
         received: the object.
         waiting: those of the same SOP Instance UID that are not yet recorded.
     """
-    return _TOLD[_find(connection, folder, received, waiting)]
+    return _TOLD[_find(connection, folder, received, waiting, is_told_only=True)]
 
 
 def _find(
-    connection: Connection, folder: Path, received: ReceivedInstance, waiting: Sequence[Spooled] = ()
+    connection: Connection,
+    folder: Path,
+    received: ReceivedInstance,
+    waiting: Sequence[Spooled] = (),
+    *,
+    is_told_only: bool = False,
 ) -> _Finding:
-    table = db.instance
-    query = select(table.c.sha256, table.c.state, table.c.path).where(table.c.sop_uid == received.sop_instance_uid)
-    known = connection.execute(query).all()
+    """``is_told_only``: for the answer to a sender, to whom one of our results that comes back is as good as new."""
+    known = connection.execute(_KNOWN, {"uid": received.sop_instance_uid}).all()
+    if is_told_only and not known and not waiting:
+        return _Finding.NEW
     if received.sha256 in {*(row.sha256 for row in known), *(one.sha256 for one in waiting)}:
         return _Finding.SAME
     # What the node itself has sent, and a PACS sends on, is no news. A segmentation may have been changed.
@@ -97,19 +116,20 @@ def write_down(connection: Connection, folder: Path, received: ReceivedInstance)
         return Recorded.KNOWN
     states = {_Finding.AGAIN: InstanceState.SET_ASIDE, _Finding.OTHER: InstanceState.HELD}
     result = connection.execute(
-        insert(db.instance).values(
-            sop_uid=received.sop_instance_uid,
-            sop_class_uid=received.sop_class_uid,
-            study_uid=received.study_uid,
-            series_uid=received.series_uid,
-            transfer_syntax=received.transfer_syntax,
-            path=received.name,
-            sha256=received.sha256,
-            size_bytes=received.size_bytes,
-            calling_ae=received.calling_ae,
-            received_at=received.received_at,
-            state=str(states.get(finding, InstanceState.RECEIVED)),
-        )
+        _INSERT,
+        {
+            "sop_uid": received.sop_instance_uid,
+            "sop_class_uid": received.sop_class_uid,
+            "study_uid": received.study_uid,
+            "series_uid": received.series_uid,
+            "transfer_syntax": received.transfer_syntax,
+            "path": received.name,
+            "sha256": received.sha256,
+            "size_bytes": received.size_bytes,
+            "calling_ae": received.calling_ae,
+            "received_at": received.received_at,
+            "state": str(states.get(finding, InstanceState.RECEIVED)),
+        },
     )
     if finding is _Finding.OTHER:
         assert result.inserted_primary_key is not None
@@ -128,17 +148,14 @@ def _is_again(path: Path, known: Sequence[Path]) -> bool:
 
 def _was_sent(connection: Connection, sop_uid: str) -> bool:
     """Whether an object is one of the node's own results, on its way to a destination or there."""
-    own = select(db.delivery.c.id).where(db.delivery.c.sop_uid == sop_uid)
-    return connection.execute(own.limit(1)).first() is not None
+    return connection.execute(_SENT, {"uid": sop_uid}).first() is not None
 
 
 def _note_arrival(connection: Connection, received: ReceivedInstance) -> None:
     table = db.exam
-    query = select(table.c.id, table.c.state).where(table.c.study_uid == received.study_uid)
-    row = connection.execute(query).one_or_none()
+    row = connection.execute(_EXAM, {"uid": received.study_uid}).one_or_none()
     if row is not None and row.state == ExamState.COLLECTING:  # nothing is joined to it then
-        values = {"has_news": True, "last_arrival_at": received.received_at}
-        connection.execute(update(table).where(table.c.id == row.id).values(**values))
+        connection.execute(_MORE, {"exam_id": row.id, "has_news": True, "last_arrival_at": received.received_at})
         return
     if row is not None:
         reopen(connection, row.id, received.received_at)

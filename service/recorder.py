@@ -9,7 +9,7 @@ import logging
 import socket
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 
@@ -26,7 +26,7 @@ from service.pulse import Pulse
 _log = logging.getLogger(__name__)
 
 _BATCH = 200
-_GATHER_S = 0.1
+_GATHER_S = 0.4
 _WAIT_S = 0.5
 _LOOK_S = 5.0  # between two looks for objects whose notice got lost
 _SEND_S = 0.05
@@ -43,10 +43,15 @@ def notices() -> tuple[socket.socket, socket.socket]:
 def open_spool_ledger(database: Database, inbox: Inbox, writer: socket.socket) -> Ledger:
     """The record of a receiver process: durable with the spool, written down by the recorder soon after."""
     writer.settimeout(_SEND_S)
-    return Ledger(partial(_note, database, inbox, writer), partial(record_broken, database), is_spooled=True)
+    return Ledger(
+        partial(_outcome, database, inbox),
+        partial(record_broken, database),
+        is_spooled=True,
+        answered=partial(_tell, writer),
+    )
 
 
-def _note(database: Database, inbox: Inbox, writer: socket.socket, received: ReceivedInstance) -> Recorded:
+def _outcome(database: Database, inbox: Inbox, received: ReceivedInstance) -> Recorded:
     """What is to be answered for an object in the spool.
 
     Raises:
@@ -56,15 +61,19 @@ def _note(database: Database, inbox: Inbox, writer: socket.socket, received: Rec
     waiting = [one for one in of_object(inbox, received.sop_instance_uid) if one.name != received.name]
     try:
         with database.read() as connection:
-            outcome = judge(connection, inbox.folder, received, waiting)
+            return judge(connection, inbox.folder, received, waiting)
     except OperationalError as error:
         raise OSError("the database cannot be read") from error
-    notice = json.dumps(asdict(received) | {"received_at": received.received_at.isoformat()})
+
+
+def _tell(writer: socket.socket, received: ReceivedInstance) -> None:
+    """Tell the recorder of an object. Where it is behind, it will find the object by itself."""
+    facts = {name: getattr(received, name) for name in ReceivedInstance.__slots__}
+    notice = json.dumps(facts | {"received_at": received.received_at.isoformat()})
     try:
         writer.send(notice.encode())
     except (TimeoutError, BlockingIOError):
-        _log.info("the recorder is behind")  # it will find the object
-    return outcome
+        _log.info("the recorder is behind")
 
 
 class Recorder:
