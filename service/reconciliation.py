@@ -214,6 +214,14 @@ def _write_down(database: Database, result: Reconciliation) -> None:
     _log.log(level, "compared with a destination", extra=facts)
 
 
+def list_reconciliations(database: Database, limit: int) -> list[dict[str, Any]]:
+    """What comparisons have found, oldest first; at most so many, the newest."""
+    table = db.reconciliation
+    query = select(table.c.details).order_by(table.c.id.desc()).limit(limit)
+    with database.read() as connection:
+        return [dict(details) for details in connection.execute(query).scalars()][::-1]
+
+
 def is_due(database: Database, destination: Destination, settings: Settings, now: datetime) -> bool:
     """Whether the night's comparison is to be made: also later, if the node or the destination was down then."""
     at = settings.reconciliation.at

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from config.protocol_cards import ProtocolCard, asked_elements
 from config.settings import Settings
 from processing.refusal import ReasonCode
-from service import deliveries, exams, jobs, quarantine
+from service import deliveries, exams, jobs, quarantine, reconciliation
 from service.database import Database
 from service.exam_groups import CannotDiscard, discard_group
 from service.quarantine_details import describe_item
@@ -99,6 +99,11 @@ def build_api(database: Database, cards: Sequence[ProtocolCard], settings: Setti
         """Result objects on their way to destinations, oldest first."""
         found = deliveries.list_deliveries(database, state=state, destination=destination)
         return [one.as_dict() for one in found[-limit:]]
+
+    @api.get("/reconciliations")
+    def list_reconciliations(limit: page = 100) -> list[dict[str, Any]]:
+        """What the comparisons of node and destinations have found, oldest first."""
+        return reconciliation.list_reconciliations(database, limit)
 
     @api.get("/jobs/{job_id}")
     def show_job(job_id: _Number) -> dict[str, Any]:

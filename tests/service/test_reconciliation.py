@@ -11,11 +11,15 @@ from archive_of_ones_choice import Archive
 from outbox_desk import NOW, Outbox, later, scp_destination
 from peers import Orthanc, free_port
 from small_mr_exam import mr_dataset
+from test_quarantine import Client
 
 from config.settings import Destination
 from dicom_io.sender import Peer, send_files
 from service.cli import main
+from service.health import Health
 from service.reconciliation import Reconciliation, is_due, reconcile
+from service.web import build_web
+from service.web_api import build_api
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*socket.socket.*:pytest.PytestUnraisableExceptionWarning")
 
@@ -90,6 +94,23 @@ def test_a_destination_that_shows_almost_nothing_is_not_flooded(tmp_path: Path, 
         assert set(outbox.states("a")) == {"confirmed"}
         assert not compare(outbox, "a", send_many=True).is_held_back
         assert set(outbox.states("a")) == {"waiting"}
+
+
+def test_the_api_tells_of_deliveries_and_comparisons_without_paths(tmp_path: Path, closing: list[Outbox]) -> None:
+    with Archive(keeps=lambda uid: uid != UIDS[1]) as archive:
+        outbox = Outbox(tmp_path, scp_destination("a", archive))
+        closing.append(outbox)
+        outbox.deliver("a")
+        compare(outbox, "a")
+    web = Client(build_web(lambda: Health(True, True, True), build_api(outbox.database, [], outbox.settings)))
+    shown = web.get("/api/deliveries", params={"state": "waiting", "destination": "a"}).json()
+    assert [(one["sop_uid"], one["denials"], one["last_error"]) for one in shown] == [
+        (UIDS[1], 1, "it is not there any more")
+    ]
+    assert not [one for one in shown if "path" in one]
+    assert len(web.get("/api/deliveries", params={"limit": 2}).json()) == 2
+    (found,) = web.get("/api/reconciliations").json()
+    assert (found["destination"], found["compared"], found["missing"]) == ("a", 3, [UIDS[1]])
 
 
 def test_it_is_made_once_a_night_and_made_up_for(tmp_path: Path, closing: list[Outbox]) -> None:
