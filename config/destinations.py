@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
+from config.delivery import Confirm
 from config.sections import AETitle, Name, Port, Section, ServiceURL, SettingsError
 
 
@@ -50,6 +51,13 @@ class Destination(Section):
         None, description="DICOMweb service: PEM file of the authorities to trust in place of the system's"
     )
     objects: tuple[ObjectKind, ...] = Field(USUAL_OBJECTS, description="Kinds of objects it receives")
+    confirm: Confirm = Field(
+        Confirm.AUTO,
+        description="What confirms that it has an object: commitment, query, none, or auto (commitment, else query)",
+    )
+    reports_as: AETitle | None = Field(
+        None, description="Storage SCP: AE title under which it calls us with commitment results; empty = ae_title"
+    )
 
     @model_validator(mode="after")
     def _is_one_of_two(self) -> "Destination":
@@ -67,9 +75,11 @@ class Destination(Section):
             if extra:
                 raise ValueError(f"{', '.join(extra)}: only with dicomweb_url")
         else:
-            extra = [key for key, value in scp.items() if value is not None]
+            extra = [key for key, value in {**scp, "reports_as": self.reports_as}.items() if value is not None]
             if extra:
                 raise ValueError(f"{', '.join(extra)}: not together with dicomweb_url")
+            if self.confirm is Confirm.COMMITMENT:
+                raise ValueError("confirm: commitment needs ae_title, host and port")
             if self.ca_file is not None and not self.dicomweb_url.startswith("https:"):
                 raise ValueError("ca_file: only with an https address")
         return self

@@ -10,6 +10,9 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from config.audit import AuditSettings
 from config.corrections import CorrectionSettings
+from config.delivery import Confirm as Confirm
+from config.delivery import Delivery as Delivery
+from config.delivery import Reconciliation as Reconciliation
 from config.destinations import USUAL_OBJECTS as USUAL_OBJECTS
 from config.destinations import Destination as Destination
 from config.destinations import ObjectKind as ObjectKind
@@ -193,21 +196,6 @@ class ReportSettings(Section):
     )
 
 
-class Delivery(Section):
-    """The outbox."""
-
-    first_retry_s: float = Field(5.0, gt=0, le=3600, description="Seconds before the first retry; doubles each time")
-    longest_retry_s: float = Field(900.0, gt=0, le=86_400, description="Longest wait between tries; retries never end")
-    timeout_s: float = Field(30.0, gt=0, le=600, description="Network and response timeout")
-
-    @model_validator(mode="after")
-    def _waits_grow(self) -> "Delivery":
-        if self.first_retry_s > self.longest_retry_s:
-            waits = f"first_retry_s {self.first_retry_s:g} is more than longest_retry_s {self.longest_retry_s:g}"
-            raise ValueError(waits)
-        return self
-
-
 class Web(Section):
     """Health endpoints and API. The API changes something only where ``bind`` is a loopback address."""
 
@@ -243,6 +231,7 @@ class Settings(Section):
     report: ReportSettings = ReportSettings()
     delivery: Delivery = Delivery()
     retention: Retention = Retention()
+    reconciliation: Reconciliation = Reconciliation()
     web: Web = Web()
     health: HealthSettings = HealthSettings()
     logs: LogSettings = LogSettings()

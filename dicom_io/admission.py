@@ -41,10 +41,15 @@ class Refused(Exception):
 
 
 def admission_by(settings: Settings) -> Callable[[Call], Admission]:
-    """The rule of a node: its peers and sources may call; anyone, where it has no peers."""
+    """The rule of a node: its peers, sources and destinations may call; anyone, where it has no peers."""
     peers = settings.peers and (
         *settings.peers,
         *(Peer(ae_title=one.ae_title, host=one.host) for one in settings.sources),
+        *(
+            Peer(ae_title=one.reports_as or one.ae_title, host=one.host)
+            for one in settings.destinations
+            if one.ae_title is not None
+        ),
     )
     return partial(_admit, settings.ae_title, peers)
 

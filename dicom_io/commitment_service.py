@@ -12,6 +12,7 @@ from pynetdicom.dsutils import decode, encode
 from pynetdicom.sop_class import StorageCommitmentPushModel
 
 from dicom_io.commitment import CommitmentDesk, CommitmentRequest, event_of, judge_request
+from dicom_io.commitment_scu import TakeResult, take_report
 from dicom_io.dimse_command import Command, CommandField, event_report
 from dicom_io.negotiation import Context
 from dicom_io.raw_header import PARSE_FAULTS, quiet_pydicom
@@ -19,9 +20,10 @@ from dicom_io.receive_data import Answer
 
 _log = logging.getLogger(__name__)
 
-_CLASS_NOT_SUPPORTED, _RESOURCE_LIMITATION, _SUCCESS = 0x0118, 0x0213, 0x0000
+_CLASS_NOT_SUPPORTED, _RESOURCE_LIMITATION, _INVALID_ARGUMENT, _SUCCESS = 0x0118, 0x0213, 0x0115, 0x0000
 _MOST_BYTES = 32 << 20  # 100,000 objects of two UIDs each need 18 MB
-_LOOK_AFTER_S = (0.2, 0.5, 1.0, 2.0)
+#: Waits for a report to send: another process makes it, which reads and hashes all that is listed.
+_LOOK_AFTER_S = (0.2, 0.5, 0.5, 0.5, 0.5, 1.0, 1.0, 1.0, 2.0, 2.0)
 
 
 @dataclass(slots=True)
@@ -147,6 +149,20 @@ class CommitmentTurn:
     def abandon(self) -> None:
         """It will not be finished."""
         self._data.clear()
+
+
+def result_turn(command: Command, context: Context, calling_ae: str, take: TakeResult) -> CommitmentTurn:
+    """An N-EVENT-REPORT request has come: the result of a request of ours. Its data set follows."""
+
+    def answer(data: bytes) -> Answer:
+        if command.sop_class_uid != str(StorageCommitmentPushModel):
+            return Answer(_CLASS_NOT_SUPPORTED)
+        information = _decoded(data, context)
+        return Answer(
+            _INVALID_ARGUMENT if information is None else take_report(command.event_type, information, calling_ae, take)
+        )
+
+    return CommitmentTurn(answer)
 
 
 def _decoded(data: bytes, context: Context) -> Dataset | None:

@@ -113,7 +113,7 @@ def _accepted() -> str:
             UID(push.abstract_syntax).name,
             push.abstract_syntax,
             ", ".join(UID(one).name for one in push.transfer_syntax),
-            "SCP",
+            "SCP, and SCU of the node's own requests",
         ),
     )
     return _table(("SOP class", "UID", "Transfer syntaxes", "Role"), rows)

@@ -36,6 +36,7 @@ class Command:
     sop_class_uid: str  # affected or requested
     sop_instance_uid: str
     action_type: int
+    event_type: int
     status: int
 
     @property
@@ -80,6 +81,7 @@ def read_command(data: bytes) -> Command:
         sop_class_uid=text(0x0002, 0x0003),
         sop_instance_uid=text(0x1000, 0x1001),
         action_type=number(0x1008),
+        event_type=number(0x1002),
         status=number(0x0900),
     )
 
@@ -97,6 +99,8 @@ def response_to(command: Command, status: int, comment: str = "") -> bytes:
         elements.append((0x0902, _even(comment[:64].encode("ascii", "replace"), b" ")))
     if command.sop_instance_uid:
         elements.append((0x1000, _uid(command.sop_instance_uid)))
+    if command.field == CommandField.N_EVENT_REPORT_RQ:
+        elements.append((0x1002, _US.pack(command.event_type)))
     if command.field == CommandField.N_ACTION_RQ:
         elements.append((0x1008, _US.pack(command.action_type)))
     return _encode(elements)

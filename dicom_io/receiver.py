@@ -17,6 +17,7 @@ from pynetdicom import _config
 from config.settings import Settings
 from dicom_io.admission import Call, admission_by
 from dicom_io.commitment import CommitmentDesk, commitment_context
+from dicom_io.commitment_scu import TakeResult, report_context
 from dicom_io.inbox import Inbox
 from dicom_io.places import Limits, Places
 from dicom_io.presentation import accepted_contexts
@@ -195,6 +196,7 @@ def open_house(
     inbox: Inbox,
     ledger: Ledger,
     commitments: CommitmentDesk | None = None,
+    results: TakeResult | None = None,
     *,
     deadlines: Deadlines | None = None,
     is_congested: Callable[[], bool] = lambda: False,
@@ -206,12 +208,13 @@ def open_house(
         inbox: where objects go.
         ledger: where they are written down.
         commitments: what becomes of storage commitment requests; None: they are not offered.
+        results: what becomes of the results of our own requests; None: they are not taken.
         deadlines: other waits than the usual ones.
         is_congested: too much waits to be recorded.
     """
     contexts = accepted_contexts()
     if commitments is not None:
-        contexts = (*contexts, commitment_context())
+        contexts = (*contexts, commitment_context() if results is None else report_context())
     reception = settings.reception
     room = _Room(inbox.folder, reception.full_mb, reception.closed_mb)
     return House(
@@ -221,6 +224,7 @@ def open_house(
         inbox=inbox,
         ledger=ledger,
         commitments=commitments,
+        results=results,
         is_full=room.is_full,
         is_closed=lambda: room.is_closed() or is_congested(),
         largest_object_bytes=reception.largest_object_mb * _MEGABYTE,
@@ -239,6 +243,7 @@ def open_receiver(
     inbox: Inbox,
     ledger: Ledger,
     commitments: CommitmentDesk | None = None,
+    results: TakeResult | None = None,
     *,
     deadlines: Deadlines | None = None,
     tls: tuple[int, ssl.SSLContext] | None = None,
@@ -254,7 +259,7 @@ def open_receiver(
     listeners = [listen(settings.bind, settings.port)]
     if tls is not None:
         listeners.append(listen(settings.bind, *tls))
-    house = open_house(settings, inbox, ledger, commitments, deadlines=deadlines)
+    house = open_house(settings, inbox, ledger, commitments, results, deadlines=deadlines)
     return Receiver(listeners, house, Places(limits_of(settings)))
 
 

@@ -22,7 +22,7 @@ from dicom_io.presentation import EXPLICIT_LITTLE, IMPLICIT_LITTLE, STORAGE_TRAN
 from dicom_io.raw_header import PARSE_FAULTS, quiet_pydicom
 from dicom_io.receive_data import answer_store
 from dicom_io.received import Ledger
-from dicom_io.sender import Peer, PeerUnavailable, associate
+from dicom_io.sender import Peer, PeerUnavailable, associate, need_offer
 
 _log = logging.getLogger(__name__)
 
@@ -66,17 +66,19 @@ def find_series(peer: Peer, study_uid: str) -> tuple[SeriesAnswer, ...]:
     Raises:
         PeerUnavailable: it cannot be asked now, or does not answer to the end.
     """
-    query = _identifier("SERIES", StudyInstanceUID=study_uid)
+    query = identifier("SERIES", StudyInstanceUID=study_uid)
     query.SeriesInstanceUID = query.Modality = query.SeriesDescription = ""
     query.NumberOfSeriesRelatedInstances = None
     found: dict[str, SeriesAnswer] = {}
     for answer in _find(peer, query):
-        series_uid = _text(answer, "SeriesInstanceUID")
-        if not is_uid(series_uid) or _text(answer, "StudyInstanceUID") not in ("", study_uid):
+        series_uid = answer_text(answer, "SeriesInstanceUID")
+        if not is_uid(series_uid) or answer_text(answer, "StudyInstanceUID") not in ("", study_uid):
             continue
-        count = _text(answer, "NumberOfSeriesRelatedInstances")
+        count = answer_text(answer, "NumberOfSeriesRelatedInstances")
         n_objects = int(count) if count.isascii() and count.isdigit() and 0 < len(count) < 8 else None
-        one = SeriesAnswer(series_uid, n_objects, _text(answer, "Modality"), _text(answer, "SeriesDescription"))
+        one = SeriesAnswer(
+            series_uid, n_objects, answer_text(answer, "Modality"), answer_text(answer, "SeriesDescription")
+        )
         other = found.setdefault(series_uid, one)
         if other.n_objects != one.n_objects:
             found[series_uid] = replace(one, n_objects=None)
@@ -89,13 +91,13 @@ def list_objects(peer: Peer, study_uid: str, series_uid: str) -> tuple[ObjectAns
     Raises:
         PeerUnavailable: it cannot be asked now, or does not answer to the end.
     """
-    query = _identifier("IMAGE", StudyInstanceUID=study_uid, SeriesInstanceUID=series_uid)
+    query = identifier("IMAGE", StudyInstanceUID=study_uid, SeriesInstanceUID=series_uid)
     query.SOPInstanceUID = query.SOPClassUID = ""
     found: dict[str, str] = {}
     for answer in _find(peer, query):
-        sop_uid = _text(answer, "SOPInstanceUID")
-        if is_uid(sop_uid) and _text(answer, "SeriesInstanceUID") in ("", series_uid):
-            found[sop_uid] = _text(answer, "SOPClassUID") or found.get(sop_uid, "")
+        sop_uid = answer_text(answer, "SOPInstanceUID")
+        if is_uid(sop_uid) and answer_text(answer, "SeriesInstanceUID") in ("", series_uid):
+            found[sop_uid] = answer_text(answer, "SOPClassUID") or found.get(sop_uid, "")
     return tuple(ObjectAnswer(uid, found[uid] in ("", *FETCHED_CLASSES)) for uid in sorted(found))
 
 
@@ -121,7 +123,7 @@ def get_objects(
     contexts = [build_context(model), *_storage_contexts()]
     roles = [build_role(one, scp_role=True) for one in FETCHED_CLASSES]
     with _associate_to_retrieve(contexts, peer, handlers=[(evt.EVT_C_STORE, on_store)], roles=roles) as association:
-        _need(association, model, "C-GET")
+        need_offer(association, model, "C-GET")
         for request in _requests(study_uid, series_uid, sop_uids):
             _follow(_sent(association.send_c_get, request, model))
 
@@ -134,7 +136,7 @@ def move_objects(peer: Peer, study_uid: str, series_uid: str, sop_uids: Collecti
     """
     model = StudyRootQueryRetrieveInformationModelMove
     with _associate_to_retrieve([build_context(model)], peer) as association:
-        _need(association, model, "C-MOVE")
+        need_offer(association, model, "C-MOVE")
         for request in _requests(study_uid, series_uid, sop_uids):
             _follow(_sent(association.send_c_move, request, peer.calling_ae_title, model))
 
@@ -153,15 +155,10 @@ def _storage_contexts() -> list[Any]:
     ]
 
 
-def _need(association: Any, model: str, name: str) -> None:
-    if not any(str(one.abstract_syntax) == str(model) for one in association.accepted_contexts):
-        raise PeerUnavailable(f"the peer does not offer {name}")
-
-
 def _requests(study_uid: str, series_uid: str, sop_uids: Collection[str]) -> Iterator[Dataset]:
     uids = sorted(sop_uids)
     for first in range(0, len(uids), _UIDS_PER_REQUEST):
-        request = _identifier("IMAGE", StudyInstanceUID=study_uid, SeriesInstanceUID=series_uid)
+        request = identifier("IMAGE", StudyInstanceUID=study_uid, SeriesInstanceUID=series_uid)
         request.SOPInstanceUID = uids[first : first + _UIDS_PER_REQUEST]
         yield request
 
@@ -182,32 +179,48 @@ def _follow(responses: Iterator[tuple[Dataset, Dataset | None]]) -> None:
 
 def _find(peer: Peer, query: Dataset) -> Iterator[Dataset]:
     """The pending answers to a query."""
+    with associate([find_context()], peer) as association:
+        yield from find_over(association, query)
+
+
+def find_context() -> Any:
+    """The presentation context for :func:`find_over`."""
+    return build_context(StudyRootQueryRetrieveInformationModelFind)
+
+
+def find_over(association: Any, query: Dataset) -> Iterator[Dataset]:
+    """The pending answers to a query over an open association.
+
+    Raises:
+        NotOffered: the peer has no C-FIND.
+        PeerUnavailable: it does not answer to the end.
+    """
     model = StudyRootQueryRetrieveInformationModelFind
-    with associate([build_context(model)], peer) as association:
-        _need(association, model, "C-FIND")
-        n_answers = 0
-        for status, answer in _sent(association.send_c_find, query, model):
-            if "Status" not in status:
-                raise PeerUnavailable("the peer's answers broke off")
-            if status.Status in _PENDING:
-                n_answers += 1
-                if n_answers > _MOST_ANSWERS:
-                    raise PeerUnavailable("the peer's answers do not end")
-                if answer is not None:
-                    yield answer
-            elif status.Status != 0:
-                raise PeerUnavailable(f"the peer answers C-FIND with 0x{status.Status:04X}")
+    need_offer(association, model, "C-FIND")
+    n_answers = 0
+    for status, answer in _sent(association.send_c_find, query, model):
+        if "Status" not in status:
+            raise PeerUnavailable("the peer's answers broke off")
+        if status.Status in _PENDING:
+            n_answers += 1
+            if n_answers > _MOST_ANSWERS:
+                raise PeerUnavailable("the peer's answers do not end")
+            if answer is not None:
+                yield answer
+        elif status.Status != 0:
+            raise PeerUnavailable(f"the peer answers C-FIND with 0x{status.Status:04X}")
 
 
-def _identifier(level: str, **keys: str) -> Dataset:
-    identifier = Dataset()
-    identifier.QueryRetrieveLevel = level
+def identifier(level: str, **keys: str) -> Dataset:
+    """A query at a level (PS3.4 C.4.1.1.3), with its keys."""
+    query = Dataset()
+    query.QueryRetrieveLevel = level
     for keyword, value in keys.items():
-        setattr(identifier, keyword, value)
-    return identifier
+        setattr(query, keyword, value)
+    return query
 
 
-def _text(answer: Dataset, keyword: str) -> str:
+def answer_text(answer: Dataset, keyword: str) -> str:
     """A value as text; empty where it is absent or of the wrong form."""
     try:
         with quiet_pydicom():

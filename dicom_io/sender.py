@@ -12,8 +12,10 @@ from pynetdicom.dsutils import split_dataset
 from pynetdicom.sop_class import Verification
 
 from dicom_io.presentation import describe, is_stored, proposed_contexts
+from dicom_io.raw_header import PARSE_FAULTS, quiet_pydicom
 
 MAX_PDU_BYTES = 131_072
+UNREADABLE = "its file cannot be read"
 
 _config.LOG_HANDLER_LEVEL = "none"
 # Files go out as they lie on disk, in pieces: nothing is decoded, and memory does not grow with the object.
@@ -30,6 +32,10 @@ class AssociationRejected(PeerUnavailable):
     """The destination answers, but refuses the association (for instance an unknown AE title)."""
 
 
+class NotOffered(PeerUnavailable):
+    """The destination answers, but has no such service."""
+
+
 @dataclass(frozen=True, slots=True)
 class Peer:
     """A storage SCP, and as whom we call it. ``timeout_s``: for connecting, and for each answer."""
@@ -43,12 +49,14 @@ class Peer:
 
 @dataclass(frozen=True, slots=True)
 class SendOutcome:
-    """What became of one file. ``status`` is None if the peer gave no answer."""
+    """What became of one file. ``status`` is None if the peer gave no answer; ``tried``: it was offered to the peer."""
 
     path: Path
     stored: bool
     status: int | None
     detail: str
+    tried: bool = True
+    is_loss: bool = False  # no answer came, and the connection is gone
 
 
 def send_files(paths: Sequence[Path], peer: Peer) -> tuple[SendOutcome, ...]:
@@ -59,19 +67,26 @@ def send_files(paths: Sequence[Path], peer: Peer) -> tuple[SendOutcome, ...]:
 def send_each(paths: Sequence[Path], peer: Peer) -> Generator[SendOutcome, None, None]:
     """Send files over one association; yields each outcome as the peer answers.
 
-    A file that the peer refuses does not stop the others. When the association breaks, the remaining files get
-    an outcome without status.
+    A file that the peer refuses, or that cannot be read, does not stop the others. When the association breaks, the
+    remaining files get an outcome that says that they were not tried.
 
     Raises:
         PeerUnavailable: no association could be opened (nothing was sent).
-        OSError: a file cannot be read.
     """
-    kinds = {path: _kind_of(path) for path in paths}
+    kinds: dict[Path, tuple[str, str]] = {}
+    for path in paths:
+        kind = _kind_of(path)
+        if kind is None:
+            yield SendOutcome(path, False, None, UNREADABLE)
+        else:
+            kinds[path] = kind
+    if not kinds:
+        return
     with associate(proposed_contexts(kinds.values()), peer) as association:
         accepted = {(str(one.abstract_syntax), str(one.transfer_syntax[0])) for one in association.accepted_contexts}
-        for number, path in enumerate(paths):
+        for number, path in enumerate(kinds):
             if not association.is_established:
-                yield SendOutcome(path, False, None, "association lost")
+                yield SendOutcome(path, False, None, "association lost", tried=False)
             elif kinds[path] not in accepted:
                 yield SendOutcome(path, False, None, "the peer does not accept this SOP class in this transfer syntax")
             else:
@@ -79,9 +94,15 @@ def send_each(paths: Sequence[Path], peer: Peer) -> Generator[SendOutcome, None,
 
 
 def _send(association: Any, path: Path, *, message_id: int) -> SendOutcome:
-    answer = association.send_c_store(path, msg_id=message_id)
+    try:
+        answer = association.send_c_store(path, msg_id=message_id)
+    except RuntimeError:  # it has ended since it was last looked at
+        return SendOutcome(path, False, None, "association lost", tried=False)
+    except OSError:  # the peer may have a part of it
+        association.abort()
+        return SendOutcome(path, False, None, UNREADABLE, is_loss=True)
     if "Status" not in answer:
-        return SendOutcome(path, False, None, "no answer")
+        return SendOutcome(path, False, None, "no answer", is_loss=True)
     status = int(answer.Status)
     return SendOutcome(path, is_stored(status), status, describe(status))
 
@@ -127,6 +148,8 @@ def associate(
     if association.is_rejected:
         raise AssociationRejected("the peer rejects the association")
     if not association.is_established:
+        if association.rejected_contexts and not association.accepted_contexts:
+            raise NotOffered("the peer accepts nothing of what it was offered")
         raise PeerUnavailable("no association")
     _leave_answers(association)
     _open_associations.add(association)
@@ -136,6 +159,16 @@ def associate(
         _open_associations.discard(association)
         if association.is_established:
             association.release()
+
+
+def need_offer(association: Any, sop_class: str, name: str) -> None:
+    """Pass if the peer has accepted a SOP class.
+
+    Raises:
+        NotOffered: it has not.
+    """
+    if not any(str(one.abstract_syntax) == str(sop_class) for one in association.accepted_contexts):
+        raise NotOffered(f"the peer does not offer {name}")
 
 
 def abort_associations() -> None:
@@ -170,7 +203,18 @@ def _tune_socket(event: evt.Event) -> None:
         wrapped.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
-def _kind_of(path: Path) -> tuple[str, str]:
-    """SOP class and transfer syntax of a DICOM file, from its file meta information."""
-    meta, _ = split_dataset(path)
-    return str(meta.MediaStorageSOPClassUID), str(meta.TransferSyntaxUID)
+def _kind_of(path: Path) -> tuple[str, str] | None:
+    """SOP class and transfer syntax of a DICOM file, from its file meta information; None where it cannot be read."""
+    meta = file_meta_of(path)
+    return None if meta is None else (str(meta.MediaStorageSOPClassUID), str(meta.TransferSyntaxUID))
+
+
+def file_meta_of(path: Path) -> Any | None:
+    """The file meta information of a DICOM file; None where it cannot be read, or names no object."""
+    try:
+        with quiet_pydicom():
+            meta, _ = split_dataset(path)
+            uids = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID, meta.TransferSyntaxUID
+    except PARSE_FAULTS:
+        return None
+    return meta if all(uids) else None

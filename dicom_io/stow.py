@@ -11,10 +11,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
-from pynetdicom.dsutils import split_dataset
-
 from dicom_io.presentation import describe, is_stored
-from dicom_io.sender import PeerUnavailable, SendOutcome
+from dicom_io.sender import UNREADABLE, PeerUnavailable, SendOutcome, file_meta_of
 
 #: Larger answers are not read: a service tells of one object.
 MAX_ANSWER_BYTES = 1 << 22
@@ -55,12 +53,17 @@ def store_each(paths: Sequence[Path], service: WebService) -> Generator[SendOutc
     """
     address = urlsplit(service.url)
     target = f"{address.path.rstrip('/')}/studies"
-    with closing(_connection(service)) as connection:
+    with closing(open_connection(service)) as connection:
         for path in paths:
             yield _store(connection, target, path, service.headers)
 
 
-def _connection(service: WebService) -> http.client.HTTPConnection:
+def open_connection(service: WebService) -> http.client.HTTPConnection:
+    """A connection to a service, to be opened by the first request.
+
+    Raises:
+        PeerUnavailable: the file of trusted authorities cannot be read.
+    """
     address = urlsplit(service.url)
     host = address.hostname or ""
     if address.scheme != "https":
@@ -73,7 +76,9 @@ def _connection(service: WebService) -> http.client.HTTPConnection:
 
 
 def _store(connection: http.client.HTTPConnection, target: str, path: Path, headers: Mapping[str, str]) -> SendOutcome:
-    meta, _ = split_dataset(path)
+    meta = file_meta_of(path)
+    if meta is None:
+        return SendOutcome(path, False, None, UNREADABLE)
     boundary = f"discnode-{secrets.token_hex(16)}"
     # No transfer-syntax parameter: Orthanc 1.10 answers 200 to such a part, and stores nothing.
     head = f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode("ascii")
@@ -114,13 +119,18 @@ def _post(
         with connection.getresponse() as answer:
             content = answer.read(MAX_ANSWER_BYTES + 1)
             status = answer.status
-    except ssl.SSLCertVerificationError as error:
-        raise PeerUnavailable(f"the DICOMweb service's certificate is not trusted: {error.verify_message}") from error
     except (OSError, http.client.HTTPException) as error:
-        raise PeerUnavailable(f"the DICOMweb service cannot be reached ({type(error).__name__})") from error
+        raise unreachable(error) from error
     if status not in TOLD or len(content) > MAX_ANSWER_BYTES:
         connection.close()  # what is left unread must not be taken for the next answer; it opens again by itself
     return status, content
+
+
+def unreachable(error: Exception) -> PeerUnavailable:
+    """What a failed connection means."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return PeerUnavailable(f"the DICOMweb service's certificate is not trusted: {error.verify_message}")
+    return PeerUnavailable(f"the DICOMweb service cannot be reached ({type(error).__name__})")
 
 
 def _outcome(path: Path, sop_uid: str, status: int, body: bytes) -> SendOutcome:

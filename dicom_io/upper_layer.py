@@ -16,7 +16,8 @@ from pynetdicom.presentation import PresentationContext
 
 from dicom_io.admission import Admission, Call, Refused
 from dicom_io.commitment import CommitmentDesk
-from dicom_io.commitment_service import CommitmentService, CommitmentTurn
+from dicom_io.commitment_scu import TakeResult
+from dicom_io.commitment_service import CommitmentService, CommitmentTurn, result_turn
 from dicom_io.dimse_command import BrokenCommand, Command, CommandField, read_command, response_to
 from dicom_io.inbox import Inbox
 from dicom_io.negotiation import (
@@ -70,6 +71,7 @@ class House:
     is_closed: Callable[[], bool]  # associations are refused for now
     largest_object_bytes: int
     deadlines: Deadlines = field(default_factory=Deadlines)
+    results: TakeResult | None = None  # of our own commitment requests
 
 
 class _Stopping(Exception):
@@ -312,6 +314,8 @@ class Association:
             return _Ignored(Answer(StoreStatus.SUCCESS))
         if command.field == CommandField.N_ACTION_RQ and self._commitment is not None:
             return self._commitment.begin(command, context_id, context)
+        if command.field == CommandField.N_EVENT_REPORT_RQ and self._house.results is not None:
+            return result_turn(command, context, self._calling_ae, self._house.results)
         if command.field != CommandField.C_STORE_RQ:
             return _Ignored(Answer(_UNRECOGNISED_OPERATION))
         if command.sop_class_uid != context.abstract_syntax:

@@ -21,8 +21,9 @@ from dicom_io.sender import AssociationRejected, Peer, PeerUnavailable, abort_as
 from service import jobs
 from service.children import EXIT_CANNOT_START
 from service.commitments import report_due
+from service.confirmation import confirm_due
 from service.database import Database, open_database
-from service.delivery import deliver_due
+from service.delivery import deliver_due, warn_of_strays
 from service.executors import KeptProcesses
 from service.failure_text import describe_exit
 from service.health import Probe
@@ -31,6 +32,7 @@ from service.logs import log_to_stderr
 from service.migration import migrate
 from service.migrations import DatabaseRefused
 from service.observation import Observation
+from service.reconciliation import is_due, reconcile
 from service.retention import apply_retention
 from service.schedule import Lateness, build_schedule
 from service.sources import SourceDesk
@@ -149,12 +151,15 @@ class _Node:
         now = datetime.now(UTC)
         for job in jobs.release_lost(self._database, now, self._settings.jobs.attempts, everyone=True):
             _log.warning("job was interrupted", extra={"job": job.id, "state": job.state})
+        warn_of_strays(self._database, self._settings)
         schedule = build_schedule(
             self._settings,
             sweep_intake=self._sweep_intake,
             sweep_leases=self._sweep_leases,
             echo_receiver=self._echo_receiver,
             deliver=self._deliver,
+            confirm=self._confirm,
+            reconcile=self._reconcile,
             report_commitments=lambda: report_due(
                 self._database, self._settings, datetime.now(UTC), stopping=self._stop.is_set
             ),
@@ -255,6 +260,14 @@ class _Node:
 
     def _deliver(self, name: str) -> None:
         deliver_due(self._database, self._destinations[name], self._settings, stopping=self._stop.is_set)
+
+    def _confirm(self, name: str) -> None:
+        confirm_due(self._database, self._destinations[name], self._settings, stopping=self._stop.is_set)
+
+    def _reconcile(self, name: str) -> None:
+        destination = self._destinations[name]
+        if is_due(self._database, destination, self._settings, datetime.now(UTC)):
+            reconcile(self._database, destination, self._settings, stopping=self._stop.is_set)
 
     def _echo_receiver(self) -> None:
         """Ask our own receiver for life, as a peer would."""

@@ -13,6 +13,7 @@ from config.settings import Settings, SettingsError, load_settings
 from service import (
     atlas_command,
     audit_command,
+    deliveries_command,
     evaluate_command,
     jobs_command,
     notify_command,
@@ -144,6 +145,10 @@ def _parser() -> argparse.ArgumentParser:
 
     notify = commands.add_parser("notify", help="notifications: whether they arrive")
     notify_command.add_arguments(notify, _load)
+    deliveries = commands.add_parser("deliveries", help="results on their way: waiting, sent, confirmed")
+    deliveries_command.add_deliveries(deliveries, _load)
+    reconcile = commands.add_parser("reconcile", help="compare what was sent with what the destinations have")
+    deliveries_command.add_reconcile(reconcile, _load)
     return parser
 
 

@@ -63,7 +63,9 @@ def _note(database: Database, request: CommitmentRequest) -> None:
                 if found.state != CommitmentState.WAITING:
                     move(connection, table, number, CommitmentState.WAITING)
                 times = {"received_at": request.received_at, "not_before": request.received_at}
-                connection.execute(update(table).where(table.c.id == number).values(attempts=0, **times))
+                connection.execute(
+                    update(table).where(table.c.id == number).values(attempts=0, found_whole=None, **times)
+                )
                 connection.execute(delete(items).where(items.c.commitment_id == number))
             rows = [
                 {"commitment_id": number, "sop_class_uid": one.sop_class_uid, "sop_uid": one.sop_instance_uid}
@@ -79,7 +81,7 @@ def _note(database: Database, request: CommitmentRequest) -> None:
 
 def _find(connection: Connection, request: CommitmentRequest) -> Any:
     table = db.commitment
-    query = select(table.c.id, table.c.state).where(
+    query = select(table.c.id, table.c.state, table.c.found_whole).where(
         table.c.transaction_uid == request.transaction_uid, table.c.calling_ae == request.calling_ae
     )
     return connection.execute(query).one_or_none()
@@ -106,16 +108,20 @@ class _Due:
     id: int
     request: CommitmentRequest
     attempts: int
+    is_judged: bool
 
 
 def _report_at_once(database: Database, settings: Settings, request: CommitmentRequest) -> CommitmentReport | None:
-    """The report for the sender's own association: only if all is kept, and the sender has no address of its own."""
+    """The report for the sender's own association: only if all is kept, and the sender has no address of its own.
+
+    Called in the receiver, which reads no files: whether all is kept, the reporter has found out (:func:`report_due`).
+    """
     if _address(settings, request.calling_ae) is not None:
         return None
-    if not _is_all_here(database, request):
-        return None
-    report = report_on(database, request)
-    return None if report.failed else report
+    with database.read() as connection:
+        found = _find(connection, request)
+    is_whole = found is not None and found.state == CommitmentState.WAITING and found.found_whole
+    return CommitmentReport(request.transaction_uid, request.objects, ()) if is_whole else None
 
 
 def _reported(database: Database, request: CommitmentRequest) -> None:
@@ -144,7 +150,18 @@ def report_due(
                 move(connection, db.commitment, due.id, CommitmentState.UNREPORTABLE, last_error=why)
             _log.warning("commitment not reported", extra={"calling_ae": due.request.calling_ae, "why": why})
         else:
+            if not due.is_judged:
+                _judge(database, due)
             _wait(database, due, now + timedelta(seconds=_LOOK_AGAIN_S))
+
+
+def _judge(database: Database, due: _Due) -> None:
+    """Read all that a request lists, for the receiver to report over the sender's own association."""
+    is_whole = not report_on(database, due.request).failed
+    table = db.commitment
+    with database.write() as connection:
+        waits = (table.c.id == due.id, table.c.received_at == due.request.received_at)
+        connection.execute(update(table).where(*waits).values(found_whole=is_whole))
 
 
 def report_on(database: Database, request: CommitmentRequest) -> CommitmentReport:
@@ -199,7 +216,7 @@ def _due(database: Database, now: datetime) -> list[_Due]:
             listed = connection.execute(select(items).where(items.c.commitment_id == row.id).order_by(items.c.id)).all()
             objects = tuple(ListedObject(one.sop_class_uid, one.sop_uid) for one in listed)
             request = CommitmentRequest(row.transaction_uid, row.calling_ae, objects, row.received_at)
-            found.append(_Due(row.id, request, row.attempts))
+            found.append(_Due(row.id, request, row.attempts, row.found_whole is not None))
         return found
 
 
@@ -208,6 +225,7 @@ def _address(settings: Settings, ae_title: str) -> Peer | None:
     known: Iterable[tuple[str, str | None, int | None]] = (
         *((one.ae_title, one.host, one.port) for one in settings.peers),
         *((one.ae_title, one.host, one.port) for one in settings.sources),
+        *((one.ae_title, one.host, one.port) for one in settings.destinations if one.ae_title is not None),
     )
     for title, host, port in known:
         if title == ae_title and host is not None and port is not None:

@@ -150,8 +150,51 @@ delivery = Table(
     Column("last_status", Integer),
     Column("last_error", String(255)),
     Column("sent_at", UtcDateTime),
+    Column("sop_class_uid", String(64)),  # this and the next two: from when it was sent
+    Column("study_uid", String(64)),
+    Column("series_uid", String(64)),
+    Column("confirmed_at", UtcDateTime),
+    Column("confirmed_by", String(16)),  # commitment or query
+    Column("ask_not_before", UtcDateTime),  # of one that is sent: when the destination is to be asked about it
+    Column("asks", Integer),  # how often it was asked since it was sent
+    Column("denials", Integer),  # how often it was said to be stored and then was not there
     UniqueConstraint("sop_uid", "destination"),
     Index("delivery_due", "destination", "state", "not_before"),
+    Index("delivery_asked", "destination", "state", "ask_not_before"),
+)
+
+#: A storage commitment request of ours to a destination, and the deliveries it asks about.
+asked_commitment = Table(
+    "asked_commitment",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("transaction_uid", String(64), nullable=False, unique=True),
+    Column("destination", String(64), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("asked_at", UtcDateTime, nullable=False),
+    Column("expires_at", UtcDateTime, nullable=False),
+    Index("asked_commitment_due", "destination", "state", "expires_at"),
+)
+asked_item = Table(
+    "asked_item",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("asked_id", ForeignKey("asked_commitment.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("delivery_id", ForeignKey("delivery.id", ondelete="CASCADE"), nullable=False, index=True),
+)
+
+#: A comparison of what was sent to a destination with what it has. ``details``: counts and UIDs of what differs.
+reconciliation = Table(
+    "reconciliation",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("destination", String(64), nullable=False, index=True),
+    Column("started_at", UtcDateTime, nullable=False),
+    Column("finished_at", UtcDateTime, nullable=False),
+    Column("n_compared", Integer, nullable=False),
+    Column("n_there", Integer, nullable=False),
+    Column("details", JSON),
+    Column("error", String(255)),
 )
 
 #: What a source last said of one series. ``unchanged_since``: when it said so first.
@@ -195,6 +238,7 @@ commitment = Table(
     Column("attempts", Integer, nullable=False),
     Column("not_before", UtcDateTime, nullable=False),
     Column("last_error", String(255)),
+    Column("found_whole", Boolean),  # whether all it lists was read and found unchanged; empty: not yet looked
     UniqueConstraint("transaction_uid", "calling_ae"),
 )
 

@@ -1,93 +1,28 @@
-"""The outbox: results wait in the database until their destination has taken them. Nothing is ever dropped."""
+"""Sends what waits in the outbox until its destination has taken it. Nothing is ever dropped."""
 
 import logging
-import random
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from sqlalchemy import func, select, update
-
-from config.destinations import http_headers
-from config.settings import Delivery as DeliverySettings
-from config.settings import Destination, Settings, SettingsError
-from dicom_io.sender import Peer, PeerUnavailable, SendOutcome, send_each
-from dicom_io.stow import WebService, store_each
-from service import database as db
-from service.audit import note_sent
-from service.database import Database, move
+from config.settings import Destination, Settings
+from dicom_io.presence import read_sent_object
+from dicom_io.sender import PeerUnavailable, SendOutcome, send_each
+from dicom_io.stow import store_each
+from service.addresses import peer_of, web_service_of
+from service.database import Database
+from service.deliveries import Delivery, count_by_state, due, note_sent, postpone, set_back
+from service.deliveries import count_waiting as count_waiting
+from service.deliveries import list_deliveries as list_deliveries
+from service.deliveries import retry_delay_s as retry_delay_s
+from service.deliveries import send_now as send_now
 from service.states import DeliveryState
 
 _log = logging.getLogger(__name__)
 
-BATCH = 200  # objects for one connection
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """One object on its way to one destination. ``path`` is relative to the storage folder."""
-
-    id: int
-    job_id: int
-    sop_uid: str
-    kind: str
-    path: str
-    destination: str
-    state: DeliveryState
-    attempts: int
-    not_before: datetime
-    last_status: int | None
-    last_error: str | None
-    sent_at: datetime | None
-
-
-def list_deliveries(database: Database) -> list[Delivery]:
-    """All deliveries, oldest first."""
-    return _select(database, limit=None)
-
-
-def due(database: Database, destination: str, now: datetime, limit: int = BATCH) -> list[Delivery]:
-    """The objects that should be tried now, oldest first."""
-    table = db.delivery
-    conditions = (
-        table.c.destination == destination,
-        table.c.state == str(DeliveryState.WAITING),
-        table.c.not_before <= now,
-    )
-    return _select(database, *conditions, limit=limit)
-
-
-def _select(database: Database, *conditions: object, limit: int | None) -> list[Delivery]:
-    query = select(db.delivery).where(*conditions).order_by(db.delivery.c.id).limit(limit)  # type: ignore[arg-type]
-    with database.read() as connection:
-        rows = connection.execute(query).all()
-    return [
-        Delivery(
-            **{name: row._mapping[name] for name in Delivery.__slots__ if name != "state"},
-            state=DeliveryState(row.state),
-        )
-        for row in rows
-    ]
-
-
-def count_waiting(database: Database) -> dict[str, int]:
-    """How many objects wait, per destination."""
-    table = db.delivery
-    query = (
-        select(table.c.destination, func.count())
-        .where(table.c.state == str(DeliveryState.WAITING))
-        .group_by(table.c.destination)
-    )
-    with database.read() as connection:
-        return {str(name): int(n) for name, n in connection.execute(query)}
-
-
-def retry_delay_s(attempts: int, settings: DeliverySettings, chance: float) -> float:
-    """Seconds to wait after a failed attempt: doubling, capped, and spread by ``chance`` (0..1) over 80-120 %."""
-    doubled = settings.first_retry_s * 2.0 ** min(attempts - 1, 30)
-    return min(doubled, settings.longest_retry_s) * (0.8 + 0.4 * chance)
+#: After so many objects in a row over which the connection broke, or for which there was no room, others are not tried.
+_MOST_LOSSES = 3
 
 
 def deliver_due(
@@ -98,35 +33,91 @@ def deliver_due(
     stopping: Callable[[], bool] = lambda: False,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> int:
-    """Try everything that is due for one destination, over one connection; returns how many objects it took.
+    """Try everything that is due for one destination; returns how many objects it took.
 
-    Every answer is recorded as it comes, so a crash re-sends at most the object in flight.
+    Every answer is recorded as it comes, so a crash re-sends at most the object in flight. An object over which the
+    connection breaks is charged alone: the others go over a new one.
     """
     waiting = due(database, destination.name, now())
     if not waiting:
         return 0
-    by_path: dict[Path, Delivery] = {}
-    for one in waiting:
-        path = settings.storage_dir / one.path
-        if path.is_file():
-            by_path[path] = one
-        else:
-            _postpone(database, [one], None, "its file is missing", settings.delivery, now())
-    n_sent = 0
+    round_ = _Round(database, destination, settings, now)
+    by_path = round_.with_files(waiting)
     try:
-        with closing(_sending(list(by_path), destination, settings)) as outcomes:
-            for outcome in outcomes:
-                n_sent += _note(database, by_path.pop(outcome.path), outcome, settings.delivery, now())
-                if stopping():
-                    break
+        while by_path and round_.losses < _MOST_LOSSES and not stopping():
+            n_before = len(by_path)
+            _send_over_one_connection(round_, by_path, stopping)
+            if len(by_path) == n_before:
+                break
+        if by_path and not stopping():
+            set_back(database, list(by_path.values()), "waits for others that failed", settings.delivery, now())
     except PeerUnavailable as error:
-        _postpone(database, list(by_path.values()), None, str(error), settings.delivery, now())
+        round_.postpone(by_path.values(), None, str(error))
     except Exception as error:  # noqa: BLE001 - the delivery loop: whatever it is, the objects stay and are tried again
         _log.error(
             "delivery failed", extra={"destination": destination.name, "error": type(error).__name__}, exc_info=True
         )
-        _postpone(database, list(by_path.values()), None, type(error).__name__, settings.delivery, now())
-    return n_sent
+        round_.postpone(by_path.values(), None, type(error).__name__)
+    return round_.n_sent
+
+
+class _Round:
+    """One look at what waits for a destination."""
+
+    def __init__(
+        self, database: Database, destination: Destination, settings: Settings, now: Callable[[], datetime]
+    ) -> None:
+        self.database = database
+        self.destination = destination
+        self.settings = settings
+        self.n_sent = 0
+        self.losses = 0  # in a row
+        self._now = now
+
+    def with_files(self, waiting: Sequence[Delivery]) -> dict[Path, Delivery]:
+        """Those whose file is there, by its path; the others wait."""
+        by_path = {self.settings.storage_dir / one.path: one for one in waiting}
+        gone = [one for path, one in by_path.items() if not path.is_file()]
+        self.postpone(gone, None, "its file is missing")
+        return {path: one for path, one in by_path.items() if one not in gone}
+
+    def note(self, one: Delivery, outcome: SendOutcome) -> None:
+        """Record what became of one object that was tried."""
+        no_room = outcome.status is not None and 0xA700 <= outcome.status <= 0xA7FF
+        self.losses = self.losses + 1 if no_room or outcome.is_loss else 0
+        if not outcome.stored:
+            self.postpone([one], outcome.status, outcome.detail)
+            return
+        now = self._now()
+        ask_at = now + timedelta(seconds=self.settings.delivery.confirm_after_s)
+        note_sent(self.database, one, outcome.status, read_sent_object(outcome.path), ask_at, now)
+        self.n_sent += 1
+        facts = {"destination": one.destination, "sop_uid": one.sop_uid, "kind": one.kind, "job": one.job_id}
+        _log.info("sent", extra=facts)
+
+    def postpone(self, deliveries: Collection[Delivery], status: int | None, why: str) -> None:
+        """Let objects wait after a failed attempt."""
+        if not deliveries:
+            return
+        postpone(self.database, list(deliveries), status, why, self.settings.delivery, self._now())
+        attempt = 1 + max(one.attempts for one in deliveries)
+        facts = {"destination": self.destination.name, "objects": len(deliveries), "why": why, "attempt": attempt}
+        _log.warning("not sent", extra=facts)
+
+
+def _send_over_one_connection(round_: _Round, by_path: dict[Path, Delivery], stopping: Callable[[], bool]) -> None:
+    """Send until all had an outcome, or the connection is lost; ``by_path`` keeps what was not tried.
+
+    Raises:
+        PeerUnavailable: nothing more can be sent now.
+    """
+    with closing(_sending(list(by_path), round_.destination, round_.settings)) as outcomes:
+        for outcome in outcomes:
+            if not outcome.tried:
+                return
+            round_.note(by_path.pop(outcome.path), outcome)
+            if stopping() or round_.losses >= _MOST_LOSSES:
+                return
 
 
 def _sending(paths: Sequence[Path], destination: Destination, settings: Settings) -> Generator[SendOutcome, None, None]:
@@ -135,90 +126,17 @@ def _sending(paths: Sequence[Path], destination: Destination, settings: Settings
     Raises:
         PeerUnavailable: nothing more can be sent now.
     """
-    timeout_s = settings.delivery.timeout_s
-    if destination.dicomweb_url is not None:
-        try:
-            headers = http_headers(destination)
-        except SettingsError as error:
-            raise PeerUnavailable(str(error)) from error
-        return store_each(paths, WebService(destination.dicomweb_url, timeout_s, headers, destination.ca_file))
-    host, port, title = destination.host, destination.port, destination.ae_title
-    assert host is not None  # a Destination has the one or the other
-    assert port is not None
-    assert title is not None
-    return send_each(paths, Peer(host, port, title, settings.ae_title, timeout_s))
+    service = web_service_of(destination, settings)
+    return send_each(paths, peer_of(destination, settings)) if service is None else store_each(paths, service)
 
 
-def _note(
-    database: Database, delivery: Delivery, outcome: SendOutcome, settings: DeliverySettings, now: datetime
-) -> bool:
-    """Record what became of one object; True if it was taken."""
-    if not outcome.stored:
-        _postpone(database, [delivery], outcome.status, outcome.detail, settings, now)
-        return False
-    with database.write() as connection:
-        move(
-            connection,
-            db.delivery,
-            delivery.id,
-            DeliveryState.SENT,
-            attempts=delivery.attempts + 1,
-            last_status=outcome.status,
-            last_error=None,
-            sent_at=now,
-        )
-        note_sent(connection, delivery.job_id, delivery.destination, now)
-    _log.info(
-        "sent",
-        extra={
-            "destination": delivery.destination,
-            "sop_uid": delivery.sop_uid,
-            "kind": delivery.kind,
-            "job": delivery.job_id,
-        },
-    )
-    return True
-
-
-def _postpone(
-    database: Database,
-    deliveries: Sequence[Delivery],
-    status: int | None,
-    why: str,
-    settings: DeliverySettings,
-    now: datetime,
-) -> None:
-    """Let objects wait, all of them equally long."""
-    if not deliveries:
-        return
-    chance = random.random()  # jitter
-    table = db.delivery
-    with database.write() as connection:
-        for one in deliveries:
-            delay_s = retry_delay_s(one.attempts + 1, settings, chance)
-            connection.execute(
-                update(table)
-                .where(table.c.id == one.id, table.c.state == str(DeliveryState.WAITING))
-                .values(
-                    attempts=one.attempts + 1,
-                    not_before=now + timedelta(seconds=delay_s),
-                    last_status=status,
-                    last_error=why[:255],
-                )
-            )
-    first = deliveries[0]
-    _log.warning(
-        "not sent",
-        extra={"destination": first.destination, "objects": len(deliveries), "why": why, "attempt": first.attempts + 1},
-    )
-
-
-def send_now(database: Database, destination: str, now: datetime) -> None:
-    """Let everything that waits for a destination be tried at once."""
-    table = db.delivery
-    with database.write() as connection:
-        connection.execute(
-            update(table)
-            .where(table.c.destination == destination, table.c.state == str(DeliveryState.WAITING))
-            .values(not_before=now)
-        )
+def warn_of_strays(database: Database, settings: Settings) -> dict[str, int]:
+    """Tell of unconfirmed objects for destinations that are not in the settings (any more): they are kept, not sent."""
+    known = {one.name for one in settings.destinations}
+    strays: dict[str, int] = {}
+    for (name, state), n_objects in count_by_state(database).items():
+        if name not in known and state is not DeliveryState.CONFIRMED:
+            strays[name] = strays.get(name, 0) + n_objects
+    for name, n_objects in strays.items():
+        _log.warning("objects for an unknown destination", extra={"destination": name, "objects": n_objects})
+    return strays

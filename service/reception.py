@@ -18,6 +18,7 @@ from config.settings import Settings
 from dicom_io.inbox import Inbox
 from dicom_io.places import Places
 from dicom_io.receiver import Listener, Receiver, limits_of, listen, open_house
+from service.asked_commitments import open_results
 from service.children import EXIT_CANNOT_START, receive_message
 from service.commitments import open_commitment_desk
 from service.database import open_database
@@ -223,6 +224,7 @@ def _receive(shared: _Shared, number: int, ready: int) -> None:
         inbox,
         open_spool_ledger(database, inbox, shared.writer),
         open_commitment_desk(database, settings),
+        open_results(database, settings),
         is_congested=lambda: shared.pulse.backlog > settings.reception.backlog,
         on_refused=refused.add,
     )

@@ -11,6 +11,8 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from config.settings import Settings
 
 DELIVERY_S = 1.0
+CONFIRMATION_S = 1.0
+RECONCILIATION_S = 30.0  # how often is looked whether it is time
 ECHO_S = 2.0
 SOURCE_S = 0.5
 COMMITMENT_S = 1.0
@@ -23,6 +25,8 @@ def build_schedule(
     sweep_leases: Callable[[], None],
     echo_receiver: Callable[[], None],
     deliver: Callable[[str], None],
+    confirm: Callable[[str], None],
+    reconcile: Callable[[str], None],
     ask_source: Callable[[str], None],
     report_commitments: Callable[[], None],
     apply_retention: Callable[[], None],
@@ -38,6 +42,8 @@ def build_schedule(
         ("retention", apply_retention, settings.retention.every_s, ()),
         *((name, task, seconds, ()) for name, task, seconds in others),
         *((f"deliver {one.name}", deliver, DELIVERY_S, (one.name,)) for one in settings.destinations),
+        *((f"confirm {one.name}", confirm, CONFIRMATION_S, (one.name,)) for one in settings.destinations),
+        *((f"reconcile {one.name}", reconcile, RECONCILIATION_S, (one.name,)) for one in settings.destinations),
         *((f"source {one.name}", ask_source, SOURCE_S, (one.name,)) for one in settings.sources),
     ]
     scheduler = BackgroundScheduler(

@@ -59,7 +59,16 @@ class DeliveryState(StrEnum):
     """One object on its way to one destination."""
 
     WAITING = "waiting"
-    SENT = "sent"  # the peer answered Success or a warning
+    SENT = "sent"  # the peer answered Success or a warning, which is no proof that it has it
+    CONFIRMED = "confirmed"  # the destination has it: it says so in a commitment, or shows it in a query
+
+
+class AskedState(StrEnum):
+    """A storage commitment request of ours."""
+
+    OPEN = "open"  # asked, or about to be
+    ANSWERED = "answered"
+    LOST = "lost"  # no result came in time, or the request was not taken; a result that comes later still counts
 
 
 #: A destination has the object.
@@ -122,7 +131,14 @@ JOB_MOVES: Moves = {
 
 DELIVERY_MOVES: Moves = {
     _D.WAITING: frozenset({_D.SENT}),
-    _D.SENT: frozenset(),
+    _D.SENT: frozenset({_D.CONFIRMED, _D.WAITING}),  # waiting: it was not there, or a person wants it sent again
+    _D.CONFIRMED: frozenset({_D.WAITING}),
+}
+
+ASKED_MOVES: Moves = {
+    AskedState.OPEN: frozenset({AskedState.ANSWERED, AskedState.LOST}),
+    AskedState.LOST: frozenset({AskedState.ANSWERED}),
+    AskedState.ANSWERED: frozenset(),
 }
 
 COMMITMENT_MOVES: Moves = {
@@ -143,6 +159,7 @@ _TABLES: Mapping[type[StrEnum], Moves] = {
     ExamState: EXAM_MOVES,
     JobState: JOB_MOVES,
     DeliveryState: DELIVERY_MOVES,
+    AskedState: ASKED_MOVES,
     CommitmentState: COMMITMENT_MOVES,
     QuarantineState: QUARANTINE_MOVES,
 }

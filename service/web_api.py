@@ -16,11 +16,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from config.protocol_cards import ProtocolCard, asked_elements
 from config.settings import Settings
 from processing.refusal import ReasonCode
-from service import exams, jobs, quarantine
+from service import deliveries, exams, jobs, quarantine, reconciliation
 from service.database import Database
 from service.exam_groups import CannotDiscard, discard_group
 from service.quarantine_details import describe_item
-from service.states import ExamState, JobState, QuarantineState
+from service.states import DeliveryState, ExamState, JobState, QuarantineState
 
 _BY = "api"
 _Number = Annotated[int, PathParameter(ge=1, le=2**31 - 1)]
@@ -91,6 +91,19 @@ def build_api(database: Database, cards: Sequence[ProtocolCard], settings: Setti
         """The analyses, oldest first."""
         found = [job for job in jobs.list_jobs(database) if state in (None, job.state)]
         return [job.as_dict() for job in found[-limit:]]
+
+    @api.get("/deliveries")
+    def list_deliveries(
+        state: DeliveryState | None = None, destination: str | None = None, limit: page = 1000
+    ) -> list[dict[str, Any]]:
+        """Result objects on their way to destinations, oldest first."""
+        found = deliveries.list_deliveries(database, state=state, destination=destination)
+        return [one.as_dict() for one in found[-limit:]]
+
+    @api.get("/reconciliations")
+    def list_reconciliations(limit: page = 100) -> list[dict[str, Any]]:
+        """What the comparisons of node and destinations have found, oldest first."""
+        return reconciliation.list_reconciliations(database, limit)
 
     @api.get("/jobs/{job_id}")
     def show_job(job_id: _Number) -> dict[str, Any]:

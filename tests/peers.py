@@ -248,6 +248,24 @@ class Orthanc:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}/instances/{number}/file", timeout=10) as answer:
             return bytes(answer.read())
 
+    def ask_commitment(self, title: str, objects: Sequence[tuple[str, str]]) -> str:
+        """Let it ask one of its modalities to commit itself to (SOP class, SOP instance); the transaction."""
+        content = json.dumps({"DicomInstances": [list(one) for one in objects]}).encode()
+        address = f"http://127.0.0.1:{self.http_port}/modalities/{title}/storage-commitment"
+        with urllib.request.urlopen(urllib.request.Request(address, content), timeout=20) as answer:
+            return str(json.load(answer)["ID"])
+
+    def commitment_status(self, transaction: str) -> str:
+        """What became of its request: Pending, Success or Failure."""
+        return str(self.get(f"/storage-commitment/{transaction}")["Status"])
+
+    def delete(self, sop_uid: str) -> None:
+        """Take an object away from it."""
+        for one in self.get("/instances?expand"):
+            if one["MainDicomTags"]["SOPInstanceUID"] == sop_uid:
+                address = f"http://127.0.0.1:{self.http_port}/instances/{one['ID']}"
+                urllib.request.urlopen(urllib.request.Request(address, method="DELETE"), timeout=10).close()
+
     @property
     def sop_instance_uids(self) -> list[str]:
         """UIDs of what it holds."""

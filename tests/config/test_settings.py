@@ -84,7 +84,7 @@ def test_empty_file_gives_the_defaults(tmp_path: Path) -> None:
         (
             "destinations: [{name: a, ae_title: A, host: h, port: 1, tsl: 1}]\n",
             "destinations.0.tsl",
-            "unknown key; allowed here: ae_title, authorization_variable, ca_file, dicomweb_url, headers_file, host,",
+            "unknown key; allowed here: ae_title, authorization_variable, ca_file, confirm, dicomweb_url,",
         ),
         ("routes: [{send_to: [], until: 1}]\n", "routes.0.until", "unknown key; allowed here: send_to, when"),
         ("port: many\n", "port", "found 'many'"),
@@ -123,6 +123,14 @@ def test_empty_file_gives_the_defaults(tmp_path: Path) -> None:
             "destinations.0.objects.0",
             "'overlay' or 'deformation' (found 'film')",
         ),
+        (
+            "destinations: [{name: a, dicomweb_url: http://h/w, confirm: commitment}]\n",
+            "destinations.0",
+            "confirm: commitment needs ae_title, host and port",
+        ),
+        ("destinations: [{name: a, dicomweb_url: http://h/w, reports_as: A}]\n", "destinations.0", "reports_as"),
+        ("reconciliation: {at: 13:00}\n", "reconciliation.at", 'write the time in quotation marks, such as "03:00"'),
+        ("reconciliation: {at: '24:00'}\n", "reconciliation.at", "match pattern"),
         ("delivery: {first_retry_s: 90, longest_retry_s: 60}\n", "delivery", "first_retry_s 90 is more than longest"),
     ],
 )

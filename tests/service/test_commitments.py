@@ -228,6 +228,8 @@ def test_the_result_comes_over_the_senders_own_association(desk: Desk, images: l
     )
     assert association.is_established
     assert n_action(association, "1.2.77", [uid_of(path) for path in images]) == 0
+    assert not came.wait(1.0)  # the receiver reads no files
+    report_due(desk.database, desk.settings, _received_at(desk))
     assert came.wait(10)
     wait_until(lambda: states(desk) == [CommitmentState.REPORTED], "the report to be recorded")
     ((event_type, information),) = reports
@@ -236,6 +238,25 @@ def test_the_result_comes_over_the_senders_own_association(desk: Desk, images: l
     assert n_action(association, "", ["1.2.3"]) == 0x0115
     assert n_action(association, "1.2.78", ["1.2.3"], action=2) == 0x0123
     association.release()
+
+
+def test_a_file_that_has_changed_is_not_reported_over_the_senders_association(
+    desk: Desk, images: list[Path], open_node: int
+) -> None:
+    desk.arrive_all(images)
+    next(iter(sorted(desk.database.inbox_dir.rglob("*.dcm")))).write_bytes(b"rotten")
+    request = request_of(images, seconds=1)
+    opened = open_commitment_desk(desk.database, desk.settings)
+    opened.note(request)
+    report_due(desk.database, desk.settings, later(1))
+    assert opened.report(request) is None
+    other = request_of(images[2:4], transaction="1.2.78", seconds=1)
+    opened.note(other)
+    assert opened.report(other) is None  # nobody has looked yet
+    report_due(desk.database, desk.settings, later(1))
+    report = opened.report(other)
+    assert report is not None
+    assert (report.kept, report.failed) == (other.objects, ())
 
 
 @pytest.mark.peers

@@ -2,58 +2,23 @@ from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from outbox_desk import NOW, Outbox, scp_destination
 from peers import Orthanc, Storescp, free_port
-from records import NOW, add_exam, add_job, later, open_database, settings_in
-from small_mr_exam import mr_dataset
+from records import open_database, settings_in
 
 from config.settings import Delivery, Destination, Settings
-from processing.results import Verdict
-from service import jobs
 from service.database import Database
-from service.delivery import count_waiting, deliver_due, list_deliveries, retry_delay_s, send_now
-from service.outbox import Parcel, destinations_for
+from service.delivery import count_waiting, list_deliveries, retry_delay_s, send_now
+from service.outbox import destinations_for
 
 # pynetdicom 3.0 leaves the socket of a refused connection to the garbage collector.
 pytestmark = [
     pytest.mark.peers,
     pytest.mark.filterwarnings("ignore:.*socket.socket.*:pytest.PytestUnraisableExceptionWarning"),
 ]
-
-
-def destination(name: str, scp: Storescp | Orthanc) -> Destination:
-    return Destination(name=name, ae_title=scp.ae_title, host="127.0.0.1", port=scp.port)
-
-
-class Outbox:
-    """A record with one finished job of three objects."""
-
-    def __init__(self, folder: Path, *destinations: Destination) -> None:
-        self.settings = settings_in(
-            folder, destinations=[one.model_dump() for one in destinations], delivery={"timeout_s": 3.0}
-        )
-        self.database: Database = open_database(self.settings)
-        add_job(self.database, add_exam(self.database))
-        job = jobs.claim(self.database, "w", NOW, 60.0)
-        assert job is not None
-        parcels = []
-        for number in range(3):
-            path = Path("results") / f"{number}.dcm"
-            (self.settings.storage_dir / path).parent.mkdir(exist_ok=True)
-            image = mr_dataset(np.full((6, 5), number, dtype=np.uint16), SOPInstanceUID=f"1.2.3.{number}")
-            image.save_as(self.settings.storage_dir / path, enforce_file_format=True)
-            parcels += [Parcel(f"1.2.3.{number}", "overlay", str(path), one.name) for one in destinations]
-        jobs.finish(self.database, job, Verdict.OK, (), parcels, NOW)
-
-    def deliver(self, name: str, seconds: float = 0.0) -> int:
-        (one,) = [one for one in self.settings.destinations if one.name == name]
-        return deliver_due(self.database, one, self.settings, now=lambda: later(seconds))
-
-    def sent(self, name: str) -> int:
-        return sum(one.state == "sent" for one in list_deliveries(self.database) if one.destination == name)
 
 
 @pytest.fixture
@@ -67,7 +32,7 @@ def closing() -> Iterator[list[Database]]:
 def test_results_reach_two_real_archives(
     storescp: Storescp, orthanc: Orthanc, tmp_path: Path, closing: list[Database]
 ) -> None:
-    outbox = Outbox(tmp_path, destination("dcmtk", storescp), destination("orthanc", orthanc))
+    outbox = Outbox(tmp_path, scp_destination("dcmtk", storescp), scp_destination("orthanc", orthanc))
     closing.append(outbox.database)
     assert (outbox.deliver("dcmtk"), outbox.deliver("orthanc")) == (3, 3)
     assert len(storescp.files) == 3
@@ -101,7 +66,7 @@ def test_a_destination_that_is_down_gets_all_when_it_is_up_and_holds_up_nobody(
     storescp: Storescp, tmp_path: Path, closing: list[Database]
 ) -> None:
     down = Storescp(tmp_path / "down")
-    outbox = Outbox(tmp_path, destination("down", down), destination("up", storescp))
+    outbox = Outbox(tmp_path, scp_destination("down", down), scp_destination("up", storescp))
     closing.append(outbox.database)
     assert outbox.deliver("down") == 0
     assert outbox.deliver("up") == 3
@@ -122,7 +87,7 @@ def test_a_destination_that_is_down_gets_all_when_it_is_up_and_holds_up_nobody(
 
 def test_only_what_is_missing_is_sent_again(tmp_path: Path, closing: list[Database]) -> None:
     stingy = Storescp(tmp_path / "stingy", "--abort-after")  # stores an object, then aborts without an answer
-    outbox = Outbox(tmp_path, destination("stingy", stingy))
+    outbox = Outbox(tmp_path, scp_destination("stingy", stingy))
     closing.append(outbox.database)
     with stingy:
         assert outbox.deliver("stingy") == 0
@@ -135,7 +100,7 @@ def test_only_what_is_missing_is_sent_again(tmp_path: Path, closing: list[Databa
 
 
 def test_a_lost_file_does_not_hold_up_the_others(storescp: Storescp, tmp_path: Path, closing: list[Database]) -> None:
-    outbox = Outbox(tmp_path, destination("up", storescp))
+    outbox = Outbox(tmp_path, scp_destination("up", storescp))
     closing.append(outbox.database)
     (outbox.settings.storage_dir / "results" / "1.dcm").unlink()
     assert outbox.deliver("up") == 2
@@ -147,7 +112,7 @@ def test_send_now_ends_the_waiting(storescp: Storescp, tmp_path: Path, closing: 
     closing.append(outbox.database)
     assert outbox.deliver("up") == 0
     send_now(outbox.database, "up", NOW)
-    outbox.settings = settings_in(tmp_path, destinations=[destination("up", storescp).model_dump()])
+    outbox.settings = settings_in(tmp_path, destinations=[scp_destination("up", storescp).model_dump()])
     assert outbox.deliver("up", 0.1) == 3
 
 

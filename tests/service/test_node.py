@@ -306,3 +306,27 @@ def test_a_port_in_use_ends_the_node_with_a_message(tmp_path: Path, storescp: St
     )
     assert result.returncode == 1
     assert "cannot listen" in result.stderr
+
+
+@pytest.mark.peers
+def test_results_are_confirmed_by_an_archive_that_calls_back(images: list[Path], tmp_path: Path) -> None:
+    """Orthanc takes our commitment request and sends its result to our receiver, over an association of its own.
+
+    Then it asks us, and our result goes to it.
+    """
+    need("Orthanc")
+    port = free_port()
+    with Orthanc(tmp_path / "orthanc", modalities={"DISCNODE": port}) as pacs:
+        where = destination("pacs", pacs) | {"confirm": "commitment"}
+        waits = {"first_retry_s": 0.5, "timeout_s": 5, "confirm_after_s": 0}
+        with Node(tmp_path, port=port, destinations=[where], delivery=waits) as node:
+            storescu(port, images)
+            wait_until(lambda: len(pacs.sop_instance_uids) == 2, "the results at the archive", 60)
+            wait_until(lambda: confirmed_by(node) == ["commitment"] * 2, "the archive's word", 30)
+            sent = [(one.SOPClassUID, one.SOPInstanceUID) for one in map(pydicom.dcmread, images)]
+            transaction = pacs.ask_commitment("DISCNODE", sent)  # and the other way round
+            wait_until(lambda: pacs.commitment_status(transaction) == "Success", "our word", 30)
+
+
+def confirmed_by(node: Node) -> list[str | None]:
+    return [one.confirmed_by for one in list_deliveries_of(node)]

@@ -4,6 +4,8 @@ from itertools import product
 import pytest
 
 from service.states import (
+    AskedState,
+    CommitmentState,
     DeliveryState,
     ExamState,
     ForbiddenMove,
@@ -14,7 +16,7 @@ from service.states import (
     predecessors,
 )
 
-KINDS = (InstanceState, ExamState, JobState, DeliveryState, QuarantineState)
+KINDS = (InstanceState, ExamState, JobState, DeliveryState, QuarantineState, AskedState, CommitmentState)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -28,7 +30,7 @@ def test_every_move_is_either_listed_or_an_error(kind: type[StrEnum]) -> None:
 
 
 def test_what_is_over_stays_over() -> None:
-    for ended in (JobState.DONE, JobState.SUPERSEDED, DeliveryState.SENT, QuarantineState.DISCARDED):
+    for ended in (JobState.DONE, JobState.SUPERSEDED, AskedState.ANSWERED, QuarantineState.DISCARDED):
         for new in type(ended):
             with pytest.raises(ForbiddenMove):
                 check_move(ended, new)
