@@ -3,16 +3,24 @@
 import hashlib
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
+from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from config.destinations import USUAL_OBJECTS as USUAL_OBJECTS
 from config.destinations import Destination as Destination
 from config.destinations import ObjectKind as ObjectKind
-from config.sections import AETitle, Name, Port, Section, ServiceURL
+from config.peers import Peer as Peer
+from config.sections import AETitle, Port, Section
 from config.sections import SettingsError as SettingsError
+from config.sources import Retrieval as Retrieval
+from config.sources import Source as Source
+from config.tls import TLS
+from config.web import Web as Web
+
+_Section = TypeVar("_Section", bound=Section)
 
 
 class Repeats(StrEnum):
@@ -29,53 +37,6 @@ class SubjectLine(StrEnum):
     PATIENT_ID = "patient_id"
     TRIAL_SUBJECT = "trial_subject"
     NONE = "none"
-
-
-class Peer(Section):
-    """A calling application that may send to the node."""
-
-    ae_title: AETitle = Field(description="Calling AE title")
-    host: str | None = Field(None, description="Its address; if given, calls from elsewhere are refused")
-    port: Port | None = Field(None, description="Where it takes the result of its storage commitment requests")
-
-    @model_validator(mode="after")
-    def _port_has_host(self) -> "Peer":
-        if self.port is not None and self.host is None:
-            raise ValueError("port: needs host")
-        return self
-
-
-class Retrieval(StrEnum):
-    """Ways to fetch an object."""
-
-    C_GET = "c-get"
-    C_MOVE = "c-move"
-    WADO_RS = "wado-rs"
-
-
-class Source(Section):
-    """A PACS that is asked what an exam holds (C-FIND), and for what has not come."""
-
-    name: Name = Field(description="Name used in logs")
-    ae_title: AETitle = Field(description="Called AE title")
-    host: str = Field(description="Address or host name")
-    port: Port = Field(description="TCP port")
-    calling_ae_titles: tuple[AETitle, ...] = Field(
-        (), description="It knows the exams that these AE titles send; empty = all exams"
-    )
-    retrieve: tuple[Retrieval, ...] = Field(
-        tuple(Retrieval),
-        description="Ways to fetch what is missing, tried in this order (wado-rs only with dicomweb_url); empty = it is"
-        " only asked",
-    )
-    dicomweb_url: ServiceURL | None = Field(None, description="Root of its DICOMweb service, for wado-rs")
-    timeout_s: float = Field(30.0, gt=0, le=600, description="Network and response timeout")
-
-    @model_validator(mode="after")
-    def _wado_has_url(self) -> "Source":
-        if self.retrieve == (Retrieval.WADO_RS,) and self.dicomweb_url is None:
-            raise ValueError("retrieve: wado-rs needs dicomweb_url")
-        return self
 
 
 class Route(Section):
@@ -208,13 +169,6 @@ class Delivery(Section):
         return self
 
 
-class Web(Section):
-    """Health endpoints and API. The API changes something only where ``bind`` is a loopback address."""
-
-    bind: str = Field("127.0.0.1", description="Address of the HTTP server")
-    port: int = Field(0, ge=0, le=65535, description="TCP port; 0 = no HTTP server")
-
-
 class Settings(Section):
     """All settings of one node."""
 
@@ -222,10 +176,13 @@ class Settings(Section):
     bind: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all")
     port: Port = Field(11112, description="TCP port of the storage SCP")
     storage_dir: Path = Field(Path("discnode-data"), description="Where received images, results and the database live")
-    database_url: str | None = Field(None, description="SQLAlchemy URL; empty = SQLite in storage_dir")
+    database_url: str | None = Field(
+        None, description="SQLAlchemy URL without a password (PGPASSFILE tells it); empty = SQLite in storage_dir"
+    )
     executor: Literal["processes"] = Field("processes", description="Where jobs run")
     max_associations: int = Field(32, ge=1, le=1000, description="Associations served at once")
-    peers: tuple[Peer, ...] = Field((), description="Who may send; empty = anyone who calls our AE title")
+    tls: TLS | None = Field(None, description="A second port that is spoken to by TLS alone; empty = none")
+    peers: tuple[Peer, ...] = Field((), description="Who may send; empty = only callers on this machine")
     sources: tuple[Source, ...] = Field((), description="PACS that are asked what exams hold, and for what is missing")
     destinations: tuple[Destination, ...] = Field((), description="Where results go; nothing is sent anywhere else")
     routes: tuple[Route, ...] = Field((), description="Which results go where; empty = all to all destinations")
@@ -241,6 +198,28 @@ class Settings(Section):
     report: ReportSettings = ReportSettings()
     delivery: Delivery = Delivery()
     web: Web = Web()
+
+    @field_validator("database_url")
+    @classmethod
+    def _no_password(cls, value: str | None) -> str | None:
+        address = urlsplit(value or "")
+        if address.password is not None or "password" in address.query.lower():
+            raise ValueError("no password here: give it in the environment (PGPASSFILE, or PGPASSWORD)")
+        return value
+
+    @model_validator(mode="after")
+    def _callers_by_tls_can_be_told(self) -> "Settings":
+        for peer in self.peers:
+            if peer.needs_tls and self.tls is None:
+                raise ValueError(f"peers: {peer.ae_title} must call by TLS, but the node has no tls section")
+            if peer.needs_tls and self.tls is not None and not peer.certificate and self.tls.asks_for_certificate:
+                raise ValueError(
+                    f"peers: {peer.ae_title} calls by TLS and must show a certificate; bind it with 'certificate'"
+                    " (SHA-256 fingerprint, or name in it)"
+                )
+        if self.tls is not None and self.tls.port == self.port:
+            raise ValueError("tls.port: must not be the port without TLS")
+        return self
 
     @model_validator(mode="after")
     def _names_agree(self) -> "Settings":
@@ -302,8 +281,12 @@ def load_settings(path: Path | None) -> Settings:
     folder = path.resolve().parent
     moved: dict[str, object] = {
         "storage_dir": folder / settings.storage_dir,
-        "destinations": tuple(_moved_destination(one, folder) for one in settings.destinations),
+        "destinations": tuple(_with_moved_files(one, folder) for one in settings.destinations),
+        "sources": tuple(_with_moved_files(one, folder) for one in settings.sources),
+        "web": _with_moved_files(settings.web, folder),
     }
+    if settings.tls is not None:
+        moved["tls"] = _with_moved_files(settings.tls, folder)
     if settings.protocols_dir is not None:
         moved["protocols_dir"] = folder / settings.protocols_dir
     if settings.segmentation.weights_dir is not None:
@@ -318,9 +301,16 @@ def load_settings(path: Path | None) -> Settings:
     return settings.model_copy(update=moved)
 
 
-def _moved_destination(destination: Destination, folder: Path) -> Destination:
-    files = {"headers_file": destination.headers_file, "ca_file": destination.ca_file}
-    return destination.model_copy(update={key: folder / file for key, file in files.items() if file is not None})
+def _with_moved_files(section: _Section, folder: Path) -> _Section:
+    """The section, and those in it, with the paths of its files taken from a folder."""
+    moved: dict[str, object] = {}
+    for key in type(section).model_fields:
+        value = getattr(section, key)
+        if isinstance(value, Path):
+            moved[key] = folder / value
+        elif isinstance(value, Section):
+            moved[key] = _with_moved_files(value, folder)
+    return section.model_copy(update=moved)
 
 
 def explain(path: Path, error: ValidationError, model: type[BaseModel]) -> list[str]:

@@ -18,6 +18,7 @@ from pynetdicom import PYNETDICOM_IMPLEMENTATION_UID, PYNETDICOM_IMPLEMENTATION_
 
 from config.sections import Section
 from config.settings import Delivery, Destination, Peer, Settings, Source
+from config.tls import TLS, ClientTLS
 from dicom_io import codes, commitment, receiver, retriever, stow
 from dicom_io.pixels import DECODED_TRANSFER_SYNTAXES
 from dicom_io.presentation import STORAGE_TRANSFER_SYNTAXES, StoreStatus, accepted_contexts, describe
@@ -214,9 +215,11 @@ def _codes_in(values: Iterable[Any]) -> Iterable[Code]:
 
 def _settings() -> str:
     sections: tuple[tuple[str, type[Section]], ...] = (
+        ("tls", TLS),
         ("peers", Peer),
         ("sources", Source),
         ("destinations", Destination),
+        ("destinations.tls", ClientTLS),
         ("delivery", Delivery),
     )
     node = ("ae_title", "bind", "port", "max_associations")

@@ -2,6 +2,7 @@
 
 import logging
 import socket
+import ssl
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,11 +14,13 @@ from pydicom.dataset import Dataset
 from pynetdicom import AE, _config, evt
 from pynetdicom.dsutils import encode_file_meta
 
-from config.settings import Peer, Settings
+from config.settings import Settings
+from dicom_io.access import Call, Callers, DenialLog, Refused, admit, callers_of
 from dicom_io.commitment import CommitmentDesk, answer_commitment_request, commitment_context
 from dicom_io.element_walk import BrokenDataSet, ObjectIdentity, identify, is_uid
 from dicom_io.inbox import Inbox, StoredFile
 from dicom_io.presentation import StoreStatus, accepted_contexts
+from dicom_io.tls import RenewedContext, open_server_context, peer_certificate
 from processing.refusal import ReasonCode, UnsuitableInput
 
 _log = logging.getLogger(__name__)
@@ -27,6 +30,7 @@ NETWORK_TIMEOUT_S = 60.0  # an association on which nothing arrives is dropped
 SOCKET_TIMEOUT_S = 20.0  # a peer that falls silent in the middle of a PDU is dropped
 ACSE_TIMEOUT_S = 30.0
 DIMSE_TIMEOUT_S = 60.0
+HANDSHAKE_TIMEOUT_S = 5.0
 
 # The library decodes and logs every message by default; our own line per object says what is needed, without identity.
 _config.LOG_HANDLER_LEVEL = "none"
@@ -81,26 +85,29 @@ class Ledger:
 class Receiver:
     """An open storage SCP. Use :func:`open_receiver`."""
 
-    def __init__(self, ae: AE, server: Any) -> None:
+    def __init__(self, ae: AE, servers: list[Any], denials: DenialLog) -> None:
         self._ae = ae
-        self._server = server
+        self._servers = servers
+        self._denials = denials
 
     @property
     def port(self) -> int:
         """The TCP port it listens on."""
-        return int(self._server.server_address[1])
+        return int(self._servers[0].server_address[1])
 
     def close(self, drain_s: float = 10.0) -> None:
         """Stop accepting, let associations finish for ``drain_s`` seconds, abort the rest."""
         # AE.shutdown() would abort at once; objects in flight deserve a moment.
-        self._server.socket.settimeout(0.1)
+        for server in self._servers:
+            server.socket.settimeout(0.1)
         waiting = threading.Event()
         deadline_steps = int(drain_s / 0.1)
         for _ in range(deadline_steps):
-            if not self._server.active_associations:
+            if not any(server.active_associations for server in self._servers):
                 break
             waiting.wait(0.1)
         self._ae.shutdown()
+        self._denials.flush()
 
 
 def open_receiver(
@@ -108,20 +115,15 @@ def open_receiver(
 ) -> Receiver:
     """Listen on the settings' address; associations are served in threads until :meth:`Receiver.close`.
 
-    Calls to another AE title than ours, from AE titles that are not among the peers and sources, and beyond
-    ``max_associations`` are rejected.
+    Calls that :func:`dicom_io.access.admit` does not let in, and beyond ``max_associations``, are rejected.
 
     Raises:
         OSError: the address cannot be bound.
+        SettingsError: the files of ``tls`` cannot be used, or a peer's SOP class is unknown.
     """
-    peers = settings.peers and (
-        *settings.peers,
-        *(Peer(ae_title=one.ae_title, host=one.host) for one in settings.sources),
-    )
+    callers, denials = callers_of(settings), DenialLog()
     ae = AE(ae_title=settings.ae_title)
     ae.supported_contexts = list(accepted_contexts())
-    ae.require_called_aet = True
-    ae.require_calling_aet = sorted({peer.ae_title for peer in peers})
     ae.maximum_associations = settings.max_associations
     ae.maximum_pdu_size = MAX_PDU_BYTES
     ae.network_timeout = NETWORK_TIMEOUT_S
@@ -129,16 +131,36 @@ def open_receiver(
     ae.dimse_timeout = DIMSE_TIMEOUT_S
     handlers: list[Any] = [
         (evt.EVT_CONN_OPEN, _tune_socket),
-        (evt.EVT_REQUESTED, _check_address, [peers]),
-        (evt.EVT_REJECTED, _note_rejection, [settings]),
+        (evt.EVT_REQUESTED, _check_call, [callers, denials]),
+        (evt.EVT_REJECTED, _note_rejection),
         (evt.EVT_C_ECHO, lambda event: 0x0000),
         (evt.EVT_C_STORE, answer_store, [inbox, ledger]),
     ]
     if commitments is not None:
         ae.supported_contexts = [*ae.supported_contexts, commitment_context()]
         handlers.append((evt.EVT_N_ACTION, answer_commitment_request, [commitments]))
-    server = ae.start_server((settings.bind, settings.port), block=False, evt_handlers=handlers)
-    return Receiver(ae, server)
+    context = None if settings.tls is None else _Handshakes(open_server_context(settings.tls))
+    servers = [ae.start_server((settings.bind, settings.port), block=False, evt_handlers=handlers)]
+    if settings.tls is not None:
+        address = (settings.bind, settings.tls.port)
+        try:
+            servers.append(ae.start_server(address, block=False, evt_handlers=handlers, ssl_context=context))
+        except OSError:
+            ae.shutdown()
+            raise
+    return Receiver(ae, servers, denials)
+
+
+class _Handshakes:
+    """Stands where pynetdicom looks for a context: each handshake is made by the files as they are then."""
+
+    def __init__(self, context: RenewedContext) -> None:
+        self._context = context
+
+    def wrap_socket(self, connection: socket.socket, *, server_side: bool) -> ssl.SSLSocket:
+        """One handshake; a peer that stays silent in it is dropped, for it is made while others wait."""
+        connection.settimeout(HANDSHAKE_TIMEOUT_S)
+        return self._context.current().wrap_socket(connection, server_side=server_side)
 
 
 def _tune_socket(event: evt.Event) -> None:
@@ -149,32 +171,34 @@ def _tune_socket(event: evt.Event) -> None:
         wrapped.socket.settimeout(SOCKET_TIMEOUT_S)
 
 
-def _check_address(event: evt.Event, peers: tuple[Peer, ...]) -> None:
-    """Reject a configured AE title that calls from another host than the configured one (PS3.8 9.3.4)."""
-    calling = event.assoc.requestor.primitive.calling_ae_title.strip()  # requestor.ae_title is not set yet
-    hosts = [peer.host for peer in peers if peer.ae_title == calling]
-    if not hosts or None in hosts:
-        return  # an unknown title is rejected by require_calling_aet
-    address = event.assoc.requestor.address
-    if not any(address in _addresses(host) for host in hosts if host is not None):
-        _log.warning("association rejected: wrong host", extra={"calling_ae": calling, "address": address})
-        event.assoc.acse.send_reject(0x01, 0x01, 0x03)
-        event.assoc.kill()
-
-
-def _addresses(host: str) -> set[str]:
+def _check_call(event: evt.Event, callers: Callers, denials: DenialLog) -> None:
+    """Reject a call that is not let in (PS3.8 9.3.4), and offer others only what they may send."""
+    association = event.assoc
+    request = association.requestor.primitive  # requestor.ae_title is not set yet
+    connection = association.dul.socket.socket
+    by_tls = isinstance(connection, ssl.SSLSocket)
+    call = Call(
+        request.calling_ae_title.strip(),
+        request.called_ae_title.strip(),
+        association.requestor.address,
+        peer_certificate(connection) if by_tls else None,
+        by_tls,
+    )
     try:
-        return {str(info[4][0]) for info in socket.getaddrinfo(host, None)}
-    except OSError:
-        return set()
+        admission = admit(callers, call)
+    except Refused as refusal:
+        denials.note(call, refusal)
+        association.acse.send_reject(refusal.result, refusal.source, refusal.reason)
+        association.kill()
+        return
+    offered = association.acceptor.supported_contexts
+    association.acceptor.supported_contexts = [one for one in offered if admission.permits(str(one.abstract_syntax))]
 
 
-def _note_rejection(event: evt.Event, settings: Settings) -> None:
+def _note_rejection(event: evt.Event) -> None:
     calling = event.assoc.requestor.primitive.calling_ae_title.strip()
-    address = event.assoc.requestor.address
-    if calling == settings.ae_title and address in ("127.0.0.1", "::1", settings.bind):
-        return  # the node's own question whether its receiver lives; a rejection is an answer
-    _log.warning("association rejected", extra={"calling_ae": calling, "address": address})
+    extra = {"calling_ae": calling, "address": event.assoc.requestor.address, "why": "too many associations"}
+    _log.warning("association rejected", extra=extra)
 
 
 def answer_store(event: evt.Event, inbox: Inbox, ledger: Ledger, sender: str | None = None) -> int | Dataset:

@@ -23,6 +23,7 @@ from service.children import EXIT_CANNOT_START
 from service.commitments import report_due
 from service.database import Database, open_database
 from service.delivery import deliver_due
+from service.doors import check_doors
 from service.executors import KeptProcesses
 from service.health import Health
 from service.intake import Intake
@@ -52,8 +53,13 @@ def run_node(settings: Settings, *, analysis: str = "service.pipeline:analyse_jo
     Args:
         settings: the node's settings.
         analysis: ``package.module:function`` that a worker calls for each job (:data:`service.worker.Analysis`).
+
+    Raises:
+        SettingsError: a certificate, key or secret of the settings cannot be used.
     """
     log_to_stderr("node")
+    for note in check_doors(settings):
+        _log.warning(note)
     stop = threading.Event()
 
     def on_signal(number: int, frame: FrameType | None) -> None:

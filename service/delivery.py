@@ -145,7 +145,7 @@ def _sending(paths: Sequence[Path], destination: Destination, settings: Settings
     assert host is not None  # a Destination has the one or the other
     assert port is not None
     assert title is not None
-    return send_each(paths, Peer(host, port, title, settings.ae_title, timeout_s))
+    return send_each(paths, Peer(host, port, title, settings.ae_title, timeout_s, destination.tls))
 
 
 def _note(

@@ -8,10 +8,14 @@ from fastapi import APIRouter, FastAPI, Response
 
 from config.settings import Web
 from service.health import Health
+from service.web_access import Gate
 
 
-def build_web(health: Callable[[], Health], *routers: APIRouter) -> FastAPI:
-    """The application: ``/health/live``, ``/health/ready`` (503 and what is wrong, if it is not), and other routes."""
+def build_web(health: Callable[[], Health], *routers: APIRouter, settings: Web | None = None) -> FastAPI:
+    """The application: ``/health/live``, ``/health/ready`` (503 and what is wrong, if it is not), and other routes.
+
+    All of it stands behind the gate of ``settings``; without any, who calls from this machine is let in.
+    """
     app = FastAPI(title="discnode", description="For research use only.", docs_url=None, redoc_url=None)
 
     @app.get("/health/live")
@@ -28,6 +32,7 @@ def build_web(health: Callable[[], Health], *routers: APIRouter) -> FastAPI:
 
     for router in routers:
         app.include_router(router)
+    app.add_middleware(Gate, settings=settings or Web())
     return app
 
 
@@ -36,7 +41,15 @@ class WebServer:
 
     def __init__(self, settings: Web, health: Callable[[], Health], *routers: APIRouter) -> None:
         config = uvicorn.Config(
-            build_web(health, *routers), host=settings.bind, port=settings.port, log_config=None, access_log=False
+            build_web(health, *routers, settings=settings),
+            host=settings.bind,
+            port=settings.port,
+            ssl_certfile=settings.certificate_file,
+            ssl_keyfile=settings.key_file,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,  # the gate asks who really calls
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, name="web", daemon=True)

@@ -1,0 +1,57 @@
+"""Looks at every door of the node before it opens: who is served, and whether keys and secrets can be used."""
+
+import os
+from collections.abc import Iterator
+
+from config.destinations import http_headers
+from config.secret_files import check_secret_file, read_secret, secret_variable
+from config.settings import Settings
+from config.web import WebAccess, is_loopback
+from dicom_io.access import callers_of
+from dicom_io.tls import client_context, server_context
+from service.web_tokens import read_tokens
+
+
+def check_doors(settings: Settings) -> tuple[str, ...]:
+    """What an operator should know of who is let in; a sentence each, without secrets.
+
+    Raises:
+        SettingsError: a certificate, key or secret cannot be used, or others may read it; a SOP class is unknown.
+    """
+    callers_of(settings)
+    if settings.tls is not None:
+        server_context(settings.tls)
+    for called in (*(one.tls for one in settings.sources), *(one.tls for one in settings.destinations)):
+        if called is not None:
+            client_context(called)
+    for destination in settings.destinations:
+        http_headers(destination)
+    _check_web(settings)
+    return tuple(_notes(settings))
+
+
+def _check_web(settings: Settings) -> None:
+    web = settings.web
+    if web.key_file is not None:
+        check_secret_file(web.key_file)
+    if web.access is WebAccess.TOKENS and web.tokens_file is not None:
+        read_tokens(web.tokens_file)
+    if web.access is WebAccess.PROXY and web.proxy is not None:
+        if web.proxy.secret_file is not None:
+            read_secret(web.proxy.secret_file)
+        else:
+            secret_variable(str(web.proxy.secret_variable))
+
+
+def _notes(settings: Settings) -> Iterator[str]:
+    is_far = not is_loopback(settings.bind)
+    if not settings.peers and is_far:
+        named = " and the sources" if settings.sources else ""
+        yield f"bind is {settings.bind}, but there are no peers: nobody but callers on this machine{named} is served"
+    for peer in settings.peers:
+        if peer.host is None and is_far:
+            yield f"peer {peer.ae_title} has no host: whoever says that AE title is served, from any address"
+        elif is_far and not peer.needs_tls:
+            yield f"peer {peer.ae_title} is told by its address alone; by TLS its certificate would tell"
+    if os.geteuid() == 0:
+        yield "the node runs as root; an account of its own would do (docker/discnode.service)"
