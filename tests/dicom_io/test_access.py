@@ -22,7 +22,6 @@ def answer(call: Call, **settings: object) -> Admission | tuple[int, int, int]:
     try:
         return admit(callers_of(Settings.model_validate(settings)), call)
     except Refused as refusal:
-        assert refusal.why
         return refusal.result, refusal.source, refusal.reason
 
 
