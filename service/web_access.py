@@ -91,11 +91,13 @@ class Gate:
         send = _with_headers(send, is_secure=self._is_secure(scope))
         try:
             self._check(scope)
+            if scope["method"] not in _READING:
+                receive = await _read_whole(receive)
         except _Denied as denied:
             answer = JSONResponse({"detail": denied.why}, denied.status, denied.headers)
             await answer(scope, receive, send)
             return
-        await self._app(scope, _limited(receive), send)
+        await self._app(scope, receive, send)
 
     def _check(self, scope: Scope) -> None:
         headers, path, method = Headers(scope=scope), scope["path"], scope["method"]
@@ -103,7 +105,7 @@ class Gate:
             return
         length = headers.get("content-length", "0")
         if not length.isdigit() or int(length) > MOST_BODY_BYTES:
-            raise _Denied(413, f"At most {MOST_BODY_BYTES} bytes.")
+            raise _too_long()
         user = self._user(headers, _address(scope))
         if method not in _READING:
             self._check_origin(headers)
@@ -246,14 +248,32 @@ def _with_headers(send: Send, *, is_secure: bool) -> Send:
     return send_with_headers
 
 
-def _limited(receive: Receive) -> Receive:
-    """A body that does not say how long it is ends where it becomes too long."""
-    n_bytes = 0
+async def _read_whole(receive: Receive) -> Receive:
+    """A body that has been read, for it may not say how long it is; the application is given it in one piece.
 
-    async def receive_limited() -> Message:
-        nonlocal n_bytes
+    Raises:
+        _Denied: it is too long.
+    """
+    pieces: list[bytes] = []
+    message = await receive()
+    while message["type"] == "http.request":
+        pieces.append(message.get("body", b""))
+        if sum(map(len, pieces)) > MOST_BODY_BYTES:
+            raise _too_long()
+        if not message.get("more_body", False):
+            break
         message = await receive()
-        n_bytes += len(message.get("body", b""))
-        return {"type": "http.disconnect"} if n_bytes > MOST_BODY_BYTES else message
+    is_given = False
 
-    return receive_limited
+    async def receive_whole() -> Message:
+        nonlocal is_given
+        if is_given or message["type"] != "http.request":
+            return await receive() if is_given else message
+        is_given = True
+        return {"type": "http.request", "body": b"".join(pieces), "more_body": False}
+
+    return receive_whole
+
+
+def _too_long() -> _Denied:
+    return _Denied(413, f"At most {MOST_BODY_BYTES} bytes.")
