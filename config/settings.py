@@ -1,6 +1,7 @@
 """Every setting of the node: one frozen tree, unknown keys refused. discnode.yaml mirrors the defaults, commented."""
 
 import hashlib
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -20,6 +21,8 @@ from config.sources import Source as Source
 from config.tls import TLS
 from config.web import Web as Web
 
+#: User and password in an address: a fault is told without them.
+_USERINFO = re.compile(r"//[^/\s]*@")
 _Section = TypeVar("_Section", bound=Section)
 
 
@@ -322,7 +325,7 @@ def explain(path: Path, error: ValidationError, model: type[BaseModel]) -> list[
         if fault["type"] == "extra_forbidden":
             text = f"{path}: {key}: unknown key; allowed here: {', '.join(_keys_at(model, fault['loc'][:-1]))}"
         elif fault["type"] not in ("value_error", "missing"):
-            text += f" (found {fault['input']!r})"
+            text += f" (found {_USERINFO.sub('//***@', repr(fault['input']))})"
         lines.append(text)
     return lines
 
