@@ -7,7 +7,6 @@ import os
 import shutil
 import threading
 import time
-import traceback
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -20,6 +19,7 @@ from processing.results import Level, Verdict
 from service import jobs
 from service.children import receive_message
 from service.database import Database, open_database
+from service.failure_text import describe_failure
 from service.jobs import Job, LeaseLost
 from service.logs import log_to_stderr
 from service.outbox import Parcel, destinations_for
@@ -130,12 +130,12 @@ def run_job(database: Database, settings: Settings, job: Job, analysis: Analysis
         _log.warning("job is no longer this worker's", extra={"job": job.id})
         return
     except Exception as error:  # noqa: BLE001 - the worker loop: a bug in one analysis must not stop the others
-        text = traceback.format_exc()
+        text = describe_failure(error)
         try:
             state = jobs.fail(database, job, text, datetime.now(UTC), settings.jobs.attempts)
         except LeaseLost:
             state = "no longer this worker's"  # type: ignore[assignment]
-        # Not the message: it may quote a header. `discnode jobs show` has the traceback.
+        # `discnode jobs show` has the traceback.
         _log.error(
             "job attempt failed",
             extra={"job": job.id, "error": type(error).__name__, "attempt": job.attempts, "state": state},
