@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 
 from pydicom.uid import UID
 
@@ -50,9 +50,9 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """What a caller may do. ``sop_classes``: storage SOP classes that it may send; None: all."""
+    """Who a caller is, and what it may do. ``sop_classes``: storage SOP classes that it may send; None: all."""
 
-    peer: str
+    name: str
     sop_classes: frozenset[str] | None = None
     is_own: bool = False  # the node asks its own receiver whether it lives: C-ECHO, and nothing else
 
@@ -105,6 +105,11 @@ def callers_of(settings: Settings) -> Callers:
         serves_this_machine=not settings.peers,
         needs_certificate=settings.tls is not None and settings.tls.asks_for_certificate,
     )
+
+
+def admission_by(settings: Settings) -> Callable[[Call], Admission]:
+    """:func:`admit` by the rules of a node; errors as of :func:`callers_of`."""
+    return partial(admit, callers_of(settings))
 
 
 def admit(callers: Callers, call: Call) -> Admission:
@@ -187,28 +192,38 @@ class DenialLog:
     """One line in a minute for each caller that is refused, with how often it was; safe from several threads.
 
     Who invents AE titles gets no more lines: beyond a hundred callers in a minute they are counted together.
+
+    Args:
+        on_refused: told of each refusal: calling AE title (empty where none was heard), address, why.
+        clock: seconds.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        on_refused: Callable[[str, str, str], None] = lambda calling_ae, address, why: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._on_refused = on_refused
         self._clock = clock
         self._lock = threading.Lock()
         self._denied: dict[tuple[str, str], _Denied] = {}
 
-    def note(self, call: Call, refusal: Refused) -> None:
+    def note(self, calling_ae: str, address: str, why: str) -> None:
         """Write a refusal down, or count it."""
+        self._on_refused(calling_ae, address, why)
         with self._lock:
             now_s = self._clock()
             lines = self._over(now_s)
-            key = (call.calling_ae, call.address)
+            key = (calling_ae, address)
             if key not in self._denied and len(self._denied) >= _MOST_DENIED:
                 key = ("(others)", "(several)")
             known = self._denied.get(key)
             if known is None:
-                self._denied[key] = _Denied(now_s, refusal.why)
-                lines.append((key, refusal.why, 1))
+                self._denied[key] = _Denied(now_s, why)
+                lines.append((key, why, 1))
             else:
                 known.n_silent += 1
-                known.why = refusal.why
+                known.why = why
         _write(lines)
 
     def flush(self) -> None:

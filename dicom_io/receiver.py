@@ -15,12 +15,12 @@ from pynetdicom import AE, _config, evt
 from pynetdicom.dsutils import encode_file_meta
 
 from config.settings import Settings
-from dicom_io.access import Call, Callers, DenialLog, Refused, admit, callers_of
+from dicom_io.access import Admission, Call, DenialLog, Refused, admission_by
 from dicom_io.commitment import CommitmentDesk, answer_commitment_request, commitment_context
 from dicom_io.element_walk import BrokenDataSet, ObjectIdentity, identify, is_uid
 from dicom_io.inbox import Inbox, StoredFile
 from dicom_io.presentation import StoreStatus, accepted_contexts
-from dicom_io.tls import RenewedContext, open_server_context, peer_certificate
+from dicom_io.tls import RenewedContext, open_server_context, peer_certificate, why_no_handshake
 from processing.refusal import ReasonCode, UnsuitableInput
 
 _log = logging.getLogger(__name__)
@@ -111,17 +111,23 @@ class Receiver:
 
 
 def open_receiver(
-    settings: Settings, inbox: Inbox, ledger: Ledger, commitments: CommitmentDesk | None = None
+    settings: Settings,
+    inbox: Inbox,
+    ledger: Ledger,
+    commitments: CommitmentDesk | None = None,
+    *,
+    on_refused: Callable[[str, str, str], None] = lambda calling_ae, address, why: None,
 ) -> Receiver:
     """Listen on the settings' address; associations are served in threads until :meth:`Receiver.close`.
 
-    Calls that :func:`dicom_io.access.admit` does not let in, and beyond ``max_associations``, are rejected.
+    Calls that :func:`dicom_io.access.admit` does not let in, and beyond ``max_associations``, are rejected;
+    ``on_refused`` is told who called, from where, and why it was refused.
 
     Raises:
         OSError: the address cannot be bound.
         SettingsError: the files of ``tls`` cannot be used, or a peer's SOP class is unknown.
     """
-    callers, denials = callers_of(settings), DenialLog()
+    admit, denials = admission_by(settings), DenialLog(on_refused)
     ae = AE(ae_title=settings.ae_title)
     ae.supported_contexts = list(accepted_contexts())
     ae.maximum_associations = settings.max_associations
@@ -131,15 +137,15 @@ def open_receiver(
     ae.dimse_timeout = DIMSE_TIMEOUT_S
     handlers: list[Any] = [
         (evt.EVT_CONN_OPEN, _tune_socket),
-        (evt.EVT_REQUESTED, _check_call, [callers, denials]),
-        (evt.EVT_REJECTED, _note_rejection),
+        (evt.EVT_REQUESTED, _check_call, [admit, denials]),
+        (evt.EVT_REJECTED, _note_rejection, [denials]),
         (evt.EVT_C_ECHO, lambda event: 0x0000),
         (evt.EVT_C_STORE, answer_store, [inbox, ledger]),
     ]
     if commitments is not None:
         ae.supported_contexts = [*ae.supported_contexts, commitment_context()]
         handlers.append((evt.EVT_N_ACTION, answer_commitment_request, [commitments]))
-    context = None if settings.tls is None else _Handshakes(open_server_context(settings.tls))
+    context = None if settings.tls is None else _Handshakes(open_server_context(settings.tls), denials)
     servers = [ae.start_server((settings.bind, settings.port), block=False, evt_handlers=handlers)]
     if settings.tls is not None:
         address = (settings.bind, settings.tls.port)
@@ -154,13 +160,18 @@ def open_receiver(
 class _Handshakes:
     """Stands where pynetdicom looks for a context: each handshake is made by the files as they are then."""
 
-    def __init__(self, context: RenewedContext) -> None:
-        self._context = context
+    def __init__(self, context: RenewedContext, denials: DenialLog) -> None:
+        self._context, self._denials = context, denials
 
     def wrap_socket(self, connection: socket.socket, *, server_side: bool) -> ssl.SSLSocket:
         """One handshake; a peer that stays silent in it is dropped, for it is made while others wait."""
+        address = str(connection.getpeername()[0])
         connection.settimeout(HANDSHAKE_TIMEOUT_S)
-        return self._context.current().wrap_socket(connection, server_side=server_side)
+        try:
+            return self._context.current().wrap_socket(connection, server_side=server_side)
+        except OSError as error:
+            self._denials.note("", address, f"TLS: {why_no_handshake(error)}")
+            raise
 
 
 def _tune_socket(event: evt.Event) -> None:
@@ -171,7 +182,7 @@ def _tune_socket(event: evt.Event) -> None:
         wrapped.socket.settimeout(SOCKET_TIMEOUT_S)
 
 
-def _check_call(event: evt.Event, callers: Callers, denials: DenialLog) -> None:
+def _check_call(event: evt.Event, admit: Callable[[Call], Admission], denials: DenialLog) -> None:
     """Reject a call that is not let in (PS3.8 9.3.4), and offer others only what they may send."""
     association = event.assoc
     request = association.requestor.primitive  # requestor.ae_title is not set yet
@@ -185,9 +196,9 @@ def _check_call(event: evt.Event, callers: Callers, denials: DenialLog) -> None:
         by_tls,
     )
     try:
-        admission = admit(callers, call)
+        admission = admit(call)
     except Refused as refusal:
-        denials.note(call, refusal)
+        denials.note(call.calling_ae, call.address, refusal.why)
         association.acse.send_reject(refusal.result, refusal.source, refusal.reason)
         association.kill()
         return
@@ -195,10 +206,9 @@ def _check_call(event: evt.Event, callers: Callers, denials: DenialLog) -> None:
     association.acceptor.supported_contexts = [one for one in offered if admission.permits(str(one.abstract_syntax))]
 
 
-def _note_rejection(event: evt.Event) -> None:
+def _note_rejection(event: evt.Event, denials: DenialLog) -> None:
     calling = event.assoc.requestor.primitive.calling_ae_title.strip()
-    extra = {"calling_ae": calling, "address": event.assoc.requestor.address, "why": "too many associations"}
-    _log.warning("association rejected", extra=extra)
+    denials.note(calling, event.assoc.requestor.address, "too many associations")
 
 
 def answer_store(event: evt.Event, inbox: Inbox, ledger: Ledger, sender: str | None = None) -> int | Dataset:

@@ -62,6 +62,15 @@ def peer_certificate(connection: ssl.SSLSocket) -> PeerCertificate | None:
     )
 
 
+def why_no_handshake(error: OSError) -> str:
+    """Why a handshake failed, in words of OpenSSL's."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return error.verify_message
+    if isinstance(error, ssl.SSLError):
+        return str(error.reason or "broken off").replace("_", " ").lower()
+    return "silent" if isinstance(error, TimeoutError) else "broken off"
+
+
 def server_context(tls: TLS) -> ssl.SSLContext:
     """What the node's own TLS port speaks.
 

@@ -132,7 +132,9 @@ def test_an_object_arrives_byte_for_byte(node: TLSNode, scanner: Issued) -> None
     assert pydicom.dcmread(node.open.inbox.path(received.name)) == pydicom.dcmread(path)
 
 
-def test_who_is_not_bound_to_the_ae_title_is_refused(node: TLSNode, scanner: Issued, tmp_path: Path) -> None:
+def test_who_is_not_bound_to_the_ae_title_is_refused(
+    node: TLSNode, scanner: Issued, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     assert node.echoscu(scanner)
     assert node.echoscu(scanner, calling="NAMED")
     assert not node.echoscu(scanner, calling="OTHER")
@@ -145,6 +147,16 @@ def test_who_is_not_bound_to_the_ae_title_is_refused(node: TLSNode, scanner: Iss
     assert not echoscu(node.open.port, calling="SCANNER")  # the port without TLS
     assert not echoscu(node.tls_port, calling="SCANNER")
     assert node.echoscu(scanner)
+    node.open.receiver._denials.flush()
+    lines = [record for record in caplog.records if record.message == "association rejected"]
+    whys = {record.why for record in lines}  # type: ignore[attr-defined]
+    assert {
+        "its certificate is not bound to its AE title",
+        "it must call by TLS",
+        "its AE title is not a peer's",
+    } < whys
+    assert sum(record.times for record in lines) == 7  # type: ignore[attr-defined]
+    assert {record.calling_ae for record in lines} == {"", "OTHER", "STRANGER", "SCANNER"}  # type: ignore[attr-defined]
 
 
 def test_no_certificate_no_service(node: TLSNode) -> None:
