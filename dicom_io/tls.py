@@ -5,7 +5,9 @@ import logging
 import ssl
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -186,6 +188,32 @@ def _signs(file: Path) -> tuple[int, ...]:
         return ()
     # The mode too: a key that others could read is taken once they no longer can.
     return (found.st_mtime_ns, found.st_size, found.st_ino, found.st_mode)
+
+
+def certificate_end(certificate_file: Path, key_file: Path) -> datetime | None:
+    """When a certificate of ours ends (UTC); None if it has ended. Python reads that of a shown certificate only.
+
+    Raises:
+        TLSFault: the files cannot be used.
+    """
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    _load_own(server, certificate_file, key_file)
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname = False
+    client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # it is trusted itself
+    _load_authorities(client, certificate_file)
+    upstream, downstream = ssl.MemoryBIO(), ssl.MemoryBIO()
+    caller = client.wrap_bio(downstream, upstream)
+    called = server.wrap_bio(upstream, downstream, server_side=True)
+    for _ in range(4):  # flights of a handshake
+        try:
+            for side in (caller, called):
+                with suppress(ssl.SSLWantReadError):
+                    side.do_handshake()
+        except ssl.SSLCertVerificationError:
+            return None
+    shown: dict[str, Any] = caller.getpeercert() or {}
+    return datetime.fromtimestamp(ssl.cert_time_to_seconds(str(shown["notAfter"])), UTC)
 
 
 def open_server_context(tls: TLS) -> RenewedContext:

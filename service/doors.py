@@ -1,15 +1,20 @@
 """Looks at every door of the node before it opens: who is served, and whether keys and secrets can be used."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 
 from config.destinations import http_headers
 from config.secret_files import check_secret_file, read_secret, secret_variable
-from config.settings import Settings
+from config.settings import Settings, SettingsError
+from config.tls import ClientTLS
 from config.web import WebAccess, is_loopback
 from dicom_io.access import callers_of
-from dicom_io.tls import client_context, server_context
+from dicom_io.tls import certificate_end, client_context, open_client_context, open_server_context, server_context
 from service.web_tokens import read_tokens
+
+#: A certificate that ends within this time is told of: a hospital's authority may take weeks.
+SOON = timedelta(days=30)
 
 
 def check_doors(settings: Settings) -> tuple[str, ...]:
@@ -21,13 +26,49 @@ def check_doors(settings: Settings) -> tuple[str, ...]:
     callers_of(settings)
     if settings.tls is not None:
         server_context(settings.tls)
-    for called in (*(one.tls for one in settings.sources), *(one.tls for one in settings.destinations)):
-        if called is not None:
-            client_context(called)
+    for called in _called(settings):
+        client_context(called)
     for destination in settings.destinations:
         http_headers(destination)
     _check_web(settings)
-    return tuple(_notes(settings))
+    return (*_notes(settings), *_ending(settings))
+
+
+def watch_certificates(settings: Settings) -> Callable[[], str]:
+    """What is wrong with the certificates of the node, in words, or nothing; to be asked again and again.
+
+    Files that changed and cannot be used (those before stay in use, until the node starts again), and certificates that
+    have ended or soon will.
+    """
+    contexts = [] if settings.tls is None else [open_server_context(settings.tls)]
+    contexts += [open_client_context(tls) for tls in _called(settings)]
+
+    def look() -> str:
+        faults = [context.fault for context in contexts]
+        return "; ".join(dict.fromkeys(fault for fault in (*faults, *_ending(settings)) if fault))
+
+    return look
+
+
+def _called(settings: Settings) -> list[ClientTLS]:
+    found = (*(one.tls for one in settings.sources), *(one.tls for one in settings.destinations))
+    return [tls for tls in found if tls is not None]
+
+
+def _ending(settings: Settings) -> Iterator[str]:
+    own = {(tls.certificate_file, tls.key_file) for tls in _called(settings)}
+    own |= {(one.certificate_file, one.key_file) for one in (settings.tls, settings.web) if one is not None}
+    for certificate_file, key_file in sorted(own, key=str):
+        if certificate_file is None or key_file is None:
+            continue
+        try:
+            end = certificate_end(certificate_file, key_file)
+        except SettingsError:
+            continue  # a fault of its own
+        if end is None:
+            yield f"the certificate in {certificate_file} has ended"
+        elif end < datetime.now(UTC) + SOON:
+            yield f"the certificate in {certificate_file} ends on {end:%Y-%m-%d}"
 
 
 def _check_web(settings: Settings) -> None:

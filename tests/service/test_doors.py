@@ -11,7 +11,7 @@ from node_process import TESTS
 
 from config.settings import Settings
 from service.cli import main
-from service.doors import check_doors
+from service.doors import check_doors, watch_certificates
 
 
 def notes(**settings: object) -> str:
@@ -63,6 +63,32 @@ def test_check_config_tells_who_is_served_and_shows_no_secret(
     own.key_file.chmod(0o644)
     assert main(["check-config", str(config)]) == 2
     assert "node.key: holds a secret, but its mode is 0644" in capsys.readouterr().err
+
+
+def test_certificates_are_watched(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    own = authority.issue("node")
+    settings = Settings.model_validate(
+        {
+            "tls": {"certificate_file": own.certificate_file, "key_file": own.key_file, "ca_file": authority.ca_file},
+            "destinations": [
+                {"name": "a", "ae_title": "A", "host": "h", "port": 104, "tls": {"ca_file": authority.ca_file}}
+            ],
+        }
+    )
+    look = watch_certificates(settings)
+    assert look() == ""
+    authority.issue("node", days=20)
+    assert "node.crt ends on 20" in look()
+    assert "node.crt ends on 20" in "".join(check_doors(settings))
+    authority.issue("node", is_expired=True)
+    assert "node.crt has ended" in look()
+    authority.issue("node")
+    own.key_file.write_text("x")
+    assert "node.key: cannot be used" in look()
+    authority.issue("node")
+    authority.ca_file.unlink()
+    assert "ca.pem" in look()
 
 
 @pytest.mark.parametrize(
