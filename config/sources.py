@@ -1,6 +1,7 @@
 """PACS that are asked what an exam holds, and for what has not come."""
 
 from enum import StrEnum
+from pathlib import Path
 
 from pydantic import Field, model_validator
 
@@ -32,6 +33,9 @@ class Source(Section):
         " only asked",
     )
     dicomweb_url: ServiceURL | None = Field(None, description="Root of its DICOMweb service, for wado-rs")
+    ca_file: Path | None = Field(
+        None, description="DICOMweb service: PEM file of the authorities to trust in place of the system's"
+    )
     timeout_s: float = Field(30.0, gt=0, le=600, description="Network and response timeout")
     tls: ClientTLS | None = Field(None, description="How it is called by TLS, and then its own calls must come by TLS")
 
@@ -39,4 +43,6 @@ class Source(Section):
     def _wado_has_url(self) -> "Source":
         if self.retrieve == (Retrieval.WADO_RS,) and self.dicomweb_url is None:
             raise ValueError("retrieve: wado-rs needs dicomweb_url")
+        if self.ca_file is not None and not (self.dicomweb_url or "").startswith("https:"):
+            raise ValueError("ca_file: only with an https address as dicomweb_url")
         return self

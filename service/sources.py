@@ -325,4 +325,5 @@ class SourceDesk:
                 sender=self._source.ae_title,
                 inbox=self._inbox,
                 ledger=self._ledger,
+                ca_file=self._source.ca_file,
             )
