@@ -10,7 +10,9 @@ from urllib.parse import urlsplit
 from pydantic import Field, model_validator
 
 from config.delivery import Confirm
+from config.secret_files import check_secret_file
 from config.sections import AETitle, Name, Port, Section, ServiceURL, SettingsError
+from config.tls import ClientTLS
 
 
 class ObjectKind(StrEnum):
@@ -50,6 +52,7 @@ class Destination(Section):
     ca_file: Path | None = Field(
         None, description="DICOMweb service: PEM file of the authorities to trust in place of the system's"
     )
+    tls: ClientTLS | None = Field(None, description="Storage SCP: how it is called by TLS")
     objects: tuple[ObjectKind, ...] = Field(USUAL_OBJECTS, description="Kinds of objects it receives")
     confirm: Confirm = Field(
         Confirm.AUTO,
@@ -80,6 +83,8 @@ class Destination(Section):
                 raise ValueError(f"{', '.join(extra)}: not together with dicomweb_url")
             if self.confirm is Confirm.COMMITMENT:
                 raise ValueError("confirm: commitment needs ae_title, host and port")
+            if self.tls is not None:
+                raise ValueError("tls: of a storage SCP; a DICOMweb service has ca_file")
             if self.ca_file is not None and not self.dicomweb_url.startswith("https:"):
                 raise ValueError("ca_file: only with an https address")
         return self
@@ -117,6 +122,7 @@ def http_headers(destination: Destination) -> dict[str, str]:
             lines = destination.headers_file.read_text(encoding="ascii").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise SettingsError(f"headers_file {destination.headers_file}: cannot be read") from error
+        check_secret_file(destination.headers_file)
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue

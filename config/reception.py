@@ -15,16 +15,25 @@ class Reception(Section):
     )
     idle_s: float = Field(60.0, gt=0, le=3600, description="An association on which nothing comes is dropped")
     largest_object_mb: int = Field(4096, ge=1, le=65_536, description="MB; the sender of a larger object is cut off")
-    full_mb: int = Field(
-        1024, ge=0, description="MB free in storage_dir below which objects are refused for now (0xA700)"
+    full_mb: float | None = Field(
+        None,
+        ge=0,
+        description="MB free in storage_dir below which objects are refused for now (0xA700); empty = a twentieth of the"
+        " file system, at most 1024",
     )
-    closed_mb: int = Field(512, ge=0, description="MB free below which associations are refused for now")
+    closed_mb: float | None = Field(
+        None, ge=0, description="MB free below which associations are refused for now; empty = never"
+    )
     backlog: int = Field(
         20_000, ge=1, description="Objects received and not yet in the database above which associations are refused"
     )
 
     @model_validator(mode="after")
     def _closes_after_it_is_full(self) -> "Reception":
-        if self.closed_mb > self.full_mb:
-            raise ValueError(f"closed_mb {self.closed_mb} is more than full_mb {self.full_mb}")
+        if self.closed_mb is not None and self.full_mb is not None and self.closed_mb > self.full_mb:
+            raise ValueError(f"closed_mb {self.closed_mb:g} is more than full_mb {self.full_mb:g}")
         return self
+
+    def full_below_mb(self, size_mb: float) -> float:
+        """MB free below which objects are refused, on a file system of a size (MB)."""
+        return min(1024.0, size_mb / 20) if self.full_mb is None else self.full_mb

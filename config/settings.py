@@ -1,12 +1,14 @@
 """Every setting of the node: one frozen tree, unknown keys refused. discnode.yaml mirrors the defaults, commented."""
 
 import hashlib
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from config.audit import AuditSettings
 from config.corrections import CorrectionSettings
@@ -20,10 +22,18 @@ from config.health import HealthSettings
 from config.jobs import Jobs as Jobs
 from config.logs import LogSettings
 from config.notifications import Notifications
+from config.peers import Peer as Peer
 from config.reception import Reception
 from config.retention import Retention as Retention
-from config.sections import AETitle, Name, Port, Section, ServiceURL
+from config.sections import AETitle, Port, Section
 from config.sections import SettingsError as SettingsError
+from config.sources import Retrieval as Retrieval
+from config.sources import Source as Source
+from config.tls import TLS
+from config.web import Web as Web
+
+#: User and password in an address: a fault is told without them.
+_USERINFO = re.compile(r"//[^/\s]*@")
 
 
 class Repeats(StrEnum):
@@ -40,53 +50,6 @@ class SubjectLine(StrEnum):
     PATIENT_ID = "patient_id"
     TRIAL_SUBJECT = "trial_subject"
     NONE = "none"
-
-
-class Peer(Section):
-    """A calling application that may send to the node."""
-
-    ae_title: AETitle = Field(description="Calling AE title")
-    host: str | None = Field(None, description="Its address; if given, calls from elsewhere are refused")
-    port: Port | None = Field(None, description="Where it takes the result of its storage commitment requests")
-
-    @model_validator(mode="after")
-    def _port_has_host(self) -> "Peer":
-        if self.port is not None and self.host is None:
-            raise ValueError("port: needs host")
-        return self
-
-
-class Retrieval(StrEnum):
-    """Ways to fetch an object."""
-
-    C_GET = "c-get"
-    C_MOVE = "c-move"
-    WADO_RS = "wado-rs"
-
-
-class Source(Section):
-    """A PACS that is asked what an exam holds (C-FIND), and for what has not come."""
-
-    name: Name = Field(description="Name used in logs")
-    ae_title: AETitle = Field(description="Called AE title")
-    host: str = Field(description="Address or host name")
-    port: Port = Field(description="TCP port")
-    calling_ae_titles: tuple[AETitle, ...] = Field(
-        (), description="It knows the exams that these AE titles send; empty = all exams"
-    )
-    retrieve: tuple[Retrieval, ...] = Field(
-        tuple(Retrieval),
-        description="Ways to fetch what is missing, tried in this order (wado-rs only with dicomweb_url); empty = it is"
-        " only asked",
-    )
-    dicomweb_url: ServiceURL | None = Field(None, description="Root of its DICOMweb service, for wado-rs")
-    timeout_s: float = Field(30.0, gt=0, le=600, description="Network and response timeout")
-
-    @model_validator(mode="after")
-    def _wado_has_url(self) -> "Source":
-        if self.retrieve == (Retrieval.WADO_RS,) and self.dicomweb_url is None:
-            raise ValueError("retrieve: wado-rs needs dicomweb_url")
-        return self
 
 
 class Route(Section):
@@ -196,13 +159,6 @@ class ReportSettings(Section):
     )
 
 
-class Web(Section):
-    """Health endpoints and API. The API changes something only where ``bind`` is a loopback address."""
-
-    bind: str = Field("127.0.0.1", description="Address of the HTTP server")
-    port: int = Field(0, ge=0, le=65535, description="TCP port; 0 = no HTTP server")
-
-
 class Settings(Section):
     """All settings of one node."""
 
@@ -210,11 +166,14 @@ class Settings(Section):
     bind: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all")
     port: Port = Field(11112, description="TCP port of the storage SCP")
     storage_dir: Path = Field(Path("discnode-data"), description="Where received images, results and the database live")
-    database_url: str | None = Field(None, description="SQLAlchemy URL; empty = SQLite in storage_dir")
+    database_url: str | None = Field(
+        None, description="SQLAlchemy URL without a password (PGPASSFILE tells it); empty = SQLite in storage_dir"
+    )
     executor: Literal["processes"] = Field("processes", description="Where jobs run")
     max_associations: int = Field(100, ge=1, le=1000, description="Associations served at once")
     reception: Reception = Reception()
-    peers: tuple[Peer, ...] = Field((), description="Who may send; empty = anyone who calls our AE title")
+    tls: TLS | None = Field(None, description="A second port that is spoken to by TLS alone; empty = none")
+    peers: tuple[Peer, ...] = Field((), description="Who may send; empty = only callers on this machine")
     sources: tuple[Source, ...] = Field((), description="PACS that are asked what exams hold, and for what is missing")
     destinations: tuple[Destination, ...] = Field((), description="Where results go; nothing is sent anywhere else")
     routes: tuple[Route, ...] = Field((), description="Which results go where; empty = all to all destinations")
@@ -237,6 +196,28 @@ class Settings(Section):
     logs: LogSettings = LogSettings()
     audit: AuditSettings = AuditSettings()
     notifications: Notifications = Notifications()
+
+    @field_validator("database_url")
+    @classmethod
+    def _no_password(cls, value: str | None) -> str | None:
+        address = urlsplit(value or "")
+        if address.password is not None or "password" in address.query.lower():
+            raise ValueError("no password here: give it in the environment (PGPASSFILE, or PGPASSWORD)")
+        return value
+
+    @model_validator(mode="after")
+    def _callers_by_tls_can_be_told(self) -> "Settings":
+        for peer in self.peers:
+            if peer.needs_tls and self.tls is None:
+                raise ValueError(f"peers: {peer.ae_title} must call by TLS, but the node has no tls section")
+            if peer.needs_tls and self.tls is not None and not peer.certificate and self.tls.asks_for_certificate:
+                raise ValueError(
+                    f"peers: {peer.ae_title} calls by TLS and must show a certificate; bind it with 'certificate'"
+                    " (SHA-256 fingerprint, or name in it)"
+                )
+        if self.tls is not None and self.tls.port == self.port:
+            raise ValueError("tls.port: must not be the port without TLS")
+        return self
 
     @model_validator(mode="after")
     def _names_agree(self) -> "Settings":
@@ -304,9 +285,13 @@ def load_settings(path: Path | None) -> Settings:
     moved: dict[str, object] = {
         "storage_dir": folder / settings.storage_dir,
         "destinations": tuple(one.with_paths_in(folder) for one in settings.destinations),
+        "sources": tuple(one.with_paths_in(folder) for one in settings.sources),
+        "web": settings.web.with_paths_in(folder),
         "audit": settings.audit.with_paths_in(folder),
         "notifications": settings.notifications.with_paths_in(folder),
     }
+    if settings.tls is not None:
+        moved["tls"] = settings.tls.with_paths_in(folder)
     if settings.protocols_dir is not None:
         moved["protocols_dir"] = folder / settings.protocols_dir
     if settings.segmentation.weights_dir is not None:
@@ -330,7 +315,7 @@ def explain(path: Path, error: ValidationError, model: type[BaseModel]) -> list[
         if fault["type"] == "extra_forbidden":
             text = f"{path}: {key}: unknown key; allowed here: {', '.join(_keys_at(model, fault['loc'][:-1]))}"
         elif fault["type"] not in ("value_error", "missing"):
-            text += f" (found {fault['input']!r})"
+            text += f" (found {_USERINFO.sub('//***@', repr(fault['input']))})"
         lines.append(text)
     return lines
 

@@ -20,6 +20,7 @@ from config.corrections import CorrectionSettings
 from config.reception import Reception
 from config.sections import Section
 from config.settings import Delivery, Destination, Peer, Settings, Source
+from config.tls import TLS, ClientTLS
 from dicom_io import codes, commitment, retriever, stow, upper_layer
 from dicom_io.pixels import DECODED_TRANSFER_SYNTAXES
 from dicom_io.presentation import STORAGE_TRANSFER_SYNTAXES, StoreStatus, accepted_contexts, describe
@@ -222,10 +223,12 @@ def _codes_in(values: Iterable[Any]) -> Iterable[Code]:
 
 def _settings() -> str:
     sections: tuple[tuple[str, type[Section]], ...] = (
+        ("tls", TLS),
         ("peers", Peer),
         ("sources", Source),
         ("corrections", CorrectionSettings),
         ("destinations", Destination),
+        ("destinations.tls", ClientTLS),
         ("reception", Reception),
         ("delivery", Delivery),
     )

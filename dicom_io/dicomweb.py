@@ -2,11 +2,13 @@
 
 import http.client
 import logging
+import ssl
 import struct
 import urllib.error
 import urllib.request
 from collections.abc import Collection
 from email.message import Message
+from pathlib import Path
 from typing import Any
 
 from dicom_io.inbox import Inbox
@@ -22,8 +24,6 @@ _log = logging.getLogger(__name__)
 #: Larger answers are not read: no MR object of a lumbar exam comes near.
 MAX_ANSWER_BYTES = 1 << 30
 
-#: A PACS is in the house: no proxy that the environment may name.
-_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 _ACCEPT = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 
 
@@ -36,6 +36,7 @@ def fetch_objects(
     sender: str,
     inbox: Inbox,
     ledger: Ledger,
+    ca_file: Path | None = None,
 ) -> None:
     """Fetch objects of one series. One that the service does not have is left out; the record tells what has come.
 
@@ -47,23 +48,34 @@ def fetch_objects(
         sender: AE title under which the objects are recorded.
         inbox: where they go.
         ledger: where they are written down.
+        ca_file: authorities (PEM) that are trusted in place of the system's.
 
     Raises:
         PeerUnavailable: the service cannot be reached, or its answer cannot be used.
         OSError: an object cannot be stored or recorded now.
     """
     study_uid, series_uid = where
+    opener = _opener(ca_file)
     for sop_uid in sorted(sop_uids):
         address = f"{url.rstrip('/')}/studies/{study_uid}/series/{series_uid}/instances/{sop_uid}"
-        for content in _parts(_get(address, timeout_s)):
+        for content in _parts(_get(opener, address, timeout_s)):
             _take(content, sop_uid, sender, inbox, ledger)
 
 
-def _get(address: str, timeout_s: float) -> tuple[Message, bytes] | None:
+def _opener(ca_file: Path | None) -> urllib.request.OpenerDirector:
+    """Certificates are always checked. A PACS is in the house: no proxy that the environment may name."""
+    try:
+        context = ssl.create_default_context(cafile=ca_file)
+    except OSError as error:  # ssl.SSLError is one
+        raise PeerUnavailable("the file of trusted authorities cannot be read") from error
+    return urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
+
+
+def _get(opener: urllib.request.OpenerDirector, address: str, timeout_s: float) -> tuple[Message, bytes] | None:
     """Header and body of an answer; None where there is no such object."""
     request = urllib.request.Request(address, headers={"Accept": _ACCEPT})
     try:
-        with _opener.open(request, timeout=timeout_s) as answer:
+        with opener.open(request, timeout=timeout_s) as answer:
             body = answer.read(MAX_ANSWER_BYTES + 1)
             header: Any = answer.headers
     except urllib.error.HTTPError as error:

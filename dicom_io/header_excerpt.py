@@ -1,7 +1,8 @@
 """What may be shown of a header to whoever sorts out a held object: technical attributes, and no identity.
 
 Only the attributes listed here are ever shown. Of them SeriesDescription and ProtocolName are free texts of the site,
-which protocol questions need; words of the identity in the same header are struck out of them.
+which protocol questions need; words of the identity in the same header are struck out of them, and of all other texts
+too. What should be a number and is none is not shown: it may be anything.
 """
 
 import re
@@ -82,6 +83,10 @@ _IDENTITY_KEYWORDS = (
     "InstitutionName",
 )
 
+#: Numbers as text, one or several.
+_NUMBERS = ("DS", "IS")
+_NUMBER = re.compile(r"[-+0-9.eE\\\s]+")
+
 _STRUCK_OUT = "***"
 _SHORTEST_WORD = 3
 _FOUND_INSIDE_WORDS = 6  # a word this long is struck out even inside another one
@@ -100,7 +105,7 @@ def read_excerpt(path: Path) -> dict[str, str]:
     for keyword in TECHNICAL_KEYWORDS:
         text = _text_of(header, keyword)
         if text:
-            excerpt[keyword] = strike_out(text, words) if keyword in FREE_TEXT_KEYWORDS else text
+            excerpt[keyword] = text if dictionary_VR(keyword) in _NUMBERS else strike_out(text, words)
     return excerpt
 
 
@@ -147,4 +152,6 @@ def _text_of(header: RawHeader, keyword: str) -> str:
         text = header.text(keyword)
     except UnsuitableInput:
         return "(not readable)"
+    if dictionary_VR(keyword) in _NUMBERS and not _NUMBER.fullmatch(text):
+        return "(not a number)" if text else ""
     return UID(text).name if keyword == "SOPClassUID" and text else text

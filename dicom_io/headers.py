@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -213,7 +214,7 @@ def _object_facts(header: RawHeader) -> dict[str, Any]:
         "manufacturer_model_name": header.text("ManufacturerModelName"),
         "device_serial_number": header.text("DeviceSerialNumber"),
         "software_versions": header.text("SoftwareVersions"),
-        "study_date": header.text("StudyDate"),
+        "study_date": _moment(header.text("StudyDate")),
         "series_description": header.text("SeriesDescription"),
         "protocol_name": header.text("ProtocolName"),
         "photometric_interpretation": header.text("PhotometricInterpretation"),
@@ -237,8 +238,10 @@ def _image_facts(header: FrameHeader, elements: Sequence[ElementAddress]) -> dic
         "complex_component": header.text(
             "MRImageFrameTypeSequence/ComplexImageComponent", "/ComplexImageComponent"
         ).upper(),
-        "acquisition_time": header.text("FrameContentSequence/FrameAcquisitionDateTime", "/AcquisitionDateTime")
-        or header.root.text("AcquisitionDate") + header.root.text("AcquisitionTime"),
+        "acquisition_time": _moment(
+            header.text("FrameContentSequence/FrameAcquisitionDateTime", "/AcquisitionDateTime")
+            or header.root.text("AcquisitionDate") + header.root.text("AcquisitionTime")
+        ),
         "ge_complex_part": None if complex_part is None else int(complex_part),
         "echo_time_ms": header.decimal("MREchoSequence/EffectiveEchoTime", "EchoTime", "/EffectiveEchoTime"),
         "trigger_time_ms": header.decimal(
@@ -316,6 +319,13 @@ NO_PATIENT_KEY = hashlib.sha256(b"\x1f\x1f").hexdigest()
 def _patient_key(header: RawHeader) -> str:
     parts = (header.text(keyword) for keyword in ("PatientID", "IssuerOfPatientID", "PatientBirthDate"))
     return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()
+
+
+def _moment(text: str) -> str:
+    """A date or time as it is written; of what is neither, which may be anyone's name, a digest that tells it apart."""
+    if re.fullmatch(r"[0-9.:+/ -]*", text):
+        return text
+    return f"?{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
 def _check_kind(header: RawHeader) -> None:

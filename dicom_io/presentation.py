@@ -13,6 +13,9 @@ IMPLICIT_LITTLE = "1.2.840.10008.1.2"
 EXPLICIT_BIG = "1.2.840.10008.1.2.2"
 DEFLATED = "1.2.840.10008.1.2.1.99"
 
+#: C-ECHO, which whoever may open an association may ask.
+VERIFICATION = str(Verification)
+
 #: Transfer syntaxes accepted for storage. Received bytes are kept as they come, so no decoder is needed (PS3.5 A).
 STORAGE_TRANSFER_SYNTAXES = (
     EXPLICIT_LITTLE,

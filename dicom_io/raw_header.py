@@ -285,7 +285,7 @@ class RawItem:
         try:
             numbers = tuple(convert(part) for part in parts)
         except (ValueError, OverflowError) as error:
-            text = f"{name_of(attribute)} is not a number: {parts!r:.80}"
+            text = f"{name_of(attribute)} is not a number"
             raise UnsuitableInput(ReasonCode.UNREADABLE, text) from error
         if count is not None and len(numbers) != count:
             text = f"{name_of(attribute)} has {len(numbers)} values instead of {count}"

@@ -4,18 +4,17 @@ import logging
 import os
 import select
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from pynetdicom import _config
 
+from config.reception import Reception
 from config.settings import Settings
-from dicom_io.admission import Call, admission_by
+from dicom_io.access import DenialLog, admission_by
 from dicom_io.commitment import CommitmentDesk, commitment_context
 from dicom_io.commitment_scu import TakeResult, report_context
 from dicom_io.inbox import Inbox
@@ -25,6 +24,7 @@ from dicom_io.received import BrokenObject as BrokenObject
 from dicom_io.received import Ledger as Ledger
 from dicom_io.received import ReceivedInstance as ReceivedInstance
 from dicom_io.received import Recorded as Recorded
+from dicom_io.tls import RenewedContext, open_server_context
 from dicom_io.upper_layer import Association, Deadlines, House
 
 _log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class Listener:
     """A listening socket; with ``tls``, what comes there must begin with a handshake."""
 
     socket: socket.socket
-    tls: ssl.SSLContext | None = None
+    tls: RenewedContext | None = None
 
     @property
     def port(self) -> int:
@@ -104,6 +104,7 @@ class Receiver:
             association.kill()
         for thread in running.values():
             thread.join(2.0)
+        self._house.denials.flush()
 
     def _accept_all(self) -> None:
         poll = select.poll()
@@ -137,7 +138,7 @@ class Receiver:
             self._associations[association] = thread
         thread.start()
 
-    def _serve(self, association: Association, tls: ssl.SSLContext | None) -> None:
+    def _serve(self, association: Association, tls: RenewedContext | None) -> None:
         try:
             association.run(tls)
         finally:
@@ -148,35 +149,37 @@ class Receiver:
 class _Room:
     """The free space of the storage folder, looked at once a second."""
 
-    def __init__(self, folder: Path, full_mb: int, closed_mb: int) -> None:
+    def __init__(self, folder: Path, reception: Reception) -> None:
         self._folder = folder
-        self._full_mb = full_mb
-        self._closed_mb = closed_mb
-        self._free_mb = 0.0
+        self._reception = reception
+        self._free_mb = self._size_mb = 0.0
         self._looked_at_s = -1.0
 
     def is_full(self) -> bool:
         """Objects are to be refused."""
-        return self._free() < self._full_mb
+        self._look()
+        return self._free_mb < self._reception.full_below_mb(self._size_mb)
 
     def is_closed(self) -> bool:
         """Associations are to be refused."""
-        return self._free() < self._closed_mb
+        self._look()
+        return self._reception.closed_mb is not None and self._free_mb < self._reception.closed_mb
 
-    def _free(self) -> float:
+    def _look(self) -> None:
         now_s = time.monotonic()
         if now_s - self._looked_at_s > 1.0 or self._looked_at_s < 0:
             found = os.statvfs(self._folder)
             self._free_mb = found.f_bavail * found.f_frsize / _MEGABYTE
+            self._size_mb = found.f_blocks * found.f_frsize / _MEGABYTE
             self._looked_at_s = now_s
-        return self._free_mb
 
 
-def listen(bind: str, port: int, tls: ssl.SSLContext | None = None) -> Listener:
+def listen(bind: str, port: int, tls: RenewedContext | None = None) -> Listener:
     """A listening socket.
 
     Raises:
         OSError: the address cannot be bound.
+        SettingsError: the files of ``tls`` cannot be used, or a peer's SOP class is unknown.
     """
     family = socket.AF_INET6 if ":" in bind else socket.AF_INET
     opened = socket.socket(family, socket.SOCK_STREAM)
@@ -200,6 +203,7 @@ def open_house(
     *,
     deadlines: Deadlines | None = None,
     is_congested: Callable[[], bool] = lambda: False,
+    on_refused: Callable[[str, str, str], None] = lambda calling_ae, address, why: None,
 ) -> House:
     """What the associations of a process share.
 
@@ -211,16 +215,20 @@ def open_house(
         results: what becomes of the results of our own requests; None: they are not taken.
         deadlines: other waits than the usual ones.
         is_congested: too much waits to be recorded.
+        on_refused: told of each call that is refused: calling AE title, address, why.
+
+    Raises:
+        SettingsError: a peer's SOP class is unknown.
     """
     contexts = accepted_contexts()
     if commitments is not None:
         contexts = (*contexts, commitment_context() if results is None else report_context())
     reception = settings.reception
-    room = _Room(inbox.folder, reception.full_mb, reception.closed_mb)
+    room = _Room(inbox.folder, reception)
     return House(
         contexts=contexts,
         admit=admission_by(settings),
-        note_refusal=partial(_note_refusal, settings),
+        denials=DenialLog(on_refused),
         inbox=inbox,
         ledger=ledger,
         commitments=commitments,
@@ -238,6 +246,24 @@ def limits_of(settings: Settings) -> Limits:
     return Limits(reception.waiting_connections, settings.max_associations, reception.associations_per_host)
 
 
+def open_listeners(settings: Settings) -> tuple[Listener, ...]:
+    """The node's port, and that for TLS if it has one.
+
+    Raises:
+        OSError: an address cannot be bound.
+        SettingsError: the files of ``tls`` cannot be used.
+    """
+    context = None if settings.tls is None else open_server_context(settings.tls)
+    plain = listen(settings.bind, settings.port)
+    if settings.tls is None:
+        return (plain,)
+    try:
+        return plain, listen(settings.bind, settings.tls.port, context)
+    except OSError:
+        plain.socket.close()
+        raise
+
+
 def open_receiver(
     settings: Settings,
     inbox: Inbox,
@@ -246,25 +272,16 @@ def open_receiver(
     results: TakeResult | None = None,
     *,
     deadlines: Deadlines | None = None,
-    tls: tuple[int, ssl.SSLContext] | None = None,
+    on_refused: Callable[[str, str, str], None] = lambda calling_ae, address, why: None,
 ) -> Receiver:
     """Listen on the settings' address; associations are served in threads until :meth:`Receiver.close`.
 
-    Calls to another AE title than ours, from AE titles that are not among the peers and sources, and beyond
-    ``max_associations`` are rejected. ``tls``: a second port, and what to greet with there.
+    Calls that :func:`dicom_io.access.admit` does not let in, and beyond ``max_associations``, are rejected;
+    ``on_refused`` is told who called, from where, and why it was refused.
 
     Raises:
         OSError: the address cannot be bound.
+        SettingsError: the files of ``tls`` cannot be used, or a peer's SOP class is unknown.
     """
-    listeners = [listen(settings.bind, settings.port)]
-    if tls is not None:
-        listeners.append(listen(settings.bind, *tls))
-    house = open_house(settings, inbox, ledger, commitments, results, deadlines=deadlines)
-    return Receiver(listeners, house, Places(limits_of(settings)))
-
-
-def _note_refusal(settings: Settings, call: Call, why: str) -> None:
-    if call.calling_ae == settings.ae_title and call.address in ("127.0.0.1", "::1", settings.bind):
-        return  # the node's own question whether its receiver lives; a rejection is an answer
-    extra = {"calling_ae": call.calling_ae, "address": call.address, "why": why}
-    _log.warning("association rejected", extra=extra)
+    house = open_house(settings, inbox, ledger, commitments, results, deadlines=deadlines, on_refused=on_refused)
+    return Receiver(open_listeners(settings), house, Places(limits_of(settings)))

@@ -1,6 +1,7 @@
 """The storage SCU: sends files to a destination, byte for byte, and says what the peer answered to each."""
 
 import socket
+import ssl
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,8 +12,11 @@ from pynetdicom import AE, _config, build_context, evt
 from pynetdicom.dsutils import split_dataset
 from pynetdicom.sop_class import Verification
 
+from config.sections import SettingsError
+from config.tls import ClientTLS
 from dicom_io.presentation import describe, is_stored, proposed_contexts
 from dicom_io.raw_header import PARSE_FAULTS, quiet_pydicom
+from dicom_io.tls import open_client_context
 
 MAX_PDU_BYTES = 131_072
 UNREADABLE = "its file cannot be read"
@@ -38,13 +42,14 @@ class NotOffered(PeerUnavailable):
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A storage SCP, and as whom we call it. ``timeout_s``: for connecting, and for each answer."""
+    """A storage SCP, and as whom we call it. ``timeout_s``: for connecting, and for each answer; ``tls``: if by TLS."""
 
     host: str
     port: int
     called_ae_title: str
     calling_ae_title: str
     timeout_s: float = 30.0
+    tls: ClientTLS | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +148,7 @@ def associate(
         ae_title=peer.called_ae_title,
         max_pdu=MAX_PDU_BYTES,
         ext_neg=list(roles),
+        tls_args=_tls_arguments(peer),
         evt_handlers=[(evt.EVT_CONN_OPEN, _tune_socket), *handlers],
     )
     if association.is_rejected:
@@ -169,6 +175,15 @@ def need_offer(association: Any, sop_class: str, name: str) -> None:
     """
     if not any(str(one.abstract_syntax) == str(sop_class) for one in association.accepted_contexts):
         raise NotOffered(f"the peer does not offer {name}")
+
+
+def _tls_arguments(peer: Peer) -> tuple[ssl.SSLContext, str] | None:
+    if peer.tls is None:
+        return None
+    try:
+        return open_client_context(peer.tls).current(), peer.tls.server_name or peer.host
+    except SettingsError as error:
+        raise PeerUnavailable(str(error)) from error
 
 
 def abort_associations() -> None:

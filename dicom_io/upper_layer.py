@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from pynetdicom.presentation import PresentationContext
 
-from dicom_io.admission import Admission, Call, Refused
+from dicom_io.access import Admission, Call, DenialLog, Refused
 from dicom_io.commitment import CommitmentDesk
 from dicom_io.commitment_scu import TakeResult
 from dicom_io.commitment_service import CommitmentService, CommitmentTurn, result_turn
@@ -35,6 +35,7 @@ from dicom_io.places import Place
 from dicom_io.presentation import StoreStatus
 from dicom_io.receive_data import Answer, IncomingObject, ObjectName
 from dicom_io.received import Ledger
+from dicom_io.tls import RenewedContext, peer_certificate, why_no_handshake
 
 _log = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ class House:
 
     contexts: tuple[PresentationContext, ...]
     admit: Callable[[Call], Admission]
-    note_refusal: Callable[[Call, str], None]
+    denials: DenialLog
     inbox: Inbox
     ledger: Ledger
     commitments: CommitmentDesk | None
@@ -134,7 +135,7 @@ class Association:
         with contextlib.suppress(OSError):  # it has ended by itself
             self._connection.shutdown(socket.SHUT_RDWR)
 
-    def run(self, tls: ssl.SSLContext | None = None) -> None:
+    def run(self, tls: RenewedContext | None = None) -> None:
         """Serve it to its end."""
         try:
             self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -161,13 +162,16 @@ class Association:
 
     # --- opening ------------------------------------------------------------------------------------------------------
 
-    def _shake_hands(self, tls: ssl.SSLContext) -> None:
+    def _shake_hands(self, tls: RenewedContext) -> None:
         """In the association's own thread: a peer that stalls here delays nobody else."""
         self._connection.settimeout(self._house.deadlines.request_s)
         try:
-            self._connection = tls.wrap_socket(self._connection, server_side=True)
-        except (OSError, ValueError) as error:
-            raise PeerGone(f"no TLS: {type(error).__name__}") from error
+            self._connection = tls.current().wrap_socket(self._connection, server_side=True)
+        except OSError as error:  # ssl.SSLError is one
+            self._house.denials.note("", self._address, f"TLS: {why_no_handshake(error)}")
+            raise PeerGone("no TLS") from error
+        except ValueError as error:
+            raise PeerGone("no TLS") from error
         self._stream = PduStream(self._connection, MAX_PDU_BYTES, self._house.deadlines.pdu_s)
 
     def _open(self) -> bool:
@@ -183,11 +187,11 @@ class Association:
             raise ProtocolFault(AbortReason.UNEXPECTED_PDU, f"PDU of type {kind} before an association")
         data = bytes(content)
         request = read_request(data)
-        call = Call(request.calling_ae, request.called_ae, self._address, self._certificate())
+        call = self._call(request)
         try:
             admission = self._admit(request, call)
         except Refused as refusal:
-            self._house.note_refusal(call, str(refusal))
+            self._house.denials.note(call.calling_ae, call.address, refusal.why)
             self._say_farewell(reject_pdu(refusal.result, refusal.source, refusal.reason))
             return False
         self._calling_ae = request.calling_ae
@@ -212,15 +216,13 @@ class Association:
             raise Refused(*_LOCAL_LIMIT, "too many associations")
         return admission
 
-    def _certificate(self) -> object | None:
-        if isinstance(self._connection, ssl.SSLSocket):
-            return self._connection.getpeercert(binary_form=True)
-        return None
+    def _call(self, request: AssociationRequest) -> Call:
+        by_tls = isinstance(self._connection, ssl.SSLSocket)
+        shown = peer_certificate(self._connection) if isinstance(self._connection, ssl.SSLSocket) else None
+        return Call(request.calling_ae, request.called_ae, self._address, shown, by_tls)
 
     def _contexts_of(self, admission: Admission) -> list[PresentationContext]:
-        if admission.sop_classes is None:
-            return list(self._house.contexts)
-        return [one for one in self._house.contexts if str(one.abstract_syntax) in admission.sop_classes]
+        return [one for one in self._house.contexts if admission.permits(str(one.abstract_syntax))]
 
     # --- messages -----------------------------------------------------------------------------------------------------
 

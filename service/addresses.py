@@ -27,4 +27,4 @@ def peer_of(destination: Destination, settings: Settings) -> Peer:
     assert host is not None  # a Destination has the one or the other
     assert port is not None
     assert title is not None
-    return Peer(host, port, title, settings.ae_title, settings.delivery.timeout_s)
+    return Peer(host, port, title, settings.ae_title, settings.delivery.timeout_s, destination.tls)

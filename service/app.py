@@ -24,6 +24,7 @@ from service.commitments import report_due
 from service.confirmation import confirm_due
 from service.database import Database, open_database
 from service.delivery import deliver_due, warn_of_strays
+from service.doors import check_doors
 from service.executors import KeptProcesses
 from service.failure_text import describe_exit
 from service.health import Probe
@@ -71,8 +72,13 @@ def run_node(settings: Settings, *, analysis: str = "service.pipeline:analyse_jo
     Args:
         settings: the node's settings.
         analysis: ``package.module:function`` that a worker calls for each job (:data:`service.worker.Analysis`).
+
+    Raises:
+        SettingsError: a certificate, key or secret of the settings cannot be used.
     """
     log_to_stderr("node", settings.logs)
+    for note in check_doors(settings):
+        _log.warning(note)
     stop, hurry = threading.Event(), threading.Event()
 
     def on_signal(number: int, frame: FrameType | None) -> None:

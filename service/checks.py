@@ -71,12 +71,13 @@ def disk_check(settings: Settings) -> Callable[[], str]:
 
     def check() -> str:
         try:
-            free_mb = shutil.disk_usage(settings.storage_dir).free / 1e6
+            disk = shutil.disk_usage(settings.storage_dir)
         except OSError as error:
             return f"the storage folder cannot be asked: {error.strerror}"
-        if free_mb >= settings.health.min_free_mb:
+        free_mb, least_mb = disk.free / 1e6, settings.reception.full_below_mb(disk.total / 1e6)
+        if free_mb >= least_mb:
             return _writing(settings.storage_dir)
-        return f"{free_mb:.0f} MB free where the storage folder is, less than {settings.health.min_free_mb}"
+        return f"{free_mb:.0f} MB free where the storage folder is, less than {least_mb:.0f}: objects are refused"
 
     return check
 

@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from config.destinations import http_headers
 from config.protocol_cards import load_cards
 from config.settings import Settings, SettingsError, load_settings
 from service import (
@@ -22,6 +21,7 @@ from service import (
     quarantine_command,
     train_command,
     tune_command,
+    web_token_command,
 )
 from service.migrations import DatabaseRefused
 
@@ -149,6 +149,8 @@ def _parser() -> argparse.ArgumentParser:
     deliveries_command.add_deliveries(deliveries, _load)
     reconcile = commands.add_parser("reconcile", help="compare what was sent with what the destinations have")
     deliveries_command.add_reconcile(reconcile, _load)
+    tokens = commands.add_parser("web-token", help="who may use the HTTP API: new, list, remove")
+    web_token_command.add_arguments(tokens)
     return parser
 
 
@@ -200,14 +202,18 @@ def _load_networks(settings: Settings) -> "ModelRecord":
 
 def _check_config(options: argparse.Namespace) -> int:
     from processing.atlas import read_atlas
+    from service.doors import check_doors
 
     settings = _load(options.file)
     cards = load_cards(settings.protocols_dir)
     record = _load_networks(settings)
-    for destination in settings.destinations:
-        http_headers(destination)
+    notes = check_doors(settings)
     print(f"{options.file}: in order")
     print(f"  listens as {settings.ae_title} on {settings.bind}:{settings.port}; data in {settings.storage_dir}")
+    if settings.tls is not None:
+        print(f"  listens by TLS ({settings.tls.profile}) on {settings.bind}:{settings.tls.port}")
+    callers = ", ".join(dict.fromkeys(peer.ae_title for peer in settings.peers))
+    print(f"  serves {callers or 'callers on this machine'}")
     addresses = [f"{one.name} ({one.address})" for one in settings.destinations]
     print(f"  sends to {', '.join(addresses) or 'nobody'}")
     for destination in settings.destinations:
@@ -225,6 +231,8 @@ def _check_config(options: argparse.Namespace) -> int:
     print(f"  finds discs with {record.name}, version {record.version} ({networks}, threshold {threshold:g})")
     atlas = read_atlas(settings.registration.atlas)
     print(f"  registers to the atlas {atlas.name} (sha256 {atlas.sha256[:16]}; {atlas.licence})")
+    for note in notes:
+        print(f"  note: {note}")
     return EXIT_OK
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -13,6 +13,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 from sqlalchemy.exc import OperationalError
 
 from config.settings import Settings
+from config.tls import called_back
 from dicom_io.commitment import (
     CommitmentDesk,
     CommitmentReport,
@@ -23,6 +24,7 @@ from dicom_io.commitment import (
 )
 from dicom_io.sender import Peer, PeerUnavailable
 from service import database as db
+from service.addresses import peer_of
 from service.database import Database, move
 from service.delivery import retry_delay_s
 from service.exam_studies import reopen
@@ -222,14 +224,17 @@ def _due(database: Database, now: datetime) -> list[_Due]:
 
 def _address(settings: Settings, ae_title: str) -> Peer | None:
     """Where a sender takes reports, if it is known."""
-    known: Iterable[tuple[str, str | None, int | None]] = (
-        *((one.ae_title, one.host, one.port) for one in settings.peers),
-        *((one.ae_title, one.host, one.port) for one in settings.sources),
-        *((one.ae_title, one.host, one.port) for one in settings.destinations if one.ae_title is not None),
-    )
-    for title, host, port in known:
-        if title == ae_title and host is not None and port is not None:
-            return Peer(host, port, title, settings.ae_title, settings.delivery.timeout_s)
+    timeout_s = settings.delivery.timeout_s
+    for peer in settings.peers:
+        if peer.ae_title == ae_title and peer.host is not None and peer.port is not None:
+            tls = called_back(settings.tls) if peer.needs_tls and settings.tls is not None else None
+            return Peer(peer.host, peer.port, ae_title, settings.ae_title, timeout_s, tls)
+    for source in settings.sources:
+        if source.ae_title == ae_title:
+            return Peer(source.host, source.port, ae_title, settings.ae_title, timeout_s, source.tls)
+    for one in settings.destinations:
+        if one.ae_title == ae_title:
+            return peer_of(one, settings)
     return None
 
 

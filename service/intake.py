@@ -22,6 +22,7 @@ from service.database import Database, move
 from service.evidence import Evidence, evidence_of
 from service.exam_studies import Fragment, fragments_beside, join
 from service.header_index import has_unread, index_new, kept_facts
+from service.nameless import quoted_files, without_names
 from service.quarantine import has_open_case, hold_exam, resolve_exam
 from service.refusal_file import write_exam_refusal
 from service.states import ExamState, InstanceState, JobState, QuarantineState
@@ -170,10 +171,11 @@ class Intake:
             text = f"judging the exam failed ({type(error).__name__}); see the log"
             assembly, awaited = ExamAssembly(AssemblyState.REFUSED), None
             decision = Decision(Step.HOLD, (Reason(ReasonCode.INTERNAL, text),))
+        decision, awaiting = _nameless(decision, _awaiting(assembly, awaited), exam)
         with self._database.write() as connection:
             if _has_changed(connection, exam):
                 return
-            awaiting = _awaiting(assembly, awaited) if decision.step is Step.WAIT else None
+            awaiting = awaiting if decision.step is Step.WAIT else None
             connection.execute(update(db.exam).where(db.exam.c.id.in_(exam.ids)).values(awaiting=awaiting))
             if decision.step is Step.WAIT:
                 return
@@ -345,6 +347,14 @@ def _awaiting(assembly: ExamAssembly, awaited: Reason | None) -> str:
     if assembly.is_complete:
         return awaited.detail if awaited is not None else "looks whole; nothing tells yet that no more will come"
     return "; ".join(reason.detail for reason in assembly.reasons)
+
+
+def _nameless(decision: Decision, awaiting: str, exam: _Exam) -> tuple[Decision, str | None]:
+    """Decision and waiting as they may be told."""
+    details = (awaiting, *(reason.detail for reason in decision.reasons))
+    told_awaiting, *told = without_names(details, quoted_files(details, exam.facts))
+    reasons = (replace(one, detail=detail) for one, detail in zip(decision.reasons, told, strict=True))
+    return replace(decision, reasons=tuple(reasons)), told_awaiting
 
 
 def _has_changed(connection: Connection, exam: _Exam) -> bool:

@@ -3,16 +3,21 @@
 import json
 import logging
 import sys
+import threading
 import warnings
 from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import TextIO
 
 from config.logs import LogSettings
+from service.failure_text import describe_failure
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
 class LineFormatter(logging.Formatter):
-    """``time LEVEL process: event key=value …`` on one line, a traceback included."""
+    """``time LEVEL process: event key=value …`` on one line, a traceback included: frames and types, no values."""
 
     def __init__(self, process: str) -> None:
         super().__init__()
@@ -21,8 +26,8 @@ class LineFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """One line; values with spaces or quotes are quoted as JSON strings."""
         pairs = [f"{key}={_quoted(value)}" for key, value in vars(record).items() if key not in _STANDARD]
-        if record.exc_info:
-            pairs.append(f"traceback={_quoted(self.formatException(record.exc_info))}")
+        if record.exc_info and record.exc_info[1] is not None:
+            pairs.append(f"traceback={_quoted(describe_failure(record.exc_info[1]))}")
         message = record.getMessage().replace("\n", " ")
         return " ".join((_time_of(record), record.levelname, f"{self._process}:", message, *pairs))
 
@@ -72,3 +77,28 @@ def log_to_stderr(process: str, settings: LogSettings = LogSettings()) -> None: 
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", module="pydicom")
     warnings.filterwarnings("ignore", module="pynetdicom")
+    # What Python itself writes to stderr quotes values too: of an exception that nobody caught, and in warnings.
+    sys.excepthook = _log_uncaught
+    threading.excepthook = lambda told: _log_uncaught(told.exc_type, told.exc_value, told.exc_traceback)
+    sys.unraisablehook = lambda told: _log_uncaught(told.exc_type, told.exc_value, told.exc_traceback)
+    warnings.showwarning = _log_warning
+
+
+def _log_uncaught(kind: type[BaseException], error: BaseException | None, where: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt | SystemExit):
+        return
+    told = None if error is None else (kind, error, where)
+    logging.getLogger(__name__).error("not caught", extra={"error": kind.__name__}, exc_info=told)
+
+
+def _log_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Where and of what kind; its text may quote a header."""
+    place = f"{Path(filename).name}:{lineno}"
+    logging.getLogger(__name__).warning("python warning", extra={"category": category.__name__, "place": place})

@@ -7,7 +7,7 @@ from sqlalchemy import select
 
 from config.protocol_cards import ProtocolCard, asked_elements
 from config.settings import Repeats
-from dicom_io.header_excerpt import FREE_TEXT_KEYWORDS, read_excerpt, struck_out_texts
+from dicom_io.header_excerpt import FREE_TEXT_KEYWORDS, read_excerpt
 from dicom_io.headers import ImageFacts
 from dicom_io.presentation import SEGMENTATION_CLASSES
 from dicom_io.protocol_explanation import explain_exam
@@ -17,6 +17,7 @@ from processing.refusal import ReasonCode, UnsuitableInput
 from service import database as db
 from service.database import Database
 from service.exam_groups import facts_of, list_groups, studies_of
+from service.nameless import without_names
 from service.quarantine import QuarantineItem
 from service.states import InstanceState
 
@@ -65,18 +66,6 @@ def _indexed_facts(database: Database, exam_id: int, cards: Sequence[ProtocolCar
 
 def _anonymous(described: dict[str, Any], database: Database, paths: Sequence[str]) -> dict[str, Any]:
     """The texts without the names that a site wrote into a series description."""
-    struck_out: dict[str, str] = {}
-    for path in paths:
-        try:
-            struck_out |= struck_out_texts(database.inbox_dir / path)
-        except (UnsuitableInput, OSError):
-            continue  # what cannot be read is quoted nowhere
-    for text, struck in struck_out.items():
-        described["detail"] = _without(described["detail"], text, struck)
-        described["needed"] = [_without(one, text, struck) for one in described["needed"]]
-    return described
-
-
-def _without(detail: str, text: str, struck: str) -> str:
-    """Also where a detail quotes only the beginning of the text."""
-    return detail.replace(text, struck).replace(repr(text)[:70], repr(struck)[:70])
+    files = [database.inbox_dir / path for path in paths]
+    detail, *needed = without_names((described["detail"], *described["needed"]), files)
+    return described | {"detail": detail, "needed": needed}

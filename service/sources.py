@@ -82,7 +82,7 @@ class SourceDesk:
     ) -> None:
         self._database = database
         self._source = source
-        self._peer = Peer(source.host, source.port, source.ae_title, settings.ae_title, source.timeout_s)
+        self._peer = Peer(source.host, source.port, source.ae_title, settings.ae_title, source.timeout_s, source.tls)
         self._inbox = Inbox(database.inbox_dir)
         self._ledger = open_ledger(database)
         self._judge = judge
@@ -327,4 +327,5 @@ class SourceDesk:
                 sender=self._source.ae_title,
                 inbox=self._inbox,
                 ledger=self._ledger,
+                ca_file=self._source.ca_file,
             )

@@ -5,14 +5,23 @@ from collections.abc import Callable
 from typing import Any
 
 import uvicorn
-from fastapi import APIRouter, FastAPI, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 
 from config.settings import Web
 from service.health import Health
+from service.web_access import Gate
 
 
-def build_web(health: Callable[[], Health], *routers: APIRouter, metrics: Callable[[], bytes] | None = None) -> FastAPI:
-    """The application: ``/health/live``, ``/health/ready`` (503 and what is wrong), ``/metrics``, and other routes."""
+def build_web(
+    health: Callable[[], Health],
+    *routers: APIRouter,
+    settings: Web | None = None,
+    metrics: Callable[[], bytes] | None = None,
+) -> FastAPI:
+    """The application: ``/health/live``, ``/health/ready`` (503 and what is wrong), ``/metrics``, and other routes.
+
+    All of it stands behind the gate of ``settings``; without any, who calls from this machine is let in.
+    """
     app = FastAPI(title="discnode", description="For research use only.", docs_url=None, redoc_url=None)
 
     @app.get("/health/live")
@@ -21,11 +30,11 @@ def build_web(health: Callable[[], Health], *routers: APIRouter, metrics: Callab
         return {"status": "alive"}
 
     @app.get("/health/ready")
-    async def ready(response: Response) -> dict[str, Any]:  # async: never behind a request that waits for the database
-        """Whether images can be received and analysed; if not (503), what is wrong, in words."""
+    async def ready(request: Request, response: Response) -> dict[str, Any]:  # async: never behind one that waits
+        """Whether images can be received and analysed; if not (503), what is wrong, in words, told to users only."""
         now = health()
         response.status_code = 200 if now.is_ready else 503
-        return now.as_dict()
+        return {"ready": now.is_ready} if request.state.user is None else now.as_dict()
 
     if metrics is not None:
 
@@ -36,6 +45,7 @@ def build_web(health: Callable[[], Health], *routers: APIRouter, metrics: Callab
 
     for router in routers:
         app.include_router(router)
+    app.add_middleware(Gate, settings=settings or Web())
     return app
 
 
@@ -49,8 +59,17 @@ class WebServer:
         *routers: APIRouter,
         metrics: Callable[[], bytes] | None = None,
     ) -> None:
-        app = build_web(health, *routers, metrics=metrics)
-        config = uvicorn.Config(app, host=settings.bind, port=settings.port, log_config=None, access_log=False)
+        config = uvicorn.Config(
+            build_web(health, *routers, settings=settings, metrics=metrics),
+            host=settings.bind,
+            port=settings.port,
+            ssl_certfile=settings.certificate_file,
+            ssl_keyfile=settings.key_file,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,  # the gate asks who really calls
+        )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, name="web", daemon=True)
         self._thread.start()

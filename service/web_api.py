@@ -1,15 +1,12 @@
 """The HTTP API under ``/api``: exams, analyses, and the quarantine as a place to work. Described by ``/openapi.json``.
 
-There is no authentication yet. So what changes something is only done where the server listens on the loopback
-interface, and not for a page of another site that a browser on the same machine happens to show.
+Who may ask is decided before a request comes here (:mod:`service.web_access`); who changed something is recorded.
 """
 
-import ipaddress
 from collections.abc import Sequence
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
-from fastapi import APIRouter, Depends, HTTPException, Query, Request
+from fastapi import APIRouter, HTTPException, Query, Request
 from fastapi import Path as PathParameter
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -21,8 +18,8 @@ from service.database import Database
 from service.exam_groups import CannotDiscard, discard_group
 from service.quarantine_details import describe_item
 from service.states import DeliveryState, ExamState, JobState, QuarantineState
+from service.web_access import User
 
-_BY = "api"
 _Number = Annotated[int, PathParameter(ge=1, le=2**31 - 1)]
 
 
@@ -39,7 +36,6 @@ class Discard(BaseModel):
 def build_api(database: Database, cards: Sequence[ProtocolCard], settings: Settings) -> APIRouter:
     """The routes, for the protocol cards and the settings of the node."""
     api = APIRouter(prefix="/api")
-    changing = [Depends(_guard(settings.web.bind))]
     page = Annotated[int, Query(ge=1, le=10_000, description="At most so many, the newest")]
 
     @api.get("/quarantine")
@@ -54,28 +50,28 @@ def build_api(database: Database, cards: Sequence[ProtocolCard], settings: Setti
         """One case: its reason, what helps, and the header without identity."""
         return describe_item(database, _item(database, item_id), cards, settings.completion.repeats)
 
-    @api.post("/quarantine/{item_id}/release", dependencies=changing)
-    def release_quarantine(item_id: _Number) -> dict[str, Any]:
+    @api.post("/quarantine/{item_id}/release")
+    def release_quarantine(item_id: _Number, request: Request) -> dict[str, Any]:
         """Put the held thing back into the intake, to be judged again."""
         _item(database, item_id)
         try:
-            done = quarantine.release(database, item_id, by=_BY)
+            done = quarantine.release(database, item_id, by=_name_of(request))
         except quarantine.CannotRelease as error:
             raise HTTPException(409, str(error)) from error
         return _changed(database, item_id, done)
 
-    @api.post("/quarantine/{item_id}/discard", dependencies=changing)
-    def discard_quarantine(item_id: _Number, body: Discard) -> dict[str, Any]:
+    @api.post("/quarantine/{item_id}/discard")
+    def discard_quarantine(item_id: _Number, body: Discard, request: Request) -> dict[str, Any]:
         """Close the case for good, or set images of a held exam aside."""
         item = _item(database, item_id)
         if not body.reason.strip():
             raise HTTPException(422, "A reason is needed: say why the data are not needed.")
         if not body.series_uid and not body.patient:
-            done = quarantine.discard(database, item_id, reason=body.reason, by=_BY)
+            done = quarantine.discard(database, item_id, reason=body.reason, by=_name_of(request))
             return _changed(database, item_id, done)
         chosen = {"series_uid": body.series_uid, "patient": body.patient}
         try:
-            discard_group(database, item, asked_elements(cards), reason=body.reason, by=_BY, **chosen)
+            discard_group(database, item, asked_elements(cards), reason=body.reason, by=_name_of(request), **chosen)
         except CannotDiscard as error:
             raise HTTPException(409, str(error)) from error
         return _changed(database, item_id, True)
@@ -123,37 +119,13 @@ def _item(database: Database, item_id: int) -> quarantine.QuarantineItem:
     return item
 
 
+def _name_of(request: Request) -> str:
+    user: User = request.state.user
+    return user.name
+
+
 def _changed(database: Database, item_id: int, done: bool) -> dict[str, Any]:
     item = _item(database, item_id)
     if not done:
         raise HTTPException(409, f"Item {item_id} is not held any more: it is {item.state}.")
     return item.as_dict()
-
-
-def _guard(bind: str) -> Any:
-    """Refuses changes that come from elsewhere than this machine, or from a page of another site."""
-
-    def check(request: Request) -> None:
-        if not _is_loopback(bind):
-            text = (
-                "Changes are only possible where web.bind is a loopback address (127.0.0.1), because the API has no"
-                " authentication. Use 'discnode quarantine' on the node."
-            )
-            raise HTTPException(403, text)
-        origin = request.headers.get("origin")
-        names = [request.headers.get("host", ""), *([urlsplit(origin).netloc] if origin is not None else [])]
-        if not all(_is_loopback(urlsplit(f"//{name}").hostname or "") for name in names):
-            raise HTTPException(
-                403, "Changes must be asked of 127.0.0.1 or localhost, and not by a page of another site."
-            )
-
-    return check
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -15,6 +15,7 @@ def test_headers_come_from_the_file_and_the_environment_of_the_moment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "headers"
+    file.touch(0o600)
     file.write_text("Authorization: Basic bWU6d29yZA==\n\nX-Tenant:  spine lab \n")
     one = service(headers_file=file)
     assert http_headers(one) == {"Authorization": "Basic bWU6d29yZA==", "X-Tenant": "spine lab"}
@@ -30,10 +31,22 @@ def test_headers_come_from_the_file_and_the_environment_of_the_moment(
 @pytest.mark.parametrize("content", ["secret\n", "A: \n", "A b: secret", "A: secrét", "A: b\x00secret"])
 def test_a_headers_file_that_is_wrong_is_not_told(tmp_path: Path, content: str) -> None:
     file = tmp_path / "headers"
+    file.touch(0o600)
     file.write_bytes(content.encode())
     with pytest.raises(SettingsError, match=r"headers_file .*/headers: ") as fault:
         http_headers(service(headers_file=file))
     assert "secr" not in str(fault.value)
+
+
+def test_a_headers_file_that_others_may_read_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "headers"
+    file.write_text("Authorization: Bearer secret\n")
+    file.chmod(0o644)
+    with pytest.raises(SettingsError, match="its mode is 0644; allow its owner alone") as fault:
+        http_headers(service(headers_file=file))
+    assert "Bearer" not in str(fault.value)
+    file.chmod(0o640)
+    assert http_headers(service(headers_file=file)) == {"Authorization": "Bearer secret"}
 
 
 def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,6 +41,7 @@ from test_receiver import Notebook, OpenNode, image
 
 from config.reception import Reception
 from config.settings import Peer, Settings
+from config.tls import TLS, ClientCertificate
 from dicom_io.inbox import Inbox
 from dicom_io.receiver import Ledger, open_receiver
 from dicom_io.upper_layer import Deadlines
@@ -494,24 +495,22 @@ def test_a_stop_lets_the_object_under_way_come_in(tmp_path: Path) -> None:
     assert node.receiver.served == 0
 
 
-def make_certificate(folder: Path) -> ssl.SSLContext:
+def make_certificate(folder: Path) -> dict[str, Path]:
     key, certificate = folder / "key.pem", folder / "certificate.pem"
     command_line = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=node"]
     subprocess.run([*command_line, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-    return context
+    return {"certificate_file": certificate, "key_file": key}
 
 
 def test_tls_is_spoken_on_a_port_of_its_own_and_a_stalled_handshake_delays_nobody(tmp_path: Path) -> None:
-    context, port = make_certificate(tmp_path), free_port()
+    port = free_port()
+    tls = TLS(port=port, client_certificate=ClientCertificate.OPTIONAL, **make_certificate(tmp_path))
     notebook, inbox = Notebook(), Inbox(tmp_path / "inbox")
     receiver = open_receiver(
-        Settings(port=free_port()),
+        Settings(port=free_port(), tls=tls),
         inbox,
         Ledger(notebook.record, notebook.broken.append),
         deadlines=SHORT,
-        tls=(port, context),
     )
     trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE

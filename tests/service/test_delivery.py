@@ -49,6 +49,7 @@ def test_results_reach_a_dicomweb_service_once_its_door_is_opened(
     closing.append(outbox.database)
     assert outbox.deliver("web") == 0
     assert {one.last_error for one in list_deliveries(outbox.database)} == {f"headers_file {headers}: cannot be read"}
+    headers.touch(0o600)
     headers.write_text("Authorization: Bearer anything\n")
     orthanc.stop()
     assert outbox.deliver("web", 60.0) == 0

@@ -1,5 +1,7 @@
 import ast
 import logging
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,14 +19,40 @@ def test_an_event_is_one_line_whatever_is_in_it() -> None:
     assert "\n" not in line
 
 
-def test_a_traceback_stays_on_the_line() -> None:
+def test_a_traceback_stays_on_the_line_and_quotes_nothing() -> None:
     try:
-        raise ValueError("x")
+        raise ValueError("Müller^Ann")
     except ValueError as error:
         record = logging.makeLogRecord({"msg": "bug", "exc_info": (ValueError, error, error.__traceback__)})
     line = LineFormatter("node").format(record)
-    assert "ValueError: x" in line
+    assert "test_a_traceback_stays_on_the_line_and_quotes_nothing" in line
+    assert "ValueError" in line
+    assert "Müller" not in line
     assert "\n" not in line
+
+
+def test_what_nobody_catches_reaches_stderr_without_values() -> None:
+    code = """
+import logging, threading, warnings
+from service.logs import log_to_stderr
+log_to_stderr("node")
+def fail():
+    raise ValueError("Canary^Ann")
+class Odd:
+    def __del__(self):
+        fail()
+thread = threading.Thread(target=fail)
+thread.start()
+thread.join()
+warnings.warn("Canary^Ann is odd")
+Odd()
+fail()
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert ended.returncode == 1
+    assert "Canary" not in ended.stderr
+    assert [line.count("ValueError") > 0 for line in ended.stderr.splitlines()] == [True, False, True, True]
+    assert "category=UserWarning" in ended.stderr
 
 
 @pytest.mark.parametrize("path", [*sorted((ROOT / "service").glob("*.py")), *sorted((ROOT / "dicom_io").glob("*.py"))])
