@@ -18,8 +18,8 @@ class Reception(Section):
     full_mb: float | None = Field(
         None,
         ge=0,
-        description="MB free in storage_dir below which objects are refused for now (0xA700); empty = a twentieth of the"
-        " file system, at most 1024",
+        description="MB free in storage_dir below which objects are refused for now (0xA700); empty = a twentieth of"
+        " the file system, at most 1024",
     )
     closed_mb: float | None = Field(
         None, ge=0, description="MB free below which associations are refused for now; empty = never"

@@ -83,6 +83,7 @@ def test_a_password_that_goes_over_plain_http_is_warned_of(
     url: str, is_told: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "headers").write_text("Authorization: Basic bWU6d29yZA==\n")
+    (tmp_path / "headers").chmod(0o600)
     path = tmp_path / "site.yaml"
     path.write_text(f"destinations: [{{name: archive, dicomweb_url: '{url}', headers_file: headers}}]\n")
     assert main(["check-config", str(path)]) == 0

@@ -445,13 +445,15 @@ def test_a_full_disk_refuses_for_now_and_takes_again(small_disk: Path) -> None:
 
 
 def test_objects_and_then_associations_are_refused_before_the_disk_is_full(
-    node: OpenNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    node = open_node(tmp_path, reception=Reception(closed_mb=512))
     free_mb = 2000.0
     found = os.statvfs(tmp_path)
 
     class Found:
         f_frsize = found.f_frsize
+        f_blocks = 10**12 // found.f_frsize
 
         @property
         def f_bavail(self) -> float:
@@ -473,6 +475,7 @@ def test_objects_and_then_associations_are_refused_before_the_disk_is_full(
         wait_until(is_rejected, "associations to be refused", 3)
         free_mb = 2000.0
         wait_until(lambda: client.store(UID, WHOLE) == 0, "objects to be taken again", 2)
+    node.receiver.close(0.0)
 
 
 # --- the end, and TLS -------------------------------------------------------------------------------------------------

@@ -18,9 +18,9 @@ from test_receiver import OpenNode, image, open_node
 
 from config.settings import Settings, SettingsError
 from config.tls import TLS, ClientTLS, TLSProfile
-from dicom_io.receiver import HANDSHAKE_TIMEOUT_S
 from dicom_io.sender import Peer, PeerUnavailable, echo, send_files
 from dicom_io.tls import client_context, open_client_context, server_context
+from dicom_io.upper_layer import Deadlines
 
 pytestmark = pytest.mark.peers
 
@@ -147,7 +147,7 @@ def test_who_is_not_bound_to_the_ae_title_is_refused(
     assert not echoscu(node.open.port, calling="SCANNER")  # the port without TLS
     assert not echoscu(node.tls_port, calling="SCANNER")
     assert node.echoscu(scanner)
-    node.open.receiver._denials.flush()
+    node.open.receiver._house.denials.flush()
     lines = [record for record in caplog.records if record.message == "association rejected"]
     whys = {record.why for record in lines}  # type: ignore[attr-defined]
     assert {
@@ -276,7 +276,7 @@ def test_a_silent_handshake_holds_up_nobody(node: TLSNode, scanner: Issued) -> N
     with socket.create_connection(("127.0.0.1", node.tls_port)):
         started_s = time.monotonic()
         assert not echoscu(node.open.port)  # answered, with a rejection
-        assert time.monotonic() - started_s < HANDSHAKE_TIMEOUT_S
+        assert time.monotonic() - started_s < Deadlines().request_s
         assert node.echoscu(scanner)
 
 
