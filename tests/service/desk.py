@@ -33,7 +33,7 @@ class Desk:
     inbox: Inbox
     intake: Intake
 
-    def arrive(self, path: Path, seconds: float = 0.0) -> Recorded:
+    def arrive(self, path: Path, seconds: float = 0.0, *, calling_ae: str = "SCANNER") -> Recorded:
         """Store a file as the receiver does."""
         content = path.read_bytes()
         header = pydicom.dcmread(path, stop_before_pixels=True)
@@ -48,16 +48,16 @@ class Desk:
             sha256=stored.sha256,
             size_bytes=stored.size_bytes,
             has_pixels=True,
-            calling_ae="SCANNER",
+            calling_ae=calling_ae,
             received_at=later(seconds),
         )
         return open_ledger(self.database).record(received)
 
-    def arrive_all(self, paths: list[Path], seconds: float = 0.0) -> None:
+    def arrive_all(self, paths: list[Path], seconds: float = 0.0, *, calling_ae: str = "SCANNER") -> None:
         for path in paths:
-            self.arrive(path, seconds)
+            self.arrive(path, seconds, calling_ae=calling_ae)
 
-    def sweep(self, seconds: float) -> None:
+    def sweep(self, seconds: float = IDLE_S) -> None:
         self.intake.sweep(later(seconds))
 
     @property

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pydicom
 import pytest
+from desk import IDLE_S, Desk
 from fastapi import FastAPI
 from records import later, open_database, settings_in
 from small_mr_exam import mapss_signal, write_mapss
@@ -18,13 +19,12 @@ from sqlalchemy import select, update
 from config.protocol_cards import load_cards
 from config.settings import Settings
 from dicom_io.inbox import Inbox
-from dicom_io.receiver import BrokenObject, ReceivedInstance
+from dicom_io.receiver import BrokenObject
 from processing.refusal import Reason, ReasonCode
 from service import database as db
 from service import jobs, quarantine
 from service.arrivals import open_ledger
 from service.cli import main
-from service.database import Database
 from service.exam_groups import discard_group, list_groups
 from service.health import Health
 from service.intake import Intake
@@ -32,7 +32,6 @@ from service.states import ExamState, InstanceState, JobState
 from service.web import build_web
 from service.web_api import build_api
 
-IDLE_S = 30.0
 CANARIES = {
     "PatientName": "Canaryname^Given",
     "PatientID": "CANARYID77",
@@ -42,38 +41,15 @@ CANARIES = {
 }
 
 
-class Site:
-    """A node's record, its inbox and its intake, in a folder with a settings file."""
+class Site(Desk):
+    """A desk with a settings file, for commands and the API."""
 
     def __init__(self, folder: Path) -> None:
         self.config = folder / "discnode.yaml"
         self.config.write_text(f"storage_dir: node\ncompletion:\n  idle_s: {IDLE_S}\n")
         settings = settings_in(folder, completion={"idle_s": IDLE_S})
-        self.database: Database = open_database(settings)
-        self.inbox = Inbox(self.database.inbox_dir)
-        self.intake = Intake(self.database, settings)
-
-    def arrive(self, paths: list[Path], *, calling_ae: str = "SCANNER", seconds: float = 0.0) -> None:
-        for path in paths:
-            header = pydicom.dcmread(path, stop_before_pixels=True)
-            stored = self.inbox.store((path.read_bytes(),))
-            received = ReceivedInstance(
-                sop_class_uid=header.SOPClassUID,
-                sop_instance_uid=header.SOPInstanceUID,
-                study_uid=header.StudyInstanceUID,
-                series_uid=header.SeriesInstanceUID,
-                transfer_syntax=header.file_meta.TransferSyntaxUID,
-                name=stored.name,
-                sha256=stored.sha256,
-                size_bytes=stored.size_bytes,
-                has_pixels=True,
-                calling_ae=calling_ae,
-                received_at=later(seconds),
-            )
-            open_ledger(self.database).record(received)
-
-    def sweep(self, seconds: float = IDLE_S) -> None:
-        self.intake.sweep(later(seconds))
+        database = open_database(settings)
+        super().__init__(settings, database, Inbox(database.inbox_dir), Intake(database, settings))
 
     @property
     def exam_state(self) -> ExamState:
@@ -135,8 +111,8 @@ def second_patient(folder: Path) -> list[Path]:
 @pytest.fixture
 def mixed(site: Site, tmp_path: Path) -> Site:
     """A whole exam, and images of a second patient in its study."""
-    site.arrive(exam_files(tmp_path / "one"))
-    site.arrive(second_patient(tmp_path / "two"), calling_ae="OTHER", seconds=5)
+    site.arrive_all(exam_files(tmp_path / "one"))
+    site.arrive_all(second_patient(tmp_path / "two"), calling_ae="OTHER", seconds=5)
     site.sweep(6)
     assert site.exam_state is ExamState.HELD
     return site
@@ -206,7 +182,7 @@ def test_what_cannot_be_taken_out_is_said(mixed: Site, capsys: pytest.CaptureFix
 
 def test_the_file_of_a_discarded_object_stays_while_an_analysis_reads_it(site: Site, tmp_path: Path) -> None:
     files = exam_files(tmp_path / "one")
-    site.arrive(files)
+    site.arrive_all(files)
     site.sweep(1)
     (job,) = jobs.list_jobs(site.database)
     with site.database.write() as connection:
@@ -241,7 +217,7 @@ def test_list_filters_and_tells_age_sender_and_detail(site: Site, capsys: pytest
 
 def test_an_incomplete_exam_says_what_to_send(site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = [path for path in exam_files(tmp_path / "one") if not path.name.endswith("4-2")]
-    site.arrive(files)
+    site.arrive_all(files)
     site.sweep()
     described = shown(site, site.item().id, capsys)
     assert described["needed"] == ["Send the missing images of ge-mapss: TSL 40 ms at slice 3."]
@@ -250,7 +226,7 @@ def test_an_incomplete_exam_says_what_to_send(site: Site, tmp_path: Path, capsys
 def test_a_name_in_the_series_description_is_struck_out(
     site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    site.arrive(exam_files(tmp_path / "one", SeriesDescription="Spine of canaryname T1r"))
+    site.arrive_all(exam_files(tmp_path / "one", SeriesDescription="Spine of canaryname T1r"))
     site.sweep()
     described = shown(site, site.item().id, capsys)
     assert described["groups"][0]["header"]["SeriesDescription"] == "Spine of *** T1r"
