@@ -13,7 +13,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 
-from sqlalchemy.exc import DataError, IntegrityError, OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError
 
 from dicom_io.inbox import Inbox
 from dicom_io.received import BrokenObject, Ledger, ReceivedInstance, Recorded
@@ -62,7 +62,7 @@ def _outcome(database: Database, inbox: Inbox, received: ReceivedInstance) -> Re
     try:
         with database.read() as connection:
             return judge(connection, inbox.folder, received, waiting)
-    except OperationalError as error:
+    except DBAPIError as error:
         raise OSError("the database cannot be read") from error
 
 
