@@ -73,7 +73,9 @@ def run(folder: Path, cuts: int, seed: int) -> tuple[int, list[str]]:
             senders.start()
             wait_until(lambda senders=senders: len(senders.acknowledged) > 50, "some objects to be acknowledged", 60)
             time.sleep(chance.uniform(0.0, 2.0))
-            acknowledged |= dict(senders.acknowledged)  # what is answered later, a machine without power would not answer
+            acknowledged |= dict(
+                senders.acknowledged
+            )  # what is answered later, a machine without power would not answer
             disk.cut()
             node.kill()
             senders.stop()
