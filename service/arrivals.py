@@ -23,7 +23,8 @@ from service.states import ExamState, InstanceState
 #: Files deleted by retention.
 _GONE = (InstanceState.DELETING, InstanceState.DELETED)
 # Made once: to build a statement costs more than to run it.
-_KNOWN = select(db.instance.c.id, db.instance.c.sha256, db.instance.c.state, db.instance.c.path).where(
+#: What is recorded under a SOP Instance UID.
+KNOWN = select(db.instance.c.sha256, db.instance.c.state, db.instance.c.path, db.instance.c.id).where(
     db.instance.c.sop_uid == bindparam("uid")
 )
 _SENT = select(db.delivery.c.id).where(db.delivery.c.sop_uid == bindparam("uid")).limit(1)
@@ -96,7 +97,7 @@ def _find(
     is_told_only: bool = False,
 ) -> _Finding:
     """``is_told_only``: for the answer to a sender, to whom one of our results that comes back is as good as new."""
-    known = connection.execute(_KNOWN, {"uid": received.sop_instance_uid}).all()
+    known = connection.execute(KNOWN, {"uid": received.sop_instance_uid}).all()
     if is_told_only and not known and not waiting:
         return _Finding.NEW
     if any(row.sha256 == received.sha256 and row.state in _GONE for row in known):
@@ -161,7 +162,7 @@ def _take_up(connection: Connection, folder: Path, received: ReceivedInstance) -
     """
     if not (folder / received.name).is_file():
         raise OSError("the file was deleted by retention in this moment")
-    known = connection.execute(_KNOWN, {"uid": received.sop_instance_uid}).all()
+    known = connection.execute(KNOWN, {"uid": received.sop_instance_uid}).all()
     (instance_id,) = [row.id for row in known if row.sha256 == received.sha256]
     values = {"path": received.name, "calling_ae": received.calling_ae, "received_at": received.received_at}
     move(connection, db.instance, instance_id, InstanceState.RECEIVED, **values)

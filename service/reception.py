@@ -187,6 +187,7 @@ def _live(work: Callable[[], None], title: str, shared: _Shared, parent: int) ->
     status = 1
     try:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        os.setsid()  # the kernel shares time out among sessions: recording does not slow receiving down
         log_to_stderr(f"{shared.name}/{title.replace(' ', '-')}", shared.settings.logs)
         threading.excepthook = _log_thread_fault
         if os.getppid() == parent:
