@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from dicom_io.stow import WebService, open_connection, unreachable
 
 #: Larger answers are not read: a series of results has tens of objects.
 MAX_ANSWER_BYTES = 1 << 24
+_PIECE_BYTES = 1 << 16
+_WAITS = 10.0  # an answer may take so many times as long as each piece of it
 _SERIES_UID_TAG = 0x0020000E
 _STUDY, _SERIES, _INSTANCE = "0020000D", "0020000E", "00080018"
 _NOT_THERE, _NO_SERVICE = (204, 404, 410), (404, 405, 501)
@@ -125,11 +128,9 @@ def _get(
     try:
         connection.request("GET", target, headers={**headers, "Accept": "application/dicom+json"})
         with connection.getresponse() as answer:
-            status, content = answer.status, answer.read(MAX_ANSWER_BYTES + 1)
+            status, content = answer.status, _read(answer, time.monotonic() + _WAITS * (connection.timeout or 30.0))
     except (OSError, http.client.HTTPException) as error:
         raise unreachable(error) from error
-    if len(content) > MAX_ANSWER_BYTES:
-        raise PeerUnavailable("the DICOMweb service's answer is too large")
     if status in _NOT_THERE or status in _NO_SERVICE:
         return status, []
     try:
@@ -139,6 +140,19 @@ def _get(
     if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
         raise PeerUnavailable(f"the DICOMweb service answers {status} and no list of objects")
     return status, found
+
+
+def _read(answer: http.client.HTTPResponse, until_s: float) -> bytes:
+    """An answer that comes to its end in time, and is not too large."""
+    pieces, n_bytes = [], 0
+    while piece := answer.read1(_PIECE_BYTES):
+        pieces.append(piece)
+        n_bytes += len(piece)
+        if n_bytes > MAX_ANSWER_BYTES:
+            raise PeerUnavailable("the DICOMweb service's answer is too large")
+        if time.monotonic() > until_s:
+            raise PeerUnavailable("the DICOMweb service's answer does not come to its end")
+    return b"".join(pieces)
 
 
 def _value(one: Mapping[str, Any], tag: str) -> str:

@@ -16,6 +16,7 @@ from service.database import Database
 from service.states import DeliveryState, predecessors
 
 BATCH = 200  # objects for one connection
+LONGEST_DENIED_S = 86_400.0  # between two tries of what the destination says it stored, and has not
 BY_COMMITMENT, BY_QUERY = "commitment", "query"
 
 
@@ -134,10 +135,10 @@ def count_waiting(database: Database) -> dict[str, int]:
 # --- the steps --------------------------------------------------------------------------------------------------------
 
 
-def retry_delay_s(attempts: int, settings: DeliverySettings, chance: float) -> float:
+def retry_delay_s(attempts: int, settings: DeliverySettings, chance: float, *, longest_s: float | None = None) -> float:
     """Seconds to wait after a failed attempt: doubling, capped, and spread by ``chance`` (0..1) over 80-120 %."""
     doubled = settings.first_retry_s * 2.0 ** min(attempts - 1, 30)
-    return min(doubled, settings.longest_retry_s) * (0.8 + 0.4 * chance)
+    return min(doubled, settings.longest_retry_s if longest_s is None else longest_s) * (0.8 + 0.4 * chance)
 
 
 def note_sent(
@@ -190,8 +191,11 @@ def confirm(connection: Connection, one: Delivery, by: str, now: datetime) -> bo
 
 
 def deny(connection: Connection, one: Delivery, why: str, settings: DeliverySettings, now: datetime) -> bool:
-    """The destination took it and does not have it: it is sent again; False where it has moved on meanwhile."""
-    delay_s = retry_delay_s(max(one.attempts, 1), settings, random.random())
+    """The destination took it and does not have it: it is sent again; False where it has moved on meanwhile.
+
+    Ever more rarely, at last once a day: it would go on saying so, and much may have come together.
+    """
+    delay_s = retry_delay_s(max(one.attempts, 1), settings, random.random(), longest_s=LONGEST_DENIED_S)
     values = {"not_before": now + timedelta(seconds=delay_s), "denials": one.denials + 1, "last_error": why[:255]}
     return _change(connection, one, DeliveryState.WAITING, confirmed_at=None, confirmed_by=None, **values)
 

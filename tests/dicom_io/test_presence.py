@@ -2,9 +2,11 @@
 
 import http.server
 import json
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from archive_of_ones_choice import Archive
 from peers import free_port
 from small_mr_exam import mr_dataset
 
+from dicom_io import presence
 from dicom_io.presence import Presence, SentObject, find_present, read_sent_object, search_present
 from dicom_io.sender import NotOffered, Peer, PeerUnavailable
 from dicom_io.stow import WebService
@@ -100,6 +103,27 @@ def test_a_service_without_search_is_told_apart(status: int) -> None:
 def test_an_answer_that_says_nothing_is_no_answer(answer: Answer) -> None:
     with service(lambda path: answer) as (web, _), pytest.raises(PeerUnavailable):
         search_present(web, objects("1.1"))
+
+
+def test_an_answer_that_trickles_in_without_end_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(presence, "_WAITS", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def trickle() -> None:
+            connection, _ = listening.accept()
+            with connection, suppress(OSError):
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+                while True:
+                    connection.sendall(b" ")
+                    time.sleep(0.02)
+
+        thread = threading.Thread(target=trickle)
+        thread.start()
+        web = WebService(f"http://127.0.0.1:{listening.getsockname()[1]}/w", timeout_s=3.0)
+        with pytest.raises(PeerUnavailable, match="does not come to its end"):
+            search_present(web, objects("1.1"))
+        thread.join(20)
+        assert not thread.is_alive()
 
 
 def test_nobody_there() -> None:

@@ -128,7 +128,7 @@ def test_a_liar_is_never_believed_and_never_given_up(open_outbox: OpenOutbox, mo
     with Archive(keeps=lambda uid: False, commits=lambda uid, uids: (uid, [], uids)) as liar:
         outbox = open_outbox(scp_destination("liar", liar))
         seconds, sent_at = 0.0, []
-        while seconds < 6 * 3600 and len(sent_at) < 14:
+        while len(sent_at) < 18:
             if outbox.deliver("liar", seconds):
                 sent_at.append(seconds)
             outbox.confirm("liar", seconds + 3.0)
@@ -138,8 +138,8 @@ def test_a_liar_is_never_believed_and_never_given_up(open_outbox: OpenOutbox, mo
             seconds = (max(one.not_before for one in waiting) - later(0)).total_seconds()
         waits = [after - before for before, after in pairwise(sent_at)]
         assert waits[0] < 12
-        assert all(0.8 * 900 <= wait_s <= 1.2 * 900 + 3 for wait_s in waits[-3:])
-        assert {one.denials for one in outbox.rows("liar")} == {14}
+        assert all(0.8 * 86_400 <= wait_s <= 1.2 * 86_400 + 3 for wait_s in waits[-2:])
+        assert {one.denials for one in outbox.rows("liar")} == {18}
 
 
 def test_what_a_query_never_shows_is_sent_again_ever_more_rarely(
@@ -154,7 +154,7 @@ def test_what_a_query_never_shows_is_sent_again_ever_more_rarely(
                 outbox.confirm("liar", seconds + 599)
         assert [state == "confirmed" for state in outbox.states("liar")] == [True, False, True]
         assert [liar.received.count(uid) for uid in UIDS] == [1, outbox.rows("liar")[1].attempts, 1]
-        assert 10 < liar.received.count(UIDS[1]) < 8 * 4
+        assert 8 < liar.received.count(UIDS[1]) < 20
     warnings = [one for one in caplog.records if one.levelname == "WARNING" and one.getMessage() == "queried"]
     assert len(warnings) == 1  # told once
 
