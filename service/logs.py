@@ -34,7 +34,8 @@ class LineFormatter(logging.Formatter):
 
 def _quoted(value: object) -> str:
     text = str(value)
-    return text if text and not set(text) & set(' "=\n\r\t\\') else json.dumps(text, ensure_ascii=False)
+    is_plain = text.isprintable()  # a calling AE title may hold what a terminal obeys
+    return text if text and is_plain and not set(text) & set(' "=\\') else json.dumps(text, ensure_ascii=not is_plain)
 
 
 def log_to_stderr(process: str) -> None:

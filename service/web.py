@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable
 
 import uvicorn
-from fastapi import APIRouter, FastAPI, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 
 from config.settings import Web
 from service.health import Health
@@ -24,10 +24,12 @@ def build_web(health: Callable[[], Health], *routers: APIRouter, settings: Web |
         return {"status": "alive"}
 
     @app.get("/health/ready")
-    def ready(response: Response) -> dict[str, bool]:
-        """The receiver answers C-ECHO, the database takes writes, the workers run."""
+    def ready(request: Request, response: Response) -> dict[str, bool]:
+        """The receiver answers C-ECHO, the database takes writes, the workers run; which of it, only users are told."""
         now = health()
         response.status_code = 200 if now.is_ready else 503
+        if request.state.user is None:
+            return {"ready": now.is_ready}
         return {"ready": now.is_ready, "receiver": now.receiver, "workers": now.workers, "database": now.database}
 
     for router in routers:
@@ -49,6 +51,7 @@ class WebServer:
             log_config=None,
             access_log=False,
             server_header=False,
+            limit_concurrency=100,  # 503 beyond
             proxy_headers=False,  # the gate asks who really calls
         )
         self._server = uvicorn.Server(config)
