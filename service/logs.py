@@ -59,7 +59,8 @@ def _time_of(record: logging.LogRecord) -> str:
 
 def _quoted(value: object) -> str:
     text = str(value)
-    return text if text and not set(text) & set(' "=\n\r\t\\') else json.dumps(text, ensure_ascii=False)
+    is_plain = text.isprintable()  # a calling AE title may hold what a terminal obeys
+    return text if text and is_plain and not set(text) & set(' "=\\') else json.dumps(text, ensure_ascii=not is_plain)
 
 
 def log_to_stderr(process: str, settings: LogSettings = LogSettings()) -> None:  # noqa: B008 - frozen

@@ -68,6 +68,7 @@ class WebServer:
             log_config=None,
             access_log=False,
             server_header=False,
+            limit_concurrency=100,  # 503 beyond
             proxy_headers=False,  # the gate asks who really calls
         )
         self._server = uvicorn.Server(config)

@@ -32,7 +32,7 @@ Send = Callable[[Message], Awaitable[None]]
 _Found = TypeVar("_Found")
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-#: Whether the node lives and works: orchestrators ask without a token, and learn nothing else.
+#: Whether the node lives and works: orchestrators ask without a token, and learn nothing else (their user is None).
 OPEN = frozenset({"/health/live", "/health/ready"})
 REVIEWERS_CHANGE = re.compile(r"/api/(quarantine/[0-9]+/(release|discard)|corrections(/.*)?)")
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -74,7 +74,9 @@ class _Denied(Exception):
 
 
 class Gate:
-    """Stands before an application (ASGI). What is let through finds its :class:`User` in ``request.state.user``."""
+    """Stands before an application (ASGI). What is let through finds its :class:`User` in ``request.state.user``;
+    it is None where an open path is asked by nobody known.
+    """
 
     def __init__(self, app: App, settings: Web, clock: Callable[[], float] = time.monotonic) -> None:
         self._app, self._settings = app, settings
@@ -101,7 +103,9 @@ class Gate:
 
     def _check(self, scope: Scope) -> None:
         headers, path, method = Headers(scope=scope), scope["path"], scope["method"]
-        if path in OPEN and method in _READING:
+        state = scope.setdefault("state", {})
+        state["user"] = None
+        if path in OPEN and method in _READING and not self._shows_something(headers):
             return
         length = headers.get("content-length", "0")
         if not length.isdigit() or int(length) > MOST_BODY_BYTES:
@@ -112,7 +116,13 @@ class Gate:
         needed = _needed_role(method, path)
         if user.role < needed:
             raise _Denied(403, f"This is for the role {needed.name.lower()}; yours is {user.role.name.lower()}.")
-        scope.setdefault("state", {})["user"] = user
+        state["user"] = user
+
+    def _shows_something(self, headers: Headers) -> bool:
+        """Whether a caller says who it is, and is to be believed or refused."""
+        if self._settings.access is WebAccess.LOOPBACK:
+            return _names_this_machine(headers.get("host", ""))
+        return ("authorization" if self._settings.access is WebAccess.TOKENS else "x-discnode-secret") in headers
 
     def _user(self, headers: Headers, address: str) -> User:
         access = self._settings.access

@@ -19,6 +19,12 @@ def test_an_event_is_one_line_whatever_is_in_it() -> None:
     assert "\n" not in line
 
 
+def test_what_a_terminal_would_obey_is_written_out() -> None:
+    record = logging.makeLogRecord({"msg": "association rejected", "calling_ae": "\x1b[2J\x9b1A\u202eX", "name_": "Å"})
+    line = LineFormatter("node").format(record)
+    assert line.endswith('calling_ae="\\u001b[2J\\u009b1A\\u202eX" name_=Å')
+
+
 def test_a_traceback_stays_on_the_line_and_quotes_nothing() -> None:
     try:
         raise ValueError("Müller^Ann")

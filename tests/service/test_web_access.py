@@ -147,11 +147,17 @@ def test_a_token_that_is_removed_opens_nothing_from_then_on(by_token: Site, toke
     assert token not in answer.text
 
 
-def test_health_answers_everyone_and_tells_nothing_else(by_token: Site, by_proxy: Site) -> None:
+def test_health_answers_everyone_and_tells_users_why(by_token: Site, by_proxy: Site, tokens_file: Path) -> None:
     for site in (by_token, by_proxy, Site(Web())):
         assert site.status("GET", "/health/live", "http://node:8080") == 200
         assert site.status("GET", "/health/ready", "http://node:8080") == 200
+        assert site.ask("GET", "/health/ready", "http://node:8080").json() == {"ready": True}
     assert by_token.status("POST", "/health/live") == 401
+    token = new_token(tokens_file, "ann", Role.VIEWER)
+    told = by_token.ask("GET", "/health/ready", headers={"Authorization": f"Bearer {token}"}).json()
+    assert set(told) > {"ready", "database"}
+    assert by_token.status("GET", "/health/ready", Authorization="Bearer wrong") == 401
+    assert set(Site(Web()).ask("GET", "/health/ready").json()) > {"ready", "database"}
     for path in ("/openapi.json", "/metrics", "/health", "/health/live/", "//health/live"):
         assert by_token.status("GET", path) == 401, path
 
