@@ -13,7 +13,8 @@ from service.tally import REFUSED_CALLS, count
 _log = logging.getLogger(__name__)
 
 WRITE_S = 10.0
-_MOST_CALLERS = 200  # apart, in one lot; whoever calls under ever new names fills no disk
+_MOST_CALLERS = 20  # apart, in one lot; whoever calls under ever new names fills no disk
+_MOST_REASONS = 30  # apart, as labels of a metric
 
 
 class RefusedCalls:
@@ -24,6 +25,7 @@ class RefusedCalls:
         self._lock = threading.Lock()
         self._waiting: dict[tuple[str, str, str], list[datetime]] = {}  # first and last time, then only counted
         self._numbers: dict[tuple[str, str, str], int] = {}
+        self._reasons: set[str] = set()
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="refused calls", daemon=True)
         self._thread.start()
@@ -55,7 +57,7 @@ class RefusedCalls:
                         AuditKind.CALL_REFUSED, first, peer=calling_ae, address=address, detail=detail, failed=True
                     )
                     note(connection, event)
-                    count(connection, REFUSED_CALLS, why, number)
+                    count(connection, REFUSED_CALLS, self._label(why), number)
         except SQLAlchemyError as error:
             _log.error("refused calls not put down yet", extra={"error": type(error).__name__})
             return
@@ -64,6 +66,12 @@ class RefusedCalls:
                 self._numbers[key] -= number
                 if not self._numbers[key]:
                     del self._numbers[key], self._waiting[key]
+
+    def _label(self, why: str) -> str:
+        if why not in self._reasons and len(self._reasons) >= _MOST_REASONS:
+            return "other"
+        self._reasons.add(why)
+        return why
 
     def _run(self) -> None:
         while not self._closed.wait(WRITE_S):
