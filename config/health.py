@@ -9,7 +9,7 @@ class HealthSettings(Section):
     """The limits of the checks behind /health/ready."""
 
     min_free_mb: int = Field(
-        500,
+        1024,
         ge=0,
         le=10_000_000,
         description="Less free space (MB) where the storage folder is: not ready; 0 = unchecked",

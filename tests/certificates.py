@@ -38,17 +38,17 @@ class Authority:
         self._key = rsa.generate_private_key(65537, 2048)
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         certificate = (
-            self._builder(self._name, self._key.public_key(), _now() - _DAY, _now() + 10 * _DAY)
+            self._builder(self._name, self._key.public_key(), _now() - _DAY, _now() + 90 * _DAY)
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
             .sign(self._key, hashes.SHA256())
         )
         self.ca_file = folder / "ca.pem"
         self.ca_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
-    def issue(self, name: str, *, is_expired: bool = False, key_bits: int = 2048) -> Issued:
+    def issue(self, name: str, *, is_expired: bool = False, days: int = 60, key_bits: int = 2048) -> Issued:
         """A certificate for a name, which also holds for 127.0.0.1."""
         key = rsa.generate_private_key(65537, key_bits)
-        end = _now() - _DAY if is_expired else _now() + 5 * _DAY
+        end = _now() - _DAY if is_expired else _now() + days * _DAY
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         alternatives = [x509.DNSName(name), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
         certificate = (

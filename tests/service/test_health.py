@@ -251,7 +251,7 @@ def test_a_full_disk_is_told_and_a_folder_that_takes_no_files(tmp_path: Path, mo
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**12, 0, 10**12))  # type: ignore[attr-defined]
     assert check() == ""
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**12, 0, 3 * 10**8))  # type: ignore[attr-defined]
-    assert check() == "300 MB free where the storage folder is, less than 500"
+    assert check() == "300 MB free where the storage folder is, less than 1024"
 
 
 def test_networks_are_read_again_only_when_they_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
