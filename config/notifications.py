@@ -33,7 +33,9 @@ class Webhook(Section):
     """An address that gets a JSON object by POST."""
 
     name: Name = Field(description="Name used in logs")
-    url: ServiceURL = Field(description="Where it is; https, or http on the own network")
+    url: ServiceURL | None = Field(None, description="Where it is; https, or http on the own network")
+    url_file: Path | None = Field(None, description="File with its address, where the address itself is a secret")
+    url_variable: _Variable | None = Field(None, description="Environment variable with its address")
     events: tuple[Event, ...] = Field(tuple(Event), description="Which events; default all")
     authorization_file: Path | None = Field(None, description="File with the value of the Authorization header")
     authorization_variable: _Variable | None = Field(
@@ -41,6 +43,27 @@ class Webhook(Section):
     )
     ca_file: Path | None = Field(None, description="PEM file of the authorities to trust in place of the system's")
     timeout_s: float = Field(10.0, gt=0, le=120, description="Network timeout")
+
+    @model_validator(mode="after")
+    def _has_one_address(self) -> "Webhook":
+        if sum(one is not None for one in (self.url, self.url_file, self.url_variable)) != 1:
+            raise ValueError("needs one of url, url_file and url_variable")
+        if self.authorization_file is not None and self.authorization_variable is not None:
+            raise ValueError("authorization_file and authorization_variable: only one of them")
+        return self
+
+    def address(self) -> str:
+        """Where it is, read anew each time.
+
+        Raises:
+            SettingsError: it cannot be read, or is no address.
+        """
+        if self.url is not None:
+            return self.url
+        found = secret(self.url_file, self.url_variable) or ""
+        if re.fullmatch(r"https?://[^\s/?#@]+[^\s#]*", found) is None:
+            raise SettingsError(f"{self.url_file or self.url_variable}: holds no http or https address")
+        return found
 
 
 class Email(Section):

@@ -5,25 +5,22 @@ line, so that a trail whose end was cut off is seen to be short. A line also say
 been read, so that what is in the trail and what has been read cannot disagree, whenever the power fails.
 """
 
-import fcntl
 import hashlib
 import json
 import logging
-import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from service.audit_files import append_bytes, last_line, locked, replace_file, trail_files
+
 _log = logging.getLogger(__name__)
 
 FIRST = "0" * 64  # what the first line has in place of the hash of the line before it
-_FILE = re.compile(r"audit-\d{4}-\d{2}\.jsonl")
 _NUMBER = re.compile(rb'\{"n":(\d+),')
-_TAIL_BYTES = 65_536
 
 
 class ChainBroken(Exception):
@@ -89,7 +86,7 @@ def append(folder: Path, lines: Sequence[NewLine], now: datetime) -> Head:
     Raises:
         OSError: they cannot be written; then none of them is in the trail.
     """
-    with _locked(folder, exclusive=True):
+    with locked(folder, exclusive=True):
         last = _last(folder)
         number, previous = last.head.number, last.head.hash
         position = last.position
@@ -103,7 +100,7 @@ def append(folder: Path, lines: Sequence[NewLine], now: datetime) -> Head:
             previous = _hash_of(raw)
         if lines:
             name = max(f"audit-{at:%Y-%m}.jsonl", last.name)  # a clock that was set back starts no older file
-            _write(folder / name, bytes(content))
+            append_bytes(folder / name, bytes(content))
             _write_head(folder, Head(number, previous))
         return Head(number, previous)
 
@@ -115,7 +112,7 @@ def read_position(folder: Path) -> Position:
 
 def read_end(folder: Path) -> tuple[Position, datetime | None]:
     """How far the sources have been read, and when the last line was written; None: there is none, or it is damaged."""
-    with _locked(folder, exclusive=True):
+    with locked(folder, exclusive=True):
         last = _last(folder)
         return last.position, last.at
 
@@ -131,14 +128,14 @@ def verify(folder: Path, *heads: Head) -> Verified:
         ChainBroken: naming the first line that is wrong.
         OSError: a file cannot be read.
     """
-    with _locked(folder, exclusive=False):
+    with locked(folder, exclusive=False):
         expected = [*heads, read_head(folder)]
         number, previous, unfinished, files = 0, FIRST, 0, 0
         awaited: dict[int, set[str]] = {}
         for one in expected:
             if one.number:
                 awaited.setdefault(one.number, set()).add(one.hash)
-        for path in _files(folder):
+        for path in trail_files(folder):
             files += 1
             if unfinished:
                 raise ChainBroken(f"line {number + 1}: the file before {path.name} ends in the middle of it")
@@ -174,7 +171,7 @@ def _check(raw: bytes, number: int, previous: str, path: Path) -> None:
 def read_lines(folder: Path, after: int = 0) -> Iterator[Line]:
     """The whole lines with a number above ``after``, oldest first; what is written meanwhile may lack."""
     wanted: list[Path] = []
-    for path in reversed(_files(folder)):
+    for path in reversed(trail_files(folder)):
         wanted.insert(0, path)
         first = next(_lines_in(path), None)
         if first is not None and first.number <= after + 1:
@@ -196,7 +193,7 @@ def _lines_in(path: Path, after: int = 0) -> Iterator[Line]:
 
 def last_of(folder: Path, kinds: Collection[str]) -> str:
     """The kind of the newest line that is of one of these; empty if there is none."""
-    for path in reversed(_files(folder)):
+    for path in reversed(trail_files(folder)):
         found = [one.kind for one in _lines_in(path) if one.kind in kinds]
         if found:
             return found[-1]
@@ -240,28 +237,7 @@ def _hash_of(raw: bytes) -> str:
     return hashlib.sha256(raw).hexdigest()
 
 
-# --- files ------------------------------------------------------------------------------------------------------------
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if _FILE.fullmatch(path.name)) if folder.is_dir() else []
-
-
-@contextmanager
-def _locked(folder: Path, *, exclusive: bool) -> Iterator[None]:
-    """Alone with the folder, or, to read a copy that cannot be written to, without a lock."""
-    path = folder / "lock"
-    if exclusive:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    elif not path.exists():
-        yield
-        return
-    descriptor = os.open(path, (os.O_RDWR | os.O_CREAT if exclusive else os.O_RDONLY) | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
-        yield
-    finally:
-        os.close(descriptor)
+# --- the end of the chain ---------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,10 +250,10 @@ class _Last:
 
 def _last(folder: Path) -> _Last:
     """The end of the chain. What an interrupted write left after it is removed: it was never said to be written."""
-    files = _files(folder)
+    files = trail_files(folder)
     name = files[-1].name if files else ""
     for path in reversed(files):
-        raw = _last_line(path)
+        raw = last_line(path)
         if raw is None:
             continue
         try:
@@ -294,57 +270,13 @@ def _last(folder: Path) -> _Last:
 def _last_position(folder: Path) -> Position:
     """From the last line that can be read."""
     found = Position()
-    for path in _files(folder):
+    for path in trail_files(folder):
         for raw in path.read_bytes().splitlines(keepends=True):
             try:
                 found = decode(raw).position
             except (ValueError, KeyError, TypeError):
                 continue
     return found
-
-
-def _last_line(path: Path) -> bytes | None:
-    """The last whole line of a file, None if it has none; anything after it is cut off."""
-    with path.open("r+b") as stream:
-        size = stream.seek(0, os.SEEK_END)
-        length = _TAIL_BYTES
-        while True:
-            start = max(0, size - length)
-            stream.seek(start)
-            tail = stream.read(size - start)
-            end = tail.rfind(b"\n") + 1
-            begin = tail.rfind(b"\n", 0, max(0, end - 1)) + 1
-            if start == 0 or (end and begin):
-                break
-            length *= 4
-        if start + end < size:
-            _log.warning("an unfinished audit line is removed", extra={"file": path.name, "bytes": size - start - end})
-            stream.truncate(start + end)
-            os.fsync(stream.fileno())
-        return tail[begin:end] if end else None
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Append durably, or not at all.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    is_new = not path.exists()
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    size = os.fstat(descriptor).st_size
-    try:
-        done = 0
-        while done < len(content):
-            done += os.write(descriptor, content[done:])
-        os.fsync(descriptor)
-    except OSError:
-        os.ftruncate(descriptor, size)
-        raise
-    finally:
-        os.close(descriptor)
-    if is_new:
-        _flush_folder(path.parent)
 
 
 def read_head(folder: Path) -> Head:
@@ -360,22 +292,7 @@ def read_head(folder: Path) -> Head:
 
 def _write_head(folder: Path, head: Head) -> None:
     """Note the end of the chain. The note may lag behind: the lines are there."""
-    temporary = folder / ".head.json.new"
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        try:
-            os.write(descriptor, json.dumps({"n": head.number, "hash": head.hash}).encode() + b"\n")
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        os.replace(temporary, folder / "head.json")
+        replace_file(folder / "head.json", json.dumps({"n": head.number, "hash": head.hash}).encode() + b"\n")
     except OSError as error:
         _log.warning("the end of the audit trail is not noted", extra={"error": error.strerror})
-
-
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

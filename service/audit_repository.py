@@ -17,6 +17,7 @@ from pathlib import Path
 
 from config.audit import Syslog
 from service.audit_chain import Line, read_head, read_lines
+from service.tls_stream import TLSStream
 
 _log = logging.getLogger(__name__)
 
@@ -76,10 +77,10 @@ class AuditRepository:
         settings = self._settings
         with socket.create_connection((settings.host, settings.port), timeout=settings.timeout_s) as plain:
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            with _context(settings).wrap_socket(plain, server_hostname=settings.host) as tls:
-                for frame in self._frames(lot):
-                    tls.sendall(frame)
-                _close_in_order(tls)
+            connection = TLSStream(plain, client_context(settings), settings.host)
+            for frame in self._frames(lot):
+                connection.write(frame)
+            connection.close_in_order()
 
     def _frames(self, lot: list[Line]) -> Iterator[bytes]:
         for line in lot:
@@ -111,19 +112,7 @@ class AuditRepository:
             _log.warning("how far the audit repository is cannot be noted", extra={"error": error.strerror})
 
 
-def _close_in_order(tls: ssl.SSLSocket) -> None:
-    """Say that there is no more, and wait until the other side says the same: then it has read everything.
-
-    Raises:
-        OSError: it does not, or has closed with unread data.
-    """
-    try:
-        tls.unwrap()
-    except ssl.SSLEOFError:
-        return  # it closed the connection in place of an answer: in order, or the socket would say "reset"
-
-
-def _context(settings: Syslog) -> ssl.SSLContext:
+def client_context(settings: Syslog) -> ssl.SSLContext:
     """TLS 1.2 or later, the server's certificate and name checked, files read anew each time."""
     context = ssl.create_default_context(cafile=None if settings.ca_file is None else str(settings.ca_file))
     context.minimum_version = ssl.TLSVersion.TLSv1_2

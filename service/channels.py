@@ -51,7 +51,7 @@ def _post(hook: Webhook, message: Mapping[str, Any]) -> None:
         authorization = secret(hook.authorization_file, hook.authorization_variable)
         if authorization is not None:
             headers["Authorization"] = authorization
-        request = urllib.request.Request(hook.url, json.dumps(message).encode(), headers, method="POST")
+        request = urllib.request.Request(hook.address(), json.dumps(message).encode(), headers, method="POST")
         handlers = [_NoRedirect(), urllib.request.HTTPSHandler(context=_context(hook.ca_file))]
         with urllib.request.build_opener(*handlers).open(request, timeout=hook.timeout_s) as answer:
             answer.read(1024)

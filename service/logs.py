@@ -47,9 +47,11 @@ class JsonFormatter(logging.Formatter):
             "process": self._process,
             "event": record.getMessage(),
         }
-        content |= {key: value for key, value in vars(record).items() if key not in _STANDARD and key not in content}
-        if record.exc_info:
-            content["traceback"] = self.formatException(record.exc_info)
+        for key, value in vars(record).items():
+            if key not in _STANDARD:
+                content[f"{key}_" if key in content else key] = value
+        if record.exc_info and record.exc_info[1] is not None:
+            content["traceback"] = describe_failure(record.exc_info[1])
         return json.dumps(content, ensure_ascii=False, default=str)
 
 

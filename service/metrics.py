@@ -21,7 +21,7 @@ from service import database as db
 from service.database import Database
 from service.health import Health
 from service.states import DeliveryState, ExamState, JobState, QuarantineState
-from service.tally import DEATHS, REFUSED_CALLS, counts
+from service.tally import DEATHS, FAILED_LOGINS, REFUSED_CALLS, counts
 
 KEEP_S = 2.0  # an answer is given again for so long: two who ask at once cost one look
 _BOUNDS_S = (5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0)
@@ -225,6 +225,7 @@ def _tallies(found: Mapping[tuple[str, str], int]) -> list[Metric]:
     families: list[Metric] = []
     for name, metric, text, label in (
         (REFUSED_CALLS, "discnode_refused_associations", "Associations that were refused, by reason", "reason"),
+        (FAILED_LOGINS, "discnode_failed_logins", "Logins of the web that failed, by reason", "reason"),
         (DEATHS, "discnode_process_deaths", "Processes of the node that ended unexpectedly, by kind", "kind"),
     ):
         family = CounterMetricFamily(metric, text, labels=[label])

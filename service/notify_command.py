@@ -29,9 +29,13 @@ def check_channels(settings: Settings) -> list[str]:
     rules = settings.notifications
     for hook in rules.webhooks:
         _named(hook.name, hook.authorization_file, hook.authorization_variable, hook.ca_file)
+        try:
+            hook.address()
+        except SettingsError as error:
+            raise SettingsError(f"notifications: {hook.name}: {error}") from error
     for mail in rules.emails:
         _named(mail.name, mail.password_file, mail.password_variable, mail.ca_file)
-    return [f"{one.name} ({one.url})" for one in rules.webhooks] + [
+    return [f"{one.name} ({one.url or 'its address is a secret'})" for one in rules.webhooks] + [
         f"{one.name} ({', '.join(one.recipients)})" for one in rules.emails
     ]
 

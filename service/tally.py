@@ -6,6 +6,7 @@ from service import database as db
 from service.database import Database
 
 REFUSED_CALLS = "refused_calls"  # by reason
+FAILED_LOGINS = "failed_logins"  # by reason
 DEATHS = "deaths"  # of the node's processes, by kind
 
 

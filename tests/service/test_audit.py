@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 from audit_rules import check
-from records import NOW, add_exam, later, open_database, settings_in
+from records import NOW, add_exam, add_job, later, open_database, settings_in
 from sqlalchemy import delete, insert, select, update
 
-from service import audit, audit_chain
+from processing.refusal import Reason, ReasonCode
+from service import audit, audit_chain, jobs, quarantine
 from service import database as db
 from service.audit import AuditEvent, AuditKind
 from service.audit_chain import ChainBroken, Head, NewLine
@@ -370,3 +371,36 @@ def test_a_lot_whose_rows_are_gone_stops_nothing(tmp_path: Path, monkeypatch: py
 def test_the_time_of_writing_is_utc(tmp_path: Path) -> None:
     write(tmp_path, "one", now=datetime(2026, 3, 1, 1, 30, tzinfo=timezone(timedelta(hours=2))))
     assert trail_file(tmp_path).name == "audit-2026-02.jsonl"
+
+
+def test_what_people_decide_is_in_the_trail_with_their_names(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    database = open_database(settings)
+    job = add_job(database, add_exam(database, "1.2.3"))
+    with database.write() as connection:
+        connection.execute(update(db.job).values(state="failed"))
+        connection.execute(update(db.exam).values(state="failed"))
+        reason = Reason(ReasonCode.UNREADABLE, "of Doe^Jane")
+        where = {"sop_uid": "1.2.3.4", "path": "objects/x", "sha256": "f00d", "calling_ae": "SCANNER"}
+        quarantine.hold_bytes(connection, reason, NOW, **where)
+        quarantine.hold_exam(connection, 1, Reason(ReasonCode.MOTION, "of Doe^Jane"), NOW)
+    assert jobs.retry(database, job, by="anna")
+    assert not jobs.retry(database, 99, by="nobody")
+    assert quarantine.discard(database, 1, reason="a test by Doe^Jane", by="bert")
+    assert quarantine.release(database, 2, by="carl")
+    assert not quarantine.release(database, 2, by="nobody")
+    trail = AuditTrail(database, settings)
+    trail.write_due(later(9), is_last=True)
+    told = {}
+    for line in lines_of(trail.folder):
+        root = check(line.message)
+        study = root.find("ParticipantObjectIdentification").get("ParticipantObjectID")
+        words = root.findtext(".//EventOutcomeDescription")
+        told[line.kind] = (root.find("ActiveParticipant").get("UserID"), study, words)
+    assert told == {
+        "reprocessed": ("anna", "1.2.3", f"job {job}"),
+        "discarded": ("bert", "unknown", "quarantined item 1 (UNREADABLE)"),
+        "released": ("carl", "1.2.3", "quarantined item 2 (MOTION)"),
+    }
+    assert "Doe" not in trail_file(trail.folder).read_text()
+    database.close()

@@ -166,6 +166,41 @@ def test_a_repository_with_a_strange_certificate_gets_nothing(
     assert repository.received == []
 
 
+def test_a_repository_that_asks_for_a_certificate_has_not_taken_what_came_without(
+    authority: Authority, tmp_path: Path
+) -> None:
+    """With TLS 1.3 it says so after the handshake; the message was counted as taken."""
+    issued, own = authority.issue("strict.example"), authority.issue("node.example")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(issued.certificate_file, issued.key_file)
+    context.load_verify_locations(authority.ca_file)
+    context.verify_mode = ssl.CERT_REQUIRED
+    write(tmp_path, 3)
+    repository = Repository(context, free_port())
+    try:
+        one = sender(tmp_path, repository.port, authority)
+        assert one.send_due(NOW) == 0
+        assert "certificate required" in one.wrong().lower()
+        shown = {"certificate_file": own.certificate_file, "key_file": own.key_file}
+        assert sender(tmp_path, repository.port, authority, **shown).send_due(NOW) == 3
+    finally:
+        repository.close()
+    assert len(repository.received) == 3
+
+
+def test_a_repository_that_closes_without_a_word_has_taken_what_it_read(
+    context: ssl.SSLContext, authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ssl.SSLSocket, "unwrap", lambda tls: tls)
+    write(tmp_path, 3)
+    repository = Repository(context, free_port())
+    try:
+        assert sender(tmp_path, repository.port, authority).send_due(NOW) == 3
+    finally:
+        repository.close()
+    assert len(repository.received) == 3
+
+
 def test_a_repository_of_another_name_gets_nothing(
     repository: Repository, authority: Authority, tmp_path: Path
 ) -> None:

@@ -1,10 +1,12 @@
 """The node says the truth of itself: not ready within ten seconds of a fault, ready again after the repair, at once."""
 
+import contextlib
 import json
 import os
 import shutil
 import sqlite3
 import statistics
+import subprocess
 import threading
 import time
 import urllib.error
@@ -175,6 +177,38 @@ def test_what_the_node_did_is_in_its_audit_trail_and_every_log_line_is_an_object
         assert {"time", "level", "process", "event"} <= set(content)
 
 
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", folder], check=False).returncode != 0:
+        pytest.skip("a file system cannot be mounted here")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+def test_a_full_disk_is_told_and_the_trail_goes_on_after_it(small_disk: Path) -> None:
+    port = free_port()
+    with Node(small_disk, web={"port": port}, health={"min_free_mb": 20}) as node:
+        asked = Asked(port)
+        wait_until(lambda: asked.ready().get("ready"), "the node to be ready", 60)
+        ballast = small_disk / "ballast"
+        _fill(ballast)
+        assert "MB free" in is_told(asked, "disk")["failed"]["disk"]
+        time.sleep(3)  # the node goes on, and meets the full disk wherever it writes
+        ballast.unlink()
+        is_well(asked)
+    assert cli.main(["audit", "verify", "--config", str(node.config)]) == 0
+    assert [line.kind for line in read_lines(small_disk / "node" / "audit")][-1] == "stopped"
+
+
+def _fill(path: Path) -> None:
+    with path.open("wb", buffering=0) as stream, contextlib.suppress(OSError):
+        while True:
+            stream.write(b"x" * 65_536)
+
+
 # --- parts ------------------------------------------------------------------------------------------------------------
 
 
@@ -217,7 +251,7 @@ def test_a_full_disk_is_told_and_a_folder_that_takes_no_files(tmp_path: Path, mo
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**12, 0, 10**12))  # type: ignore[attr-defined]
     assert check() == ""
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**12, 0, 3 * 10**8))  # type: ignore[attr-defined]
-    assert check() == "300 MB free where the storage folder is, less than 500"
+    assert check() == "300 MB free where the storage folder is, less than 1024"
 
 
 def test_networks_are_read_again_only_when_they_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

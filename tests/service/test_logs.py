@@ -1,13 +1,16 @@
 import ast
+import json
 import logging
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
+from config.logs import LogSettings
 from service.executors import restart_pause_s
-from service.logs import LineFormatter
+from service.logs import JsonFormatter, LineFormatter, log_to_stderr
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -59,6 +62,44 @@ fail()
     assert "Canary" not in ended.stderr
     assert [line.count("ValueError") > 0 for line in ended.stderr.splitlines()] == [True, False, True, True]
     assert "category=UserWarning" in ended.stderr
+def test_as_json_an_event_is_one_object_on_one_line() -> None:
+    values = {"msg": "not sent", "levelname": "WARNING", "why": "two\nlines", "n": 3, "level": 7, "path": Path("/x")}
+    line = JsonFormatter("node").format(logging.makeLogRecord(values))
+    assert "\n" not in line
+    found = json.loads(line)
+    assert datetime.fromisoformat(found.pop("time")).tzinfo is not None
+    assert found == {
+        "level": "WARNING",
+        "process": "node",
+        "event": "not sent",
+        "why": "two\nlines",
+        "n": 3,
+        "level_": 7,
+        "path": "/x",
+    }
+
+
+def test_as_json_a_traceback_is_one_text() -> None:
+    try:
+        raise ValueError("Canary^Ann")
+    except ValueError as error:
+        record = logging.makeLogRecord({"msg": "bug", "exc_info": (ValueError, error, error.__traceback__)})
+    line = JsonFormatter("node").format(record)
+    assert "ValueError" in json.loads(line)["traceback"]
+    assert "Canary" not in line
+
+
+def test_what_is_below_the_level_is_not_written(capsys: pytest.CaptureFixture[str]) -> None:
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    try:
+        log_to_stderr("node", LogSettings(level="warning", format="json"))
+        logging.getLogger("service.x").info("little")
+        logging.getLogger("service.x").warning("much")
+    finally:
+        root.handlers[:], root.level = before
+    (line,) = capsys.readouterr().err.splitlines()
+    assert json.loads(line)["event"] == "much"
 
 
 @pytest.mark.parametrize("path", [*sorted((ROOT / "service").glob("*.py")), *sorted((ROOT / "dicom_io").glob("*.py"))])

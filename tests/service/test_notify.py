@@ -145,6 +145,23 @@ def test_a_webhook_gets_json_and_its_token(hook: Hook, tmp_path: Path) -> None:
     assert hook.got == [("Bearer abc", MESSAGE)]
 
 
+def test_an_address_that_is_a_secret_stands_in_a_file(
+    hook: Hook, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "node.yaml"
+    config.write_text(json.dumps({"notifications": {"webhooks": [{"name": "chat", "url_file": "address"}]}}))
+    for text in ("", "ftp://x/", "nothing s3cret"):
+        (tmp_path / "address").write_text(text)
+        assert cli.main(["check-config", str(config)]) == 2
+        assert cli.main(["notify", "test", "--config", str(config)]) == 1
+    (tmp_path / "address").write_text(f"{hook.url}/s3cret?token=x\n")
+    assert cli.main(["check-config", str(config)]) == 0
+    assert cli.main(["notify", "test", "--config", str(config)]) == 0
+    said = capsys.readouterr()
+    assert "s3cret" not in said.out + said.err
+    assert len(hook.got) == 1
+
+
 @pytest.mark.parametrize("status", [302, 307, 404, 500, 503])
 def test_a_webhook_that_refuses_or_sends_elsewhere_has_not_taken_it(hook: Hook, tmp_path: Path, status: int) -> None:
     hook.status = status
