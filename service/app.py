@@ -33,6 +33,7 @@ from service.migration import migrate
 from service.migrations import DatabaseRefused
 from service.retention import apply_retention
 from service.schedule import ECHO_S, build_schedule
+from service.service_manager import READY, STOPPING, tell_service_manager
 from service.sources import SourceDesk
 
 if TYPE_CHECKING:
@@ -127,6 +128,7 @@ class _Node:
         }
         self._receiver_answered_at = datetime.now(UTC)
         self._has_answered = False
+        self._has_told = False
         self._receiver_died_before = False
         self._deaf = threading.Event()
         self._silent_workers: queue.SimpleQueue[str] = queue.SimpleQueue()  # from the schedule to the main thread
@@ -161,6 +163,7 @@ class _Node:
     def _shut_down(self, schedule: "BackgroundScheduler", web: "WebServer | None") -> None:
         """Everything at once is told to end; then each is waited for, as long as it deserves."""
         _log.info("stopping")
+        tell_service_manager(STOPPING)
         self._stop.set()
         self._receiver.ask_to_stop()
         if web is not None:
@@ -183,6 +186,9 @@ class _Node:
             os._exit(self._exit_status)
 
     def _keep_processes(self) -> None:
+        if self._has_answered and not self._has_told:
+            self._has_told = True
+            tell_service_manager(READY)
         if self._deaf.is_set():
             _log.error("the receiver does not answer and is replaced")
             self._receiver.kill()

@@ -40,7 +40,7 @@ def run(options: Options) -> list[Check]:
     ticker = Ticker("kill-worker", every_s=0.0)
     archive = CountingArchive(options.folder)
     archive.start()
-    settings = {"workers": 2 if is_real else 4, "lease_s": 30, "retry_s": 1}
+    settings = {"workers": 2 if is_real or options.points <= 5 else 4, "lease_s": 30, "retry_s": 1}
     node = Node(
         options.folder, REAL if is_real else LIGHT, destinations=[destination("archive", archive)], jobs=settings
     )
