@@ -75,12 +75,14 @@ def run(options: Options) -> list[Check]:
         third = options.exams // 3
         budget_s = None if options.minutes is None else options.minutes * 30.0
         n = _send(node, options, tally, ticker, range(third), budget_s, _Faults(node, archive, tally, options.seed))
+        archive.restart()
         _settle(node, tally, n, ticker)
         tally.is_disturbed = False
         before = _sample(node, tally)
         samples.append(before)
         rest = range(third, third + options.exams - third)
         n_rest = _send(node, options, tally, ticker, rest, budget_s, _Watch(node, archive, tally, samples))
+        archive.restart()
         _settle(node, tally, n + n_rest, ticker)
         after = _sample(node, tally)
         numbers = [*range(n), *range(third, third + n_rest)]
@@ -207,8 +209,6 @@ class _Watch:
     def __init__(self, node: Node, archive: CountingArchive, tally: Tally, samples: list[Sample]) -> None:
         self._node, self._archive, self._tally, self._samples = node, archive, tally, samples
         self._next_s = 0.0
-        archive.stop()  # if it is away still
-        archive.start()
 
     def __call__(self) -> None:
         if time.monotonic() < self._next_s:
