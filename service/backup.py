@@ -13,6 +13,7 @@ import os
 import shutil
 import sqlite3
 import tarfile
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ _LOCK = "node.lock"
 _IMMUTABLE = ("inbox/objects", "results")
 _TRIES = 5
 _BLOCK = 1 << 20
+_LEFT_S = 7 * 86_400.0
 
 
 class BackupError(Exception):
@@ -69,6 +71,9 @@ def make_backup(settings: Settings, out: Path, progress: Progress = lambda what,
         raise BackupError(f"{out} exists already")
     storage = settings.storage_dir.resolve()
     stage = storage / f".backup-{uuid.uuid4().hex[:8]}"
+    for left in storage.glob(".backup-*"):  # by one that was killed
+        if left.stat().st_mtime < time.time() - _LEFT_S:
+            shutil.rmtree(left, ignore_errors=True)
     try:
         stage.mkdir(mode=0o750)
         missing = _gather(storage, source, stage)
