@@ -36,6 +36,7 @@ from service.observation import Observation
 from service.reconciliation import is_due, reconcile
 from service.retention import apply_retention
 from service.schedule import Lateness, build_schedule
+from service.service_manager import READY, STOPPING, tell_service_manager
 from service.sources import SourceDesk
 
 if TYPE_CHECKING:
@@ -140,6 +141,7 @@ class _Node:
         }
         self._receiver_answered_at = datetime.now(UTC)
         self._has_answered = False
+        self._has_told = False
         self._receiver_died_before = False
         self._deaf = threading.Event()
         self._silent_workers: queue.SimpleQueue[str] = queue.SimpleQueue()  # from the schedule to the main thread
@@ -187,6 +189,7 @@ class _Node:
     def _shut_down(self, schedule: "BackgroundScheduler", web: "WebServer | None") -> None:
         """Everything at once is told to end; then each is waited for, as long as it deserves."""
         _log.info("stopping")
+        tell_service_manager(STOPPING)
         self._stop.set()
         self._receiver.ask_to_stop()
         if web is not None:
@@ -210,6 +213,9 @@ class _Node:
             os._exit(self._exit_status)
 
     def _keep_processes(self) -> None:
+        if self._has_answered and not self._has_told:
+            self._has_told = True
+            tell_service_manager(READY)
         if self._deaf.is_set():
             _log.error("the receiver does not answer and is replaced")
             self._receiver.kill()

@@ -13,6 +13,7 @@ import os
 import shutil
 import sqlite3
 import tarfile
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -36,6 +37,8 @@ _LOCK = "node.lock"
 _IMMUTABLE = ("inbox/objects", "results")
 _TRIES = 5
 _BLOCK = 1 << 20
+_LEFT_S = 7 * 86_400.0
+_FILE_MODE = 0o640  # images of patients are nobody else's
 
 
 class BackupError(Exception):
@@ -69,6 +72,9 @@ def make_backup(settings: Settings, out: Path, progress: Progress = lambda what,
         raise BackupError(f"{out} exists already")
     storage = settings.storage_dir.resolve()
     stage = storage / f".backup-{uuid.uuid4().hex[:8]}"
+    for left in storage.glob(".backup-*"):  # by one that was killed
+        if left.stat().st_mtime < time.time() - _LEFT_S:
+            shutil.rmtree(left, ignore_errors=True)
     try:
         stage.mkdir(mode=0o750)
         missing = _gather(storage, source, stage)
@@ -187,7 +193,8 @@ def _hand_over(stage: Path, out: Path) -> None:
     new = out.with_name(f".{out.name}.new")
     try:
         if out.suffix == ".tar":
-            with tarfile.open(new, "w") as archive:
+            descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE)
+            with os.fdopen(descriptor, "wb") as file, tarfile.open(fileobj=file, mode="w") as archive:
                 archive.add(stage / MANIFEST, MANIFEST)
                 for path in sorted(_files(stage)):
                     if path.name != MANIFEST or path.parent != Path():
@@ -319,6 +326,7 @@ def _restore_file(read: Callable[[str], Any], entry: dict[str, Any], new: Path) 
         while block := source.read(_BLOCK):
             digest.update(block)
             file.write(block)
+        os.fchmod(file.fileno(), _FILE_MODE)
         file.flush()
         os.fsync(file.fileno())
     if digest.hexdigest() != entry["sha256"]:

@@ -1,18 +1,27 @@
 """The queue of analyses. Each change is one transaction; a job is a frozen record."""
 
-import hashlib
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, func, insert, or_, select, true, update
+from sqlalchemy import ColumnElement, Connection, func, insert, or_, select, true, update
 
 from processing.refusal import Reason
-from processing.results import Level, Verdict
+from processing.results import Verdict
 from service import database as db
 from service.database import Database, move
+from service.job_records import JOB_COLUMNS as JOB_COLUMNS
+from service.job_records import Job as Job
+from service.job_records import JobRequest as JobRequest
+from service.job_records import LatestJob as LatestJob
+from service.job_records import as_job as as_job
+from service.job_records import digest_of as digest_of
+from service.job_records import exam_folder as exam_folder
+from service.job_records import get_job as get_job
+from service.job_records import latest_job as latest_job
+from service.job_records import list_jobs as list_jobs
+from service.job_records import read_job as read_job
 from service.outbox import Parcel, put_in_outbox
 from service.quarantine import hold_exam
 from service.states import ExamState, JobState
@@ -23,133 +32,6 @@ MORE_FOR_NODES = 20  # tries, before a job is parked whose node died each time
 
 class LeaseLost(Exception):
     """The job was given to another worker; this worker's outcome no longer counts."""
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One analysis of one set of images. Times are aware UTC; ``inputs`` are relative to the inbox folder."""
-
-    id: int
-    exam_id: int
-    study_uid: str
-    version: int
-    state: JobState
-    inputs: tuple[str, ...]
-    calling_ae: str
-    protocol: str
-    attempts: int
-    created_at: datetime
-    worker: str | None
-    lease_until: datetime | None
-    started_at: datetime | None
-    finished_at: datetime | None
-    verdict: str | None
-    error: str | None
-    lowest_disc: Level | None = None  # a person's word on the lowest disc in view
-    predecessor: int | None = None  # the version whose result this one supersedes
-    correction: str | None = None  # a person's discs: a segmentation, relative to the inbox folder
-    stage: str | None = None  # what the newest attempt did last
-    not_before: datetime | None = None  # after failures: when it is tried again
-    reason: str | None = None  # why a person had it made
-    requested_by: str | None = None  # who that was
-    files: str | None = None  # of its results: None: there; a value of service.states.FilesState
-
-    @property
-    def error_summary(self) -> str:
-        """The last line of the traceback, or nothing."""
-        return self.error.strip().splitlines()[-1] if self.error else ""
-
-    @property
-    def result_folder(self) -> Path:
-        """Where its results lie, relative to the storage folder."""
-        return exam_folder(self.exam_id) / f"v{self.version}"
-
-    def as_dict(self) -> dict[str, Any]:
-        """For printing as JSON."""
-        values = {name: getattr(self, name) for name in self.__slots__}
-        values["lowest_disc"] = None if self.lowest_disc is None else self.lowest_disc.name
-        return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in values.items()}
-
-
-@dataclass(frozen=True, slots=True)
-class JobRequest:
-    """The images to analyse in a fixed order, and a person's word. Paths are relative to the inbox folder."""
-
-    exam_id: int
-    inputs: tuple[str, ...]
-    inputs_digest: str
-    calling_ae: str
-    protocol: str
-    lowest_disc: Level | None = None
-    correction: str | None = None
-    reason: str | None = None
-    requested_by: str | None = None
-
-
-def exam_folder(exam_id: int) -> Path:
-    """Where the results of an exam lie, relative to the storage folder. Never named from the wire."""
-    return Path("results") / f"exam-{exam_id:06d}"
-
-
-def digest_of(sha256s: Iterable[str]) -> str:
-    """One digest over the set of input files, in whatever order they came."""
-    return hashlib.sha256("\n".join(sorted(sha256s)).encode()).hexdigest()
-
-
-_COLUMNS = (db.job, db.exam.c.study_uid)
-
-
-def _as_job(row: Row[Any]) -> Job:
-    values = row._mapping
-    return Job(
-        **{name: values[name] for name in Job.__slots__ if name not in ("state", "inputs", "lowest_disc")},
-        state=JobState(values["state"]),
-        inputs=tuple(values["inputs"]),
-        lowest_disc=None if values["lowest_disc"] is None else Level[values["lowest_disc"]],
-    )
-
-
-def read_job(connection: Connection, job_id: int) -> Job | None:
-    """One job, or None, inside the caller's transaction."""
-    row = connection.execute(select(*_COLUMNS).join(db.exam).where(db.job.c.id == job_id)).one_or_none()
-    return None if row is None else _as_job(row)
-
-
-def list_jobs(database: Database) -> list[Job]:
-    """All jobs, oldest first."""
-    with database.read() as connection:
-        return [_as_job(row) for row in connection.execute(select(*_COLUMNS).join(db.exam).order_by(db.job.c.id))]
-
-
-def get_job(database: Database, job_id: int) -> Job | None:
-    """One job, or None."""
-    with database.read() as connection:
-        return read_job(connection, job_id)
-
-
-@dataclass(frozen=True, slots=True)
-class LatestJob:
-    """What the intake asks about an exam's newest job."""
-
-    id: int
-    inputs_digest: str
-    state: JobState
-    verdict: str | None
-    finished_at: datetime | None
-
-
-def latest_job(connection: Connection, exam_id: int) -> LatestJob | None:
-    """An exam's newest job, or None, inside the caller's transaction."""
-    query = (
-        select(db.job.c.id, db.job.c.inputs_digest, db.job.c.state, db.job.c.verdict, db.job.c.finished_at)
-        .where(db.job.c.exam_id == exam_id)
-        .order_by(db.job.c.version.desc())
-        .limit(1)
-    )
-    row = connection.execute(query).one_or_none()
-    return (
-        None if row is None else LatestJob(row.id, row.inputs_digest, JobState(row.state), row.verdict, row.finished_at)
-    )
 
 
 def supersede(connection: Connection, exam_id: int, states: Sequence[JobState]) -> None:
@@ -371,12 +253,12 @@ def release_lost(
         condition, why = db.job.c.worker == worker, "its worker was stopped" if forgive else f"its worker {cause}"
     else:
         condition, why = db.job.c.lease_until < now, "its worker was silent longer than the lease"
-    lost = select(*_COLUMNS).join(db.exam).where(db.job.c.state == str(JobState.RUNNING), condition)
+    lost = select(*JOB_COLUMNS).join(db.exam).where(db.job.c.state == str(JobState.RUNNING), condition)
     with database.read() as connection:
         if connection.execute(lost).first() is None:
             return []
     with database.write() as connection:
-        found = [_as_job(row) for row in connection.execute(lost).all()]
+        found = [as_job(row) for row in connection.execute(lost).all()]
         for job in found:
             counted = job if not forgive else replace(job, attempts=job.attempts - 1)
             at = f", at stage {job.stage!r}" if job.stage else ""

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from config.protocol_cards import ProtocolCard, asked_elements
 from config.settings import Settings
 from processing.refusal import ReasonCode
-from service import deliveries, exams, jobs, quarantine, reconciliation
+from service import deliveries, exams, jobs, quarantine, reconciliation, reprocessing
 from service.database import Database
 from service.exam_groups import CannotDiscard, discard_group
 from service.quarantine_details import describe_item
@@ -31,6 +31,14 @@ class Discard(BaseModel):
     reason: str = Field("", max_length=2000, description="Why the data are not needed; must not be empty")
     series_uid: str = Field("", max_length=64, description="Of a held exam: set only this series aside")
     patient: str = Field("", max_length=3, description="Of a held exam: set only this patient's images aside, e.g. B")
+
+
+class Reprocess(BaseModel):
+    """Why an analysis is made anew."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    reason: str = Field(min_length=1, max_length=2000, description="Why; kept with the job. No identity")
 
 
 def build_api(database: Database, cards: Sequence[ProtocolCard], settings: Settings) -> APIRouter:
@@ -108,6 +116,24 @@ def build_api(database: Database, cards: Sequence[ProtocolCard], settings: Setti
         if job is None:
             raise HTTPException(404, f"There is no job with number {job_id}.")
         return job.as_dict()
+
+    @api.post("/jobs/{job_id}/retry")
+    def retry_job(job_id: _Number, request: Request) -> dict[str, Any]:
+        """Try a parked analysis again."""
+        show_job(job_id)
+        if not reprocessing.retry(database, job_id, by=_name_of(request)):
+            raise HTTPException(409, f"Job {job_id} is not parked.")
+        return show_job(job_id)
+
+    @api.post("/jobs/{job_id}/reprocess")
+    def reprocess_job(job_id: _Number, body: Reprocess, request: Request) -> dict[str, Any]:
+        """Make an analysis anew, also a done one, as its exam's next version; returns the new job."""
+        show_job(job_id)
+        wanted = reprocessing.Request(body.reason, _name_of(request))
+        try:
+            return show_job(reprocessing.reprocess(database, job_id, wanted))
+        except reprocessing.CannotReprocess as error:
+            raise HTTPException(409, f"{error}.") from error
 
     return api
 

@@ -9,7 +9,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -121,7 +121,17 @@ def run_worker(database: Database, settings: Settings, name: str, analysis: Anal
 
 
 def run_job(database: Database, settings: Settings, job: Job, analysis: Analysis) -> None:
-    """One attempt at one job; its outcome is in the database when this returns."""
+    """One attempt at one job; its outcome is in the database when this returns, and nothing else of it is left."""
+    try:
+        _attempt(database, settings, job, analysis)
+    finally:
+        folder = _attempts_folder(settings, job)
+        shutil.rmtree(folder / str(job.attempts), ignore_errors=True)
+        with suppress(OSError):  # another attempt works there
+            folder.rmdir()
+
+
+def _attempt(database: Database, settings: Settings, job: Job, analysis: Analysis) -> None:
     _log.info(
         "job started",
         extra={"job": job.id, "study_uid": job.study_uid, "attempt": job.attempts, "images": len(job.inputs)},
@@ -134,7 +144,6 @@ def run_job(database: Database, settings: Settings, job: Job, analysis: Analysis
             _flush_tree(out)
         place = partial(publish, out, settings.storage_dir / job.result_folder)
         jobs.finish(database, job, verdict, reasons, parcels, datetime.now(UTC), publish=place)
-        shutil.rmtree(_attempts_folder(settings, job), ignore_errors=True)
     except LeaseLost:
         _log.warning("job is no longer this worker's", extra={"job": job.id})
         return

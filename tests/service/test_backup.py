@@ -55,6 +55,10 @@ def test_what_is_restored_is_what_was_there(desk: Desk, tmp_path: Path, name: st
         assert len(connection.execute(select(db.instance.c.id)).all()) == 5
     restored.close()
     assert not list(desk.settings.storage_dir.glob(".backup-*"))
+    for top in (tmp_path / name, into):
+        files = [path for path in (top, *top.rglob("*")) if path.is_file()]
+        assert top.stat().st_mode & 0o007 == 0  # for nobody else to read
+        assert files
 
 
 def test_a_file_that_comes_or_goes_meanwhile_fits_the_database(

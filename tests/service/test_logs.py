@@ -62,6 +62,8 @@ fail()
     assert "Canary" not in ended.stderr
     assert [line.count("ValueError") > 0 for line in ended.stderr.splitlines()] == [True, False, True, True]
     assert "category=UserWarning" in ended.stderr
+
+
 def test_as_json_an_event_is_one_object_on_one_line() -> None:
     values = {"msg": "not sent", "levelname": "WARNING", "why": "two\nlines", "n": 3, "level": 7, "path": Path("/x")}
     line = JsonFormatter("node").format(logging.makeLogRecord(values))

@@ -1,15 +1,21 @@
 """Databases of earlier programs are brought up, once, whole or not at all; those of later ones are left alone."""
 
+import json
 import sqlite3
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from node_process import Node
+from peers import wait_until
 from records import open_database, settings_in
+from small_mr_exam import mapss_signal, write_mapss
 from sqlalchemy import create_engine
 
+from dicom_io.inbox import Inbox
 from service import database as db
 from service import jobs
 from service.migration import alembic_config, migrate
@@ -70,8 +76,6 @@ def test_the_revisions_make_what_the_tables_say(tmp_path: Path) -> None:
     path = tmp_path / "by-revisions.sqlite"
     engine = create_engine(f"sqlite:///{path}")
     with engine.begin() as connection:
-        from alembic import command
-
         command.upgrade(alembic_config(connection), "head")
         scripts = ScriptDirectory.from_config(alembic_config(connection))
     engine.dispose()
@@ -118,3 +122,26 @@ def test_without_a_copy_nothing_is_changed(tmp_path: Path) -> None:
     with pytest.raises(DatabaseRefused, match="no copy"):
         migrate(settings_in(tmp_path))
     assert "alembic_version" not in path.read_bytes().decode("latin-1")
+
+
+def test_a_job_in_flight_survives_the_upgrade(tmp_path: Path) -> None:
+    """The node was stopped by force while it ran; the new program starts on its folder."""
+    path = make_old(tmp_path, "0.1.0.sql")
+    (tmp_path / "scan").mkdir()
+    inbox = Inbox(tmp_path / "node" / "inbox")
+    names = [inbox.store((image.read_bytes(),)).name for image in write_mapss(tmp_path / "scan", mapss_signal())]
+    connection = sqlite3.connect(path)
+    connection.execute("UPDATE exam SET state = 'queued'")
+    connection.execute(
+        "UPDATE job SET state = 'running', worker = 'worker-1', lease_until = ?, inputs = ?",
+        ("2026-03-01 09:00:00.000000", json.dumps(names)),
+    )
+    connection.commit()
+    connection.close()
+    with Node(tmp_path) as node:
+        wait_until(lambda: [job.state for job in node.jobs] == ["done"], "the job", 60)
+        assert (node.jobs[0].attempts, node.jobs[0].verdict) == (2, "ok")
+    assert "database brought up" in node.log
+    assert sorted(one.name for one in (tmp_path / "node").glob("*.of-revision-*")) == [
+        "discnode.sqlite.of-revision-none"
+    ]

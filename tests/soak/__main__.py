@@ -19,7 +19,7 @@ CAMPAIGNS: Mapping[str, Callable[[Options], list[Check]]] = {
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description="Long campaigns of faults and load.")
     parser.add_argument("--exams", type=int, default=2000, help="of the whole node (default: 2000)")
-    parser.add_argument("--minutes", type=float, help="of the whole node: no more than so long")
+    parser.add_argument("--minutes", type=float, help="for each campaign: no more than about so long")
     parser.add_argument("--points", type=int, default=30, help="at which the worker is killed (default: 30)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", action="append", choices=list(CAMPAIGNS), help="only this one; may be repeated")

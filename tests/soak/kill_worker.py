@@ -40,16 +40,21 @@ def run(options: Options) -> list[Check]:
     ticker = Ticker("kill-worker", every_s=0.0)
     archive = CountingArchive(options.folder)
     archive.start()
-    settings = {"workers": 2 if is_real else 4, "lease_s": 30, "retry_s": 1}
+    settings = {"workers": 2 if is_real or options.points <= 5 else 4, "lease_s": 30, "retry_s": 1}
     node = Node(
         options.folder, REAL if is_real else LIGHT, destinations=[destination("archive", archive)], jobs=settings
     )
     hits: dict[str, int] = dict.fromkeys(stages, 0)
     slowest_s = 0.0
+    end_s = float("inf") if options.minutes is None else time.monotonic() + 60 * options.minutes
     try:
         node.start()
         database = open_database(node.settings)
+        points = 0
         for point in range(options.points):
+            if time.monotonic() > end_s:
+                break
+            points = point + 1
             stage = stages[point % len(stages)]
             within_s = chance.uniform(0, (REAL_STAGE_S if is_real else STAGE_S) if stage != "publish" else 0.05)
             _send(node, _exam(options.folder / f"exam-{point}", point, is_real=is_real))
@@ -60,7 +65,7 @@ def run(options: Options) -> list[Check]:
             hits[stage] += hit
             ticker.tell(f"{point + 1} of {options.points}: {stage} + {within_s:.2f} s {'hit' if hit else 'too late'}")
         wait_until(lambda: _all_sent(database), "everything to be sent", 120)
-        checks = _checks(database, node, archive, options.points, hits, slowest_s)
+        checks = _checks(database, node, archive, points, hits, slowest_s)
         database.close()
         return checks
     finally:
@@ -152,10 +157,17 @@ def main(arguments: Iterable[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--points", type=int, default=30)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--real", action="store_true")
+    parser.add_argument("--minutes", type=float, help="no more points after so long")
+    parser.add_argument("--real", action="store_true", help="the real pipeline: about a minute for each point")
     chosen = parser.parse_args(None if arguments is None else list(arguments))
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:
-        options = Options(Path(folder), points=chosen.points, seed=chosen.seed, analysis=REAL if chosen.real else LIGHT)
+        options = Options(
+            Path(folder),
+            minutes=chosen.minutes,
+            points=chosen.points,
+            seed=chosen.seed,
+            analysis=REAL if chosen.real else LIGHT,
+        )
         return 0 if print_table("worker killed", run(options)) else 1
 
 

@@ -105,6 +105,11 @@ class CountingArchive:
             self._process.wait(10)
             self._process = None
 
+    def restart(self) -> None:
+        """It is there now, wherever it was."""
+        self.stop()
+        self.start()
+
     @property
     def uids(self) -> set[str]:
         """SOP Instance UIDs of what it has."""
