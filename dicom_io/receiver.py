@@ -136,7 +136,14 @@ class Receiver:
         thread = threading.Thread(target=self._serve, args=(association, listener.tls), name="association", daemon=True)
         with self._changing:
             self._associations[association] = thread
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:  # no more threads
+            _log.error("cannot serve a connection", extra={"address": host})
+            with self._changing:
+                del self._associations[association]
+            place.leave()
+            connection.close()
 
     def _serve(self, association: Association, tls: RenewedContext | None) -> None:
         try:
@@ -168,10 +175,15 @@ class _Room:
     def _look(self) -> None:
         now_s = time.monotonic()
         if now_s - self._looked_at_s > 1.0 or self._looked_at_s < 0:
-            found = os.statvfs(self._folder)
+            self._looked_at_s = now_s
+            try:
+                found = os.statvfs(self._folder)
+            except OSError as error:
+                _log.error("the disk cannot be asked for its room", extra={"error": error.strerror})
+                self._free_mb = -1.0  # less than any limit
+                return
             self._free_mb = found.f_bavail * found.f_frsize / _MEGABYTE
             self._size_mb = found.f_blocks * found.f_frsize / _MEGABYTE
-            self._looked_at_s = now_s
 
 
 def listen(bind: str, port: int, tls: RenewedContext | None = None) -> Listener:

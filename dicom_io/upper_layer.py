@@ -125,6 +125,7 @@ class Association:
         self._request: _Request | None = None
         self._commitment: CommitmentService | None = None
         self._is_stopping = False
+        self._asked_by_s = time.monotonic() + house.deadlines.request_s  # handshake and request within it
 
     def stop(self) -> None:
         """End it after the message that is under way."""
@@ -176,10 +177,11 @@ class Association:
 
     def _open(self) -> bool:
         """Answer the request for an association; False if it is rejected or does not come."""
-        deadlines = self._house.deadlines
-        got = self._stream.next_pdu(deadlines.request_s)
+        self._stream.ends_at_s = self._asked_by_s
+        got = self._stream.next_pdu(max(0.01, self._asked_by_s - time.monotonic()))
         if got is None:
             raise TooSlow("no association is asked for")
+        self._stream.has_all_the_time()
         kind, content = got
         if kind == PduType.ABORT:
             return False
