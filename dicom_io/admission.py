@@ -22,6 +22,7 @@ class Call:
     called_ae: str
     address: str
     certificate: object | None = None
+    by_tls: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +32,17 @@ class Admission:
     name: str
     sop_classes: frozenset[str] | None = None
 
+    def permits(self, abstract_syntax: str) -> bool:
+        """Whether it may use a presentation context."""
+        return self.sop_classes is None or abstract_syntax in self.sop_classes
+
 
 class Refused(Exception):
     """The call is not taken: result, source and reason of the A-ASSOCIATE-RJ."""
 
     def __init__(self, result: int, source: int, reason: int, why: str) -> None:
         super().__init__(why)
-        self.result, self.source, self.reason = result, source, reason
+        self.result, self.source, self.reason, self.why = result, source, reason, why
 
 
 def admission_by(settings: Settings) -> Callable[[Call], Admission]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from pynetdicom import _config
 
 from config.settings import Settings
-from dicom_io.admission import Call, admission_by
+from dicom_io.admission import admission_by
 from dicom_io.commitment import CommitmentDesk, commitment_context
 from dicom_io.commitment_scu import TakeResult, report_context
 from dicom_io.inbox import Inbox
@@ -39,10 +39,10 @@ _config.LOG_HANDLER_LEVEL = "none"
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """A listening socket; with ``tls``, what comes there must begin with a handshake."""
+    """A listening socket; with ``tls``, what comes there must begin with a handshake by the context it gives then."""
 
     socket: socket.socket
-    tls: ssl.SSLContext | None = None
+    tls: Callable[[], ssl.SSLContext] | None = None
 
     @property
     def port(self) -> int:
@@ -135,9 +135,16 @@ class Receiver:
         thread = threading.Thread(target=self._serve, args=(association, listener.tls), name="association", daemon=True)
         with self._changing:
             self._associations[association] = thread
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:  # no more threads
+            _log.error("cannot serve a connection", extra={"address": host})
+            with self._changing:
+                del self._associations[association]
+            place.leave()
+            connection.close()
 
-    def _serve(self, association: Association, tls: ssl.SSLContext | None) -> None:
+    def _serve(self, association: Association, tls: Callable[[], ssl.SSLContext] | None) -> None:
         try:
             association.run(tls)
         finally:
@@ -166,13 +173,17 @@ class _Room:
     def _free(self) -> float:
         now_s = time.monotonic()
         if now_s - self._looked_at_s > 1.0 or self._looked_at_s < 0:
-            found = os.statvfs(self._folder)
-            self._free_mb = found.f_bavail * found.f_frsize / _MEGABYTE
             self._looked_at_s = now_s
+            try:
+                found = os.statvfs(self._folder)
+                self._free_mb = found.f_bavail * found.f_frsize / _MEGABYTE
+            except OSError as error:
+                _log.error("the disk cannot be asked for its room", extra={"error": error.strerror})
+                self._free_mb = -1.0  # less than any limit
         return self._free_mb
 
 
-def listen(bind: str, port: int, tls: ssl.SSLContext | None = None) -> Listener:
+def listen(bind: str, port: int, tls: Callable[[], ssl.SSLContext] | None = None) -> Listener:
     """A listening socket.
 
     Raises:
@@ -246,7 +257,7 @@ def open_receiver(
     results: TakeResult | None = None,
     *,
     deadlines: Deadlines | None = None,
-    tls: tuple[int, ssl.SSLContext] | None = None,
+    tls: tuple[int, Callable[[], ssl.SSLContext]] | None = None,
 ) -> Receiver:
     """Listen on the settings' address; associations are served in threads until :meth:`Receiver.close`.
 
@@ -263,8 +274,7 @@ def open_receiver(
     return Receiver(listeners, house, Places(limits_of(settings)))
 
 
-def _note_refusal(settings: Settings, call: Call, why: str) -> None:
-    if call.calling_ae == settings.ae_title and call.address in ("127.0.0.1", "::1", settings.bind):
+def _note_refusal(settings: Settings, calling_ae: str, address: str, why: str) -> None:
+    if calling_ae == settings.ae_title and address in ("127.0.0.1", "::1", settings.bind):
         return  # the node's own question whether its receiver lives; a rejection is an answer
-    extra = {"calling_ae": call.calling_ae, "address": call.address, "why": why}
-    _log.warning("association rejected", extra=extra)
+    _log.warning("association rejected", extra={"calling_ae": calling_ae, "address": address, "why": why})

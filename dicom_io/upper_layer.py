@@ -63,7 +63,7 @@ class House:
 
     contexts: tuple[PresentationContext, ...]
     admit: Callable[[Call], Admission]
-    note_refusal: Callable[[Call, str], None]
+    note_refusal: Callable[[str, str, str], None]  # calling AE title (empty where none was heard), address, why
     inbox: Inbox
     ledger: Ledger
     commitments: CommitmentDesk | None
@@ -124,6 +124,7 @@ class Association:
         self._request: _Request | None = None
         self._commitment: CommitmentService | None = None
         self._is_stopping = False
+        self._asked_by_s = time.monotonic() + house.deadlines.request_s  # handshake and request within it
 
     def stop(self) -> None:
         """End it after the message that is under way."""
@@ -134,7 +135,7 @@ class Association:
         with contextlib.suppress(OSError):  # it has ended by itself
             self._connection.shutdown(socket.SHUT_RDWR)
 
-    def run(self, tls: ssl.SSLContext | None = None) -> None:
+    def run(self, tls: Callable[[], ssl.SSLContext] | None = None) -> None:
         """Serve it to its end."""
         try:
             self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -161,21 +162,23 @@ class Association:
 
     # --- opening ------------------------------------------------------------------------------------------------------
 
-    def _shake_hands(self, tls: ssl.SSLContext) -> None:
+    def _shake_hands(self, tls: Callable[[], ssl.SSLContext]) -> None:
         """In the association's own thread: a peer that stalls here delays nobody else."""
         self._connection.settimeout(self._house.deadlines.request_s)
         try:
-            self._connection = tls.wrap_socket(self._connection, server_side=True)
+            self._connection = tls().wrap_socket(self._connection, server_side=True)
         except (OSError, ValueError) as error:
-            raise PeerGone(f"no TLS: {type(error).__name__}") from error
+            self._house.note_refusal("", self._address, f"TLS: {type(error).__name__}")
+            raise PeerGone("no TLS") from error
         self._stream = PduStream(self._connection, MAX_PDU_BYTES, self._house.deadlines.pdu_s)
 
     def _open(self) -> bool:
         """Answer the request for an association; False if it is rejected or does not come."""
-        deadlines = self._house.deadlines
-        got = self._stream.next_pdu(deadlines.request_s)
+        self._stream.ends_at_s = self._asked_by_s
+        got = self._stream.next_pdu(max(0.01, self._asked_by_s - time.monotonic()))
         if got is None:
             raise TooSlow("no association is asked for")
+        self._stream.has_all_the_time()
         kind, content = got
         if kind == PduType.ABORT:
             return False
@@ -183,11 +186,12 @@ class Association:
             raise ProtocolFault(AbortReason.UNEXPECTED_PDU, f"PDU of type {kind} before an association")
         data = bytes(content)
         request = read_request(data)
-        call = Call(request.calling_ae, request.called_ae, self._address, self._certificate())
+        by_tls = isinstance(self._connection, ssl.SSLSocket)
+        call = Call(request.calling_ae, request.called_ae, self._address, self._certificate(), by_tls)
         try:
             admission = self._admit(request, call)
         except Refused as refusal:
-            self._house.note_refusal(call, str(refusal))
+            self._house.note_refusal(call.calling_ae, call.address, refusal.why)
             self._say_farewell(reject_pdu(refusal.result, refusal.source, refusal.reason))
             return False
         self._calling_ae = request.calling_ae
@@ -218,9 +222,7 @@ class Association:
         return None
 
     def _contexts_of(self, admission: Admission) -> list[PresentationContext]:
-        if admission.sop_classes is None:
-            return list(self._house.contexts)
-        return [one for one in self._house.contexts if str(one.abstract_syntax) in admission.sop_classes]
+        return [one for one in self._house.contexts if admission.permits(str(one.abstract_syntax))]
 
     # --- messages -----------------------------------------------------------------------------------------------------
 

@@ -511,7 +511,7 @@ def test_tls_is_spoken_on_a_port_of_its_own_and_a_stalled_handshake_delays_nobod
         inbox,
         Ledger(notebook.record, notebook.broken.append),
         deadlines=SHORT,
-        tls=(port, context),
+        tls=(port, lambda: context),
     )
     trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
