@@ -89,6 +89,8 @@ class Archive:
     def _report_over(self, association: Any, report: tuple[str, list[str], list[str]]) -> None:
         association._reactor_checkpoint.clear()
         while not association._is_paused:
+            if not association.is_established:
+                return
             threading.Event().wait(0.01)
         answer, _ = association.send_n_event_report(*event_of(*report))
         self.answers.append(answer.get("Status"))

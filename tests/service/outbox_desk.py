@@ -31,16 +31,22 @@ class Outbox:
         content = {"destinations": [one.model_dump() for one in destinations], "delivery": {"timeout_s": 3.0}}
         self.settings = settings_in(folder, **{**content, **settings})
         self.database: Database = open_database(self.settings)
-        add_job(self.database, add_exam(self.database))
+        self.finish_job(n_objects)
+
+    def finish_job(self, n_objects: int, study: str = "1.2.3") -> None:
+        """One more job is done: objects ``{study}.0``, ``{study}.1`` ... wait for each destination."""
+        add_job(self.database, add_exam(self.database, study))
         job = jobs.claim(self.database, "w", NOW, 60.0)
         assert job is not None
         parcels = []
         for number in range(n_objects):
-            path = Path("results") / f"{number}.dcm"
+            uid = f"{study}.{number}"
+            path = Path("results") / (f"{number}.dcm" if study == "1.2.3" else f"{uid}.dcm")
             (self.settings.storage_dir / path).parent.mkdir(exist_ok=True)
-            image = mr_dataset(np.full((6, 5), number, dtype=np.uint16), SOPInstanceUID=f"1.2.3.{number}")
+            attributes = {"SOPInstanceUID": uid, "StudyInstanceUID": study, "SeriesInstanceUID": f"{study}.1"}
+            image = mr_dataset(np.full((6, 5), number, dtype=np.uint16), **attributes)
             image.save_as(self.settings.storage_dir / path, enforce_file_format=True)
-            parcels += [Parcel(f"1.2.3.{number}", "overlay", str(path), one.name) for one in destinations]
+            parcels += [Parcel(uid, "overlay", str(path), one.name) for one in self.settings.destinations]
         jobs.finish(self.database, job, Verdict.OK, (), parcels, NOW)
 
     def restart(self) -> None:

@@ -9,15 +9,11 @@ from typing import Any
 
 import pytest
 from archive_of_ones_choice import Archive
-from outbox_desk import Outbox, later, scp_destination
+from outbox_desk import Outbox, scp_destination
 from peers import Orthanc, Storescp
-from records import add_exam, add_job
 
 from config.settings import Destination
-from processing.results import Verdict
-from service import jobs
 from service.delivery import count_waiting, warn_of_strays
-from service.outbox import Parcel
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*socket.socket.*:pytest.PytestUnraisableExceptionWarning")
 
@@ -50,7 +46,7 @@ def test_three_days_of_outage_and_twenty_restarts(open_outbox: OpenOutbox) -> No
                 outbox.restart()
                 n_restarts += 1
             if number == 30:
-                _finish_another_job(outbox, number)
+                outbox.finish_job(5, "1.2.9")
             for name in ("down", "up"):
                 outbox.deliver(name, number * step_s)
                 outbox.confirm(name, number * step_s + 5)
@@ -68,21 +64,6 @@ def test_three_days_of_outage_and_twenty_restarts(open_outbox: OpenOutbox) -> No
     for archive in (down, up):
         assert sorted(archive.received) == sorted(archive.kept)
         assert len(archive.kept) == 10
-
-
-def _finish_another_job(outbox: Outbox, number: int) -> None:
-    add_job(outbox.database, add_exam(outbox.database, f"1.2.{number}"))
-    job = jobs.claim(outbox.database, "w", later(0), 60.0)
-    assert job is not None
-    folder = outbox.settings.storage_dir / "results"
-    parcels = []
-    for uid in UIDS:
-        path = folder / f"{number}-{uid}.dcm"
-        content = (folder / f"{uid.removeprefix('1.2.3.')}.dcm").read_bytes()
-        path.write_bytes(content.replace(uid.encode(), f"1.2.9.{uid[-1]}".encode()))
-        relative = str(path.relative_to(outbox.settings.storage_dir))
-        parcels += [Parcel(f"1.2.9.{uid[-1]}", "overlay", relative, name) for name in ("down", "up")]
-    jobs.finish(outbox.database, job, Verdict.OK, (), parcels, later(0))
 
 
 # --- dcmtk's faults ---------------------------------------------------------------------------------------------------
