@@ -14,6 +14,7 @@ from config.destinations import USUAL_OBJECTS as USUAL_OBJECTS
 from config.destinations import Destination as Destination
 from config.destinations import ObjectKind as ObjectKind
 from config.peers import Peer as Peer
+from config.reception import Reception
 from config.sections import AETitle, Port, Section
 from config.sections import SettingsError as SettingsError
 from config.sources import Retrieval as Retrieval
@@ -183,7 +184,8 @@ class Settings(Section):
         None, description="SQLAlchemy URL without a password (PGPASSFILE tells it); empty = SQLite in storage_dir"
     )
     executor: Literal["processes"] = Field("processes", description="Where jobs run")
-    max_associations: int = Field(32, ge=1, le=1000, description="Associations served at once")
+    max_associations: int = Field(100, ge=1, le=1000, description="Associations served at once")
+    reception: Reception = Reception()
     tls: TLS | None = Field(None, description="A second port that is spoken to by TLS alone; empty = none")
     peers: tuple[Peer, ...] = Field((), description="Who may send; empty = only callers on this machine")
     sources: tuple[Source, ...] = Field((), description="PACS that are asked what exams hold, and for what is missing")

@@ -1,14 +1,12 @@
 """Storage commitment (PS3.4 J): takes a sender's list of what it has sent, and reports which of it is kept here."""
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import IntEnum
-from typing import Any
 
 from pydicom.dataset import Dataset
-from pynetdicom import build_context, build_role, evt
+from pynetdicom import build_context, build_role
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance
 
@@ -20,8 +18,6 @@ _REQUEST_COMMITMENT = 1  # action type
 _ALL_KEPT, _SOME_FAILED = 1, 2  # event types
 _SUCCESS, _NO_SUCH_INSTANCE, _NO_SUCH_ACTION, _INVALID_ARGUMENT = 0x0000, 0x0112, 0x0123, 0x0115
 _MOST_OBJECTS = 100_000
-_PAUSE_S = 1.0
-_ANSWER_S = 10.0
 
 
 class FailureReason(IntEnum):
@@ -76,25 +72,29 @@ def commitment_context() -> PresentationContext:
     return build_context(StorageCommitmentPushModel)
 
 
-def answer_commitment_request(event: evt.Event, desk: CommitmentDesk) -> tuple[int, None]:
-    """Answer an N-ACTION request: Success once it is recorded."""
-    if event.action_type != _REQUEST_COMMITMENT:
+def judge_request(
+    action_type: int, sop_instance_uid: str, information: Dataset | None, calling_ae: str
+) -> tuple[int, CommitmentRequest | None]:
+    """The status that an N-ACTION request deserves, and what it asks for if that is Success.
+
+    Args:
+        action_type: of the request.
+        sop_instance_uid: of the request.
+        information: its data set; None if it cannot be read.
+        calling_ae: who asks.
+    """
+    if action_type != _REQUEST_COMMITMENT:
         return _NO_SUCH_ACTION, None
-    if str(event.request.RequestedSOPInstanceUID) != str(StorageCommitmentPushModelInstance):
+    if sop_instance_uid != str(StorageCommitmentPushModelInstance):
         return _NO_SUCH_INSTANCE, None
-    request = _request_of(event)
-    if request is None:
-        return _INVALID_ARGUMENT, None
-    desk.note(request)
-    threading.Thread(target=_report_over, args=(event.assoc, request, desk), name="commitment", daemon=True).start()
-    return _SUCCESS, None
+    request = None if information is None else _request_of(information, calling_ae)
+    return (_INVALID_ARGUMENT, None) if request is None else (_SUCCESS, request)
 
 
-def _request_of(event: evt.Event) -> CommitmentRequest | None:
+def _request_of(information: Dataset, calling_ae: str) -> CommitmentRequest | None:
     """The request; None where it names no transaction or no objects, or anything in it is no UID."""
     try:
         with quiet_pydicom():
-            information = event.action_information
             transaction_uid = str(information.get("TransactionUID", ""))
             objects = tuple(
                 dict.fromkeys(
@@ -109,44 +109,7 @@ def _request_of(event: evt.Event) -> CommitmentRequest | None:
     uids = [transaction_uid, *(uid for one in objects for uid in (one.sop_class_uid, one.sop_instance_uid))]
     if not objects or len(objects) > _MOST_OBJECTS or not all(is_uid(uid) for uid in uids):
         return None
-    calling = event.assoc.requestor.ae_title.strip()
-    return CommitmentRequest(transaction_uid, calling, objects, datetime.now(UTC))
-
-
-def _report_over(association: Any, request: CommitmentRequest, desk: CommitmentDesk) -> None:
-    """Send the report over the association that the request came by, if it stays open and everything is kept."""
-    waited = threading.Event()
-    for wait_s in (0.2, 0.5, 1.0, 2.0):
-        waited.wait(wait_s)
-        if not association.is_established:
-            return
-        report = desk.report(request)
-        if report is not None:
-            break
-    else:
-        return
-    if _pause(association):
-        association.dimse_timeout = _ANSWER_S
-        answer, _ = association.send_n_event_report(*_event_of(report))
-        if answer.get("Status") == _SUCCESS:
-            desk.reported(request)
-
-
-def _pause(association: Any) -> bool:
-    """Stop the thread that serves the association, so that the answer to our request comes to us.
-
-    pynetdicom's own send method waits for that without end, also when the thread has ended; so it is done here first.
-    """
-    association._reactor_checkpoint.clear()
-    waited = threading.Event()
-    for _ in range(int(_PAUSE_S / 0.01)):
-        if association._is_paused or not association.is_established:
-            break
-        waited.wait(0.01)
-    is_quiet = association._is_paused and association.is_established and association.dimse.peek_msg() == (None, None)
-    if not is_quiet:
-        association._reactor_checkpoint.set()
-    return bool(is_quiet)
+    return CommitmentRequest(transaction_uid, calling_ae, objects, datetime.now(UTC))
 
 
 def send_report(report: CommitmentReport, peer: Peer) -> None:
@@ -158,7 +121,7 @@ def send_report(report: CommitmentReport, peer: Peer) -> None:
     roles = [build_role(StorageCommitmentPushModel, scp_role=True)]
     with associate([commitment_context()], peer, roles=roles) as association:
         try:
-            answer, _ = association.send_n_event_report(*_event_of(report))
+            answer, _ = association.send_n_event_report(*event_of(report))
         except RuntimeError as error:
             raise PeerUnavailable("the association was lost") from error
         if "Status" not in answer:
@@ -167,7 +130,7 @@ def send_report(report: CommitmentReport, peer: Peer) -> None:
             raise PeerUnavailable(f"the peer answers N-EVENT-REPORT with 0x{answer.Status:04X}")
 
 
-def _event_of(report: CommitmentReport) -> tuple[Dataset, int, str, str]:
+def event_of(report: CommitmentReport) -> tuple[Dataset, int, str, str]:
     """Event information and type, and the SOP class and instance it is about."""
     information = Dataset()
     information.TransactionUID = report.transaction_uid

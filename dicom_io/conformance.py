@@ -16,10 +16,11 @@ from pydicom.sr.coding import Code
 from pydicom.uid import PYDICOM_IMPLEMENTATION_UID, UID
 from pynetdicom import PYNETDICOM_IMPLEMENTATION_UID, PYNETDICOM_IMPLEMENTATION_VERSION
 
+from config.reception import Reception
 from config.sections import Section
 from config.settings import Delivery, Destination, Peer, Settings, Source
 from config.tls import TLS, ClientTLS
-from dicom_io import codes, commitment, receiver, retriever, stow
+from dicom_io import codes, commitment, retriever, stow, upper_layer
 from dicom_io.pixels import DECODED_TRANSFER_SYNTAXES
 from dicom_io.presentation import STORAGE_TRANSFER_SYNTAXES, StoreStatus, accepted_contexts, describe
 from dicom_io.source_attributes import PATIENT_STUDY_KEYWORDS
@@ -83,13 +84,19 @@ def _implementation() -> str:
 
 def _association() -> str:
     rows = (
-        ("Maximum PDU size received", f"{receiver.MAX_PDU_BYTES} bytes"),
+        ("Maximum PDU size received", f"{upper_layer.MAX_PDU_BYTES} bytes"),
         ("Simultaneous associations accepted", f"{Settings().max_associations} (`max_associations`)"),
         ("Simultaneous associations initiated", "one to each destination and each source"),
         ("Asynchronous operations window", "not negotiated (one operation at a time)"),
-        ("An association on which nothing arrives is dropped after", f"{receiver.NETWORK_TIMEOUT_S:g} s"),
-        ("A peer that falls silent inside a PDU is dropped after", f"{receiver.SOCKET_TIMEOUT_S:g} s"),
-        ("Answer to an association request, as acceptor", f"{receiver.ACSE_TIMEOUT_S:g} s"),
+        (
+            "An association on which nothing arrives is dropped after",
+            f"{Settings().reception.idle_s:g} s (`reception.idle_s`)",
+        ),
+        ("A peer that falls silent inside a PDU is dropped after", f"{upper_layer.Deadlines().pdu_s:g} s"),
+        (
+            "A connection on which no association is asked for is dropped after",
+            f"{upper_layer.Deadlines().request_s:g} s",
+        ),
         ("Connecting, and each answer, as requestor", f"{Settings().delivery.timeout_s:g} s (`timeout_s`)"),
     )
     return _table(("What", "Value"), rows)
@@ -220,6 +227,7 @@ def _settings() -> str:
         ("sources", Source),
         ("destinations", Destination),
         ("destinations.tls", ClientTLS),
+        ("reception", Reception),
         ("delivery", Delivery),
     )
     node = ("ae_title", "bind", "port", "max_associations")

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from dicom_io.inbox import Inbox
+from dicom_io.presentation import StoreStatus
 from dicom_io.raw_header import parse
-from dicom_io.receiver import Ledger, ObjectName, take_object
+from dicom_io.receive_data import ObjectName, take_object
+from dicom_io.received import Ledger
 from dicom_io.sender import PeerUnavailable
 from processing.refusal import UnsuitableInput
 
@@ -120,7 +122,9 @@ def _take(content: bytes, sop_uid: str, sender: str, inbox: Inbox, ledger: Ledge
     if name.sop_instance_uid != sop_uid:
         _log.warning("an object came that was not asked for", extra={"calling_ae": sender})
         return
-    take_object(content[end:], content[132:end], name, sender, inbox, ledger)
+    answer = take_object(content[end:], name, sender, inbox, ledger, head=content[:end])
+    if answer.status == StoreStatus.OUT_OF_RESOURCES:
+        raise OSError("an object cannot be stored now")
 
 
 def _end_of_meta(content: bytes) -> int:

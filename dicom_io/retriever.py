@@ -20,7 +20,8 @@ from dicom_io.element_walk import is_uid
 from dicom_io.inbox import Inbox
 from dicom_io.presentation import EXPLICIT_LITTLE, IMPLICIT_LITTLE, STORAGE_TRANSFER_SYNTAXES, StoreStatus
 from dicom_io.raw_header import PARSE_FAULTS, quiet_pydicom
-from dicom_io.receiver import Ledger, answer_store
+from dicom_io.receive_data import answer_store
+from dicom_io.received import Ledger
 from dicom_io.sender import Peer, PeerUnavailable, associate
 
 _log = logging.getLogger(__name__)

@@ -39,7 +39,7 @@ _log = logging.getLogger(__name__)
 CHECK_S = 0.2
 ECHO_TIMEOUT_S = 5.0
 DEAF_S = 60.0  # a receiver that has not answered for so long is replaced
-STOP_RECEIVER_S = 15.0
+STOP_RECEIVER_S = 45.0
 STOP_WORKERS_S = 1.0  # an analysis is repeatable; it is not waited for
 
 

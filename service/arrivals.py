@@ -1,15 +1,18 @@
 """The record of what arrives: each object durable, counted once, and its exam told that there is news."""
 
 from collections.abc import Sequence
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
 from sqlalchemy.exc import OperationalError
 
+from dicom_io.inbox import content_address
 from dicom_io.presentation import SEGMENTATION_CLASSES
 from dicom_io.raw_header import is_same_data_set
-from dicom_io.receiver import BrokenObject, Ledger, ReceivedInstance, Recorded
+from dicom_io.received import BrokenObject, Ledger, ReceivedInstance, Recorded
+from dicom_io.spool import Spooled
 from processing.refusal import Reason, ReasonCode
 from service import database as db
 from service.database import Database
@@ -17,62 +20,125 @@ from service.exam_studies import reopen
 from service.quarantine import hold_bytes, hold_instance
 from service.states import ExamState, InstanceState
 
+# Made once: to build a statement costs more than to run it.
+_KNOWN = select(db.instance.c.sha256, db.instance.c.state, db.instance.c.path).where(
+    db.instance.c.sop_uid == bindparam("uid")
+)
+_SENT = select(db.delivery.c.id).where(db.delivery.c.sop_uid == bindparam("uid")).limit(1)
+_EXAM = select(db.exam.c.id, db.exam.c.state).where(db.exam.c.study_uid == bindparam("uid"))
+_MORE = (
+    update(db.exam)
+    .where(db.exam.c.id == bindparam("exam_id"))
+    .values(has_news=bindparam("has_news"), last_arrival_at=bindparam("last_arrival_at"))
+)
+_INSERT = insert(db.instance)
+
 
 def open_ledger(database: Database) -> Ledger:
-    """The receiver's record, kept in the database."""
-    return Ledger(partial(_record, database), partial(_record_broken, database))
+    """A record kept in the database at once, for objects that do not come by the receiver processes."""
+    return Ledger(partial(_record, database), partial(record_broken, database))
 
 
 def _record(database: Database, received: ReceivedInstance) -> Recorded:
-    """Write an object down; durable on return. An exam that gets a new image is collecting again.
+    """Write an object down; durable on return.
 
     Raises:
         OSError: the database cannot be written now.
     """
-    table = db.instance
     try:
         with database.write() as connection:
-            query = select(table.c.sha256, table.c.state, table.c.path).where(
-                table.c.sop_uid == received.sop_instance_uid
-            )
-            known = connection.execute(query).all()
-            if any(row.sha256 == received.sha256 for row in known):
-                return Recorded.KNOWN
-            used = [database.inbox_dir / row.path for row in known if row.state != InstanceState.SET_ASIDE]
-            is_segmentation = received.sop_class_uid in SEGMENTATION_CLASSES
-            is_again = _is_again(database.inbox_dir / received.name, used)
-            # What the node itself has sent, and a PACS sends on, is no news. A segmentation may have been changed.
-            is_again = is_again or (not is_segmentation and _was_sent(connection, received.sop_instance_uid))
-            conflict = bool(used) and not is_again
-            state = InstanceState.SET_ASIDE if is_again else InstanceState.RECEIVED
-            result = connection.execute(
-                insert(table).values(
-                    sop_uid=received.sop_instance_uid,
-                    sop_class_uid=received.sop_class_uid,
-                    study_uid=received.study_uid,
-                    series_uid=received.series_uid,
-                    transfer_syntax=received.transfer_syntax,
-                    path=received.name,
-                    sha256=received.sha256,
-                    size_bytes=received.size_bytes,
-                    calling_ae=received.calling_ae,
-                    received_at=received.received_at,
-                    state=str(InstanceState.HELD if conflict else state),
-                )
-            )
-            if is_again:
-                return Recorded.KNOWN
-            if conflict:
-                assert result.inserted_primary_key is not None
-                reason = Reason(
-                    ReasonCode.INSTANCE_CONFLICT, f"{received.sop_instance_uid} came before with other content"
-                )
-                hold_instance(connection, result.inserted_primary_key[0], reason, received.received_at)
-            if not is_segmentation:  # which says nothing of whether the images are all here
-                _note_arrival(connection, received)
-            return Recorded.CONFLICT if conflict else Recorded.NEW
+            return write_down(connection, database.inbox_dir, received)
     except OperationalError as error:
         raise OSError("the database cannot be written") from error
+
+
+class _Finding(StrEnum):
+    """What an object is beside those of the same SOP Instance UID."""
+
+    NEW = "new"
+    SAME = "same"  # the same bytes
+    AGAIN = "again"  # the same data set, or one of our own results, in other bytes
+    OTHER = "other"
+
+
+_TOLD = {
+    _Finding.NEW: Recorded.NEW,
+    _Finding.SAME: Recorded.KNOWN,
+    _Finding.AGAIN: Recorded.KNOWN,
+    _Finding.OTHER: Recorded.CONFLICT,
+}
+
+
+def judge(
+    connection: Connection, folder: Path, received: ReceivedInstance, waiting: Sequence[Spooled] = ()
+) -> Recorded:
+    """What the record will say of an object, without writing it down.
+
+    Args:
+        connection: to the record.
+        folder: the inbox, where objects lie.
+        received: the object.
+        waiting: those of the same SOP Instance UID that are not yet recorded.
+    """
+    return _TOLD[_find(connection, folder, received, waiting, is_told_only=True)]
+
+
+def _find(
+    connection: Connection,
+    folder: Path,
+    received: ReceivedInstance,
+    waiting: Sequence[Spooled] = (),
+    *,
+    is_told_only: bool = False,
+) -> _Finding:
+    """``is_told_only``: for the answer to a sender, to whom one of our results that comes back is as good as new."""
+    known = connection.execute(_KNOWN, {"uid": received.sop_instance_uid}).all()
+    if is_told_only and not known and not waiting:
+        return _Finding.NEW
+    if received.sha256 in {*(row.sha256 for row in known), *(one.sha256 for one in waiting)}:
+        return _Finding.SAME
+    # What the node itself has sent, and a PACS sends on, is no news. A segmentation may have been changed.
+    if received.sop_class_uid not in SEGMENTATION_CLASSES and _was_sent(connection, received.sop_instance_uid):
+        return _Finding.AGAIN
+    used = [folder / row.path for row in known if row.state != InstanceState.SET_ASIDE]
+    for one in waiting:
+        spooled, placed = folder / one.name, folder / content_address(one.sha256)
+        used.append(spooled if spooled.is_file() else placed)
+    if not used:
+        return _Finding.NEW
+    return _Finding.AGAIN if _is_again(folder / received.name, used) else _Finding.OTHER
+
+
+def write_down(connection: Connection, folder: Path, received: ReceivedInstance) -> Recorded:
+    """Write an object down, within the caller's transaction. An exam that gets a new image is collecting again."""
+    finding = _find(connection, folder, received)
+    if finding is _Finding.SAME:
+        return Recorded.KNOWN
+    states = {_Finding.AGAIN: InstanceState.SET_ASIDE, _Finding.OTHER: InstanceState.HELD}
+    result = connection.execute(
+        _INSERT,
+        {
+            "sop_uid": received.sop_instance_uid,
+            "sop_class_uid": received.sop_class_uid,
+            "study_uid": received.study_uid,
+            "series_uid": received.series_uid,
+            "transfer_syntax": received.transfer_syntax,
+            "path": received.name,
+            "sha256": received.sha256,
+            "size_bytes": received.size_bytes,
+            "calling_ae": received.calling_ae,
+            "received_at": received.received_at,
+            "state": str(states.get(finding, InstanceState.RECEIVED)),
+        },
+    )
+    if finding is _Finding.OTHER:
+        assert result.inserted_primary_key is not None
+        reason = Reason(ReasonCode.INSTANCE_CONFLICT, f"{received.sop_instance_uid} came before with other content")
+        hold_instance(connection, result.inserted_primary_key[0], reason, received.received_at)
+    # A segmentation says nothing of whether the images are all here.
+    if finding is not _Finding.AGAIN and received.sop_class_uid not in SEGMENTATION_CLASSES:
+        _note_arrival(connection, received)
+    return _TOLD[finding]
 
 
 def _is_again(path: Path, known: Sequence[Path]) -> bool:
@@ -82,17 +148,14 @@ def _is_again(path: Path, known: Sequence[Path]) -> bool:
 
 def _was_sent(connection: Connection, sop_uid: str) -> bool:
     """Whether an object is one of the node's own results, on its way to a destination or there."""
-    own = select(db.delivery.c.id).where(db.delivery.c.sop_uid == sop_uid)
-    return connection.execute(own.limit(1)).first() is not None
+    return connection.execute(_SENT, {"uid": sop_uid}).first() is not None
 
 
 def _note_arrival(connection: Connection, received: ReceivedInstance) -> None:
     table = db.exam
-    query = select(table.c.id, table.c.state).where(table.c.study_uid == received.study_uid)
-    row = connection.execute(query).one_or_none()
+    row = connection.execute(_EXAM, {"uid": received.study_uid}).one_or_none()
     if row is not None and row.state == ExamState.COLLECTING:  # nothing is joined to it then
-        values = {"has_news": True, "last_arrival_at": received.received_at}
-        connection.execute(update(table).where(table.c.id == row.id).values(**values))
+        connection.execute(_MORE, {"exam_id": row.id, "has_news": True, "last_arrival_at": received.received_at})
         return
     if row is not None:
         reopen(connection, row.id, received.received_at)
@@ -110,7 +173,12 @@ def _note_arrival(connection: Connection, received: ReceivedInstance) -> None:
     )
 
 
-def _record_broken(database: Database, broken: BrokenObject) -> None:
+def record_broken(database: Database, broken: BrokenObject) -> None:
+    """Hold bytes that are no usable object.
+
+    Raises:
+        OSError: the database cannot be written now.
+    """
     try:
         with database.write() as connection:
             hold_bytes(

@@ -111,6 +111,17 @@ def acknowledged(report: Path) -> set[str]:
     }
 
 
+def _start(command: Sequence[str]) -> subprocess.Popen[bytes]:
+    """Start a server in a session of its own, as a daemon has it: the kernel shares time out among sessions."""
+    return subprocess.Popen(
+        command,
+        env=PEER_ENVIRONMENT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
 class Storescp:
     """dcmtk's storage SCP; what it received lies in ``folder``. It can be stopped and started on the same port."""
 
@@ -124,9 +135,7 @@ class Storescp:
 
     def start(self) -> None:
         command = ["storescp", "--fork", *self._options, "-aet", self.ae_title, "-od", str(self.folder), str(self.port)]
-        self._process = subprocess.Popen(
-            command, env=PEER_ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        self._process = _start(command)
         wait_until(lambda: is_listening(self.port), "storescp to listen")
 
     def stop(self) -> None:
@@ -179,9 +188,7 @@ class Orthanc:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        self._process = subprocess.Popen(
-            ["Orthanc", str(self._config)], env=PEER_ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        self._process = _start(["Orthanc", str(self._config)])
         wait_until(lambda: is_listening(self.http_port) and is_listening(self.port), "Orthanc to listen", 30)
 
     def stop(self) -> None:

@@ -1,0 +1,60 @@
+"""What the receive path hands on: an object that is durably here, or bytes that are none."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from processing.refusal import ReasonCode
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedInstance:
+    """An object that lies durably in the inbox. ``name`` is relative to the inbox folder."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    study_uid: str
+    series_uid: str
+    transfer_syntax: str
+    name: str
+    sha256: str
+    size_bytes: int
+    has_pixels: bool
+    calling_ae: str
+    received_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class BrokenObject:
+    """Bytes that came by C-STORE but are not a usable object; they are kept for a person to look at."""
+
+    sop_instance_uid: str  # as the command named it; empty if that was not a UID
+    name: str
+    sha256: str
+    code: ReasonCode
+    detail: str
+    calling_ae: str
+    received_at: datetime
+
+
+class Recorded(StrEnum):
+    """What the record of received objects says of a new one."""
+
+    NEW = "new"
+    KNOWN = "known"  # the same bytes came before
+    CONFLICT = "conflict"  # the same SOP Instance UID came before with other bytes; both are kept
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """Where the receiver writes down what it holds. Both calls return only when the entry is durable.
+
+    ``is_spooled``: an object is to lie in the spool when it is recorded; the entry is durable because that is.
+    ``answered``: called after the sender has been answered.
+    """
+
+    record: Callable[[ReceivedInstance], Recorded]
+    record_broken: Callable[[BrokenObject], None]
+    is_spooled: bool = False
+    answered: Callable[[ReceivedInstance], None] = lambda received: None

@@ -1,0 +1,196 @@
+"""Writes down what lies in the spool: many objects in one transaction, after they were acknowledged.
+
+An object is in its place before its row is there, and leaves the spool after that; so whenever this ends, the next
+start does what is left to do, and nothing twice.
+"""
+
+import json
+import logging
+import socket
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+
+from sqlalchemy.exc import DataError, IntegrityError, OperationalError
+
+from dicom_io.inbox import Inbox
+from dicom_io.received import BrokenObject, Ledger, ReceivedInstance, Recorded
+from dicom_io.spool import Spooled, list_spool, of_object, read_spooled
+from processing.refusal import ReasonCode
+from service.arrivals import judge, record_broken, write_down
+from service.database import Database
+from service.pulse import Pulse
+
+_log = logging.getLogger(__name__)
+
+_BATCH = 200
+_GATHER_S = 0.4
+_WAIT_S = 0.5
+_LOOK_S = 5.0  # between two looks for objects whose notice got lost
+_SEND_S = 0.05
+_NOTICE_BYTES = 4096
+
+
+def notices() -> tuple[socket.socket, socket.socket]:
+    """Where receivers tell the recorder of new objects: one end to read, one to write, for any number of processes."""
+    reader, writer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    writer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+    return reader, writer
+
+
+def open_spool_ledger(database: Database, inbox: Inbox, writer: socket.socket) -> Ledger:
+    """The record of a receiver process: durable with the spool, written down by the recorder soon after."""
+    writer.settimeout(_SEND_S)
+    return Ledger(
+        partial(_outcome, database, inbox),
+        partial(record_broken, database),
+        is_spooled=True,
+        answered=partial(_tell, writer),
+    )
+
+
+def _outcome(database: Database, inbox: Inbox, received: ReceivedInstance) -> Recorded:
+    """What is to be answered for an object in the spool.
+
+    Raises:
+        OSError: the record cannot be read now.
+    """
+    # First the spool, then the rows: what leaves the one in between is in the others.
+    waiting = [one for one in of_object(inbox, received.sop_instance_uid) if one.name != received.name]
+    try:
+        with database.read() as connection:
+            return judge(connection, inbox.folder, received, waiting)
+    except OperationalError as error:
+        raise OSError("the database cannot be read") from error
+
+
+def _tell(writer: socket.socket, received: ReceivedInstance) -> None:
+    """Tell the recorder of an object. Where it is behind, it will find the object by itself."""
+    facts = {name: getattr(received, name) for name in ReceivedInstance.__slots__}
+    notice = json.dumps(facts | {"received_at": received.received_at.isoformat()})
+    try:
+        writer.send(notice.encode())
+    except (TimeoutError, BlockingIOError):
+        _log.info("the recorder is behind")
+
+
+class Recorder:
+    """Writes down what receivers tell of, and what it finds."""
+
+    def __init__(self, database: Database, inbox: Inbox, reader: socket.socket, pulse: Pulse) -> None:
+        self._database = database
+        self._inbox = inbox
+        self._reader = reader
+        self._pulse = pulse
+        self._looked_at_s = time.monotonic()
+
+    def replay(self) -> int:
+        """Write down all that lies in the spool; returns how much that was.
+
+        Raises:
+            OSError: it cannot be written down now.
+        """
+        n_written = 0
+        found = list_spool(self._inbox)
+        for first in range(0, len(found), _BATCH):
+            n_written += self._write_found(found[first : first + _BATCH])
+        return n_written
+
+    def turn(self) -> None:
+        """Wait for objects, and write down those that came.
+
+        Raises:
+            OSError: they cannot be written down now; they stay in the spool.
+        """
+        self._pulse.beat_of_recorder()
+        told = self._told()
+        if told:
+            self._write(told)
+        elif time.monotonic() - self._looked_at_s > _LOOK_S:
+            self._looked_at_s = time.monotonic()
+            old_enough = datetime.now(UTC).timestamp() - _LOOK_S
+            lost = [one for one in list_spool(self._inbox) if one.received_at.timestamp() < old_enough]
+            self._write_found(lost[:_BATCH])
+
+    def _told(self) -> list[ReceivedInstance]:
+        """What receivers tell of within a moment."""
+        told: list[ReceivedInstance] = []
+        self._reader.settimeout(_WAIT_S)
+        until_s = None
+        while len(told) < _BATCH:
+            try:
+                told.append(_received_of(self._reader.recv(_NOTICE_BYTES)))
+            except (TimeoutError, BlockingIOError):
+                break
+            if until_s is None:
+                until_s = time.monotonic() + _GATHER_S
+            left_s = until_s - time.monotonic()
+            self._reader.settimeout(max(left_s, 0.0))  # 0: only what is there already
+        return told
+
+    def _write_found(self, found: Sequence[Spooled]) -> int:
+        """Write down spooled files of which only the name is known, after reading them."""
+        whole: list[ReceivedInstance] = []
+        for one in found:
+            self._pulse.beat_of_recorder()
+            try:
+                received = read_spooled(self._inbox, one)
+                if received is not None:
+                    self._inbox.flush(one.name)  # perhaps its receiver died before it did so itself
+                    whole.append(received)
+                else:
+                    self._inbox.path(one.name).unlink()
+                    _log.warning("a torn file was removed; it was never acknowledged", extra={"sha256": one.sha256})
+            except FileNotFoundError:
+                continue  # it was refused after all, or is written down already
+        if whole:
+            self._write(whole)
+        return len(whole)
+
+    def _write(self, batch: Sequence[ReceivedInstance]) -> None:
+        placed: list[ReceivedInstance] = []
+        spooled: list[str] = []
+        for one in batch:
+            try:
+                placed.append(replace(one, name=self._inbox.publish(one.name, one.sha256)))
+            except FileNotFoundError:
+                continue  # it is written down already
+            spooled.append(one.name)
+        try:
+            self._write_rows(placed)
+        except OperationalError as error:
+            raise OSError("the database cannot be written") from error
+        self._inbox.leave_spool(spooled, [one.name for one in placed])
+
+    def _write_rows(self, placed: Sequence[ReceivedInstance]) -> None:
+        try:
+            with self._database.write() as connection:
+                for one in placed:
+                    write_down(connection, self._inbox.folder, one)
+        except (IntegrityError, DataError) as error:
+            if len(placed) > 1:  # the others shall not suffer for one of them
+                for one in placed:
+                    self._write_rows([one])
+                return
+            (one,) = placed
+            detail = f"cannot be recorded ({type(error).__name__})"
+            _log.error("quarantined", extra={"code": ReasonCode.INTERNAL, "sop_uid": one.sop_instance_uid})
+            record_broken(
+                self._database,
+                BrokenObject(
+                    one.sop_instance_uid,
+                    one.name,
+                    one.sha256,
+                    ReasonCode.INTERNAL,
+                    detail,
+                    one.calling_ae,
+                    one.received_at,
+                ),
+            )
+
+
+def _received_of(notice: bytes) -> ReceivedInstance:
+    content = json.loads(notice)
+    return ReceivedInstance(**(content | {"received_at": datetime.fromisoformat(content["received_at"])}))
