@@ -56,13 +56,14 @@ class IncomingFile:
     def close(self) -> None:
         """Let go of the file where it lies."""
         if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+            descriptor, self._descriptor = self._descriptor, -1
+            os.close(descriptor)
 
     def discard(self) -> None:
-        """Remove it, whatever it is called by now."""
-        self.close()
-        with contextlib.suppress(FileNotFoundError):
+        """Remove it, whatever it is called by now. Where the disk fails at that too, it is left to the next sweep."""
+        with contextlib.suppress(OSError):
+            self.close()
+        with contextlib.suppress(OSError):
             self.path.unlink()
 
 

@@ -21,7 +21,8 @@ from service.quarantine import hold_bytes, hold_instance
 from service.states import ExamState, InstanceState
 
 # Made once: to build a statement costs more than to run it.
-_KNOWN = select(db.instance.c.sha256, db.instance.c.state, db.instance.c.path).where(
+#: What is recorded under a SOP Instance UID.
+KNOWN = select(db.instance.c.sha256, db.instance.c.state, db.instance.c.path).where(
     db.instance.c.sop_uid == bindparam("uid")
 )
 _SENT = select(db.delivery.c.id).where(db.delivery.c.sop_uid == bindparam("uid")).limit(1)
@@ -92,7 +93,7 @@ def _find(
     is_told_only: bool = False,
 ) -> _Finding:
     """``is_told_only``: for the answer to a sender, to whom one of our results that comes back is as good as new."""
-    known = connection.execute(_KNOWN, {"uid": received.sop_instance_uid}).all()
+    known = connection.execute(KNOWN, {"uid": received.sop_instance_uid}).all()
     if is_told_only and not known and not waiting:
         return _Finding.NEW
     if received.sha256 in {*(row.sha256 for row in known), *(one.sha256 for one in waiting)}:

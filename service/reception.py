@@ -185,6 +185,7 @@ def _live(work: Callable[[], None], title: str, name: str, parent: int) -> NoRet
     status = 1
     try:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        os.setsid()  # the kernel shares time out among sessions: recording does not slow receiving down
         log_to_stderr(f"{name}/{title.replace(' ', '-')}")
         threading.excepthook = _log_thread_fault
         if os.getppid() == parent:

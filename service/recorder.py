@@ -13,14 +13,14 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 
-from sqlalchemy.exc import DataError, IntegrityError, OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError
 
 from dicom_io.inbox import Inbox
 from dicom_io.received import BrokenObject, Ledger, ReceivedInstance, Recorded
 from dicom_io.spool import Spooled, list_spool, of_object, read_spooled
 from processing.refusal import ReasonCode
-from service.arrivals import judge, record_broken, write_down
-from service.database import Database
+from service.arrivals import KNOWN, judge, record_broken, write_down
+from service.database import Database, Lookup
 from service.pulse import Pulse
 
 _log = logging.getLogger(__name__)
@@ -44,14 +44,14 @@ def open_spool_ledger(database: Database, inbox: Inbox, writer: socket.socket) -
     """The record of a receiver process: durable with the spool, written down by the recorder soon after."""
     writer.settimeout(_SEND_S)
     return Ledger(
-        partial(_outcome, database, inbox),
+        partial(_outcome, database, database.lookup(KNOWN), inbox),
         partial(record_broken, database),
         is_spooled=True,
         answered=partial(_tell, writer),
     )
 
 
-def _outcome(database: Database, inbox: Inbox, received: ReceivedInstance) -> Recorded:
+def _outcome(database: Database, known: Lookup, inbox: Inbox, received: ReceivedInstance) -> Recorded:
     """What is to be answered for an object in the spool.
 
     Raises:
@@ -60,9 +60,11 @@ def _outcome(database: Database, inbox: Inbox, received: ReceivedInstance) -> Re
     # First the spool, then the rows: what leaves the one in between is in the others.
     waiting = [one for one in of_object(inbox, received.sop_instance_uid) if one.name != received.name]
     try:
+        if not waiting and not known.ask(received.sop_instance_uid):
+            return Recorded.NEW
         with database.read() as connection:
             return judge(connection, inbox.folder, received, waiting)
-    except OperationalError as error:
+    except (DBAPIError, database.driver_error) as error:
         raise OSError("the database cannot be read") from error
 
 

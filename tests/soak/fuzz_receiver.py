@@ -1,4 +1,4 @@
-"""Malformed PDUs and data sets at a running reception: ``python -m tests.soak.fuzz_receiver [--seeds 5] [--cases 500]``.
+"""Malformed PDUs and data sets at a reception: ``python -m tests.soak.fuzz_receiver [--seeds 5] [--cases 500]``.
 
 After every case the node answers C-ECHO; at the end it has no more threads, files and temporary files than before, and
 has not grown.
