@@ -71,6 +71,7 @@ class Admission:
 class Callers:
     """Who is served. Make it with :func:`callers_of`.
 
+    ``reporters``: destinations, which may call with the results of storage commitment, and send nothing.
     ``own_address``: where this machine calls from beside the loopback interface; empty if not known.
     ``serves_this_machine``: any calling AE title is served from this machine.
     ``needs_certificate``: who calls by TLS must show one that its entry names.
@@ -78,6 +79,7 @@ class Callers:
 
     ae_title: str
     peers: tuple[Peer, ...]
+    reporters: tuple[Peer, ...] = ()
     own_address: str = ""
     serves_this_machine: bool = False
     needs_certificate: bool = False
@@ -85,6 +87,8 @@ class Callers:
 
 def callers_of(settings: Settings) -> Callers:
     """The peers of the settings; without any, whoever calls from this machine. Sources may send what was asked of them.
+
+    A destination may call with commitment results. Of an AE title that is a peer's, the peers alone tell what it may.
 
     Raises:
         SettingsError: a peer's SOP class is not one that the node takes.
@@ -98,9 +102,15 @@ def callers_of(settings: Settings) -> Callers:
         for one in settings.sources
         if one.ae_title not in listed
     )
+    reporters = tuple(
+        Peer(ae_title=one.ae_title, host=one.host, tls=one.tls is not None)
+        for one in settings.destinations
+        if one.ae_title is not None and one.ae_title not in listed | {source.ae_title for source in sources}
+    )
     return Callers(
         settings.ae_title,
         (*settings.peers, *sources),
+        reporters,
         own_address="" if settings.bind in ("0.0.0.0", "::") else settings.bind,
         serves_this_machine=not settings.peers,
         needs_certificate=settings.tls is not None and settings.tls.asks_for_certificate,
@@ -122,7 +132,7 @@ def admit(callers: Callers, call: Call) -> Admission:
         raise Refused(*_CALLED_AE, "it calls another AE title")
     address = _plain_address(call.address)
     is_here = is_loopback(address) or address == callers.own_address
-    of_title = [peer for peer in callers.peers if peer.ae_title == call.calling_ae]
+    of_title = [peer for peer in (*callers.peers, *callers.reporters) if peer.ae_title == call.calling_ae]
     if not of_title:
         if is_here and (callers.serves_this_machine or call.calling_ae == callers.ae_title):
             return Admission(call.calling_ae, is_own=not callers.serves_this_machine)
@@ -133,7 +143,7 @@ def admit(callers: Callers, call: Call) -> Admission:
     for peer in at_address:
         if _certificate_is_right(peer, call, needs_certificate=callers.needs_certificate):
             classes = frozenset(_class_uid(peer.ae_title, name) for name in peer.sop_classes)
-            return Admission(peer.ae_title, classes or None)
+            return Admission(peer.ae_title, classes if classes or peer in callers.reporters else None)
     raise Refused(
         *_CALLING_AE,
         "its certificate is not bound to its AE title" if call.by_tls else "it must call by TLS",

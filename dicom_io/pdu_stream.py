@@ -7,6 +7,7 @@ from enum import IntEnum
 
 _HEADER = struct.Struct(">BxI")
 _HEADER_BYTES = 6
+_NEVER_S = float("inf")
 
 
 class PduType(IntEnum):
@@ -19,6 +20,9 @@ class PduType(IntEnum):
     RELEASE_RQ = 5
     RELEASE_RP = 6
     ABORT = 7
+
+
+_KINDS = frozenset(int(kind) for kind in PduType)
 
 
 class AbortReason(IntEnum):
@@ -67,6 +71,7 @@ class PduStream:
         self._end = 0
         self._began_at_s = 0.0
         self.waited_s = 0.0  # for the peer, in all
+        self.ends_at_s = _NEVER_S  # by the monotonic clock: what has not come by then is too late
         self._timeout_s: float | None = -1.0
 
     def next_pdu(self, wait_s: float) -> tuple[int, memoryview] | None:
@@ -84,7 +89,7 @@ class PduStream:
         self._began_at_s = time.monotonic()
         self._fill(_HEADER_BYTES)
         kind, length = _HEADER.unpack_from(self._buffer, self._start)
-        if kind not in PduType.__members__.values():
+        if kind not in _KINDS:
             raise ProtocolFault(AbortReason.UNRECOGNISED_PDU, f"PDU of type 0x{kind:02X}")
         if length > self._max_pdu_bytes:
             raise ProtocolFault(AbortReason.INVALID_PARAMETER, f"PDU of {length} bytes")
@@ -93,6 +98,10 @@ class PduStream:
         self._start += _HEADER_BYTES + length
         return kind, content
 
+    def has_all_the_time(self) -> None:
+        """From here on only the single PDU has a deadline."""
+        self.ends_at_s = _NEVER_S
+
     def _fill(self, n_bytes: int) -> None:
         """Receive until so many bytes are there."""
         if self._start + n_bytes > len(self._buffer):
@@ -100,7 +109,7 @@ class PduStream:
             self._view[: len(rest)] = rest
             self._start, self._end = 0, len(rest)
         while self._end - self._start < n_bytes:
-            left_s = self._began_at_s + self._pdu_s - time.monotonic()
+            left_s = min(self._began_at_s + self._pdu_s, self.ends_at_s) - time.monotonic()
             if left_s <= 0:
                 raise TooSlow("a PDU does not end")
             self._receive(min(1.0, left_s + 0.01))

@@ -4,6 +4,7 @@ import logging
 import os
 import select
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -22,7 +23,7 @@ from dicom_io.received import BrokenObject as BrokenObject
 from dicom_io.received import Ledger as Ledger
 from dicom_io.received import ReceivedInstance as ReceivedInstance
 from dicom_io.received import Recorded as Recorded
-from dicom_io.tls import RenewedContext, open_server_context
+from dicom_io.tls import open_server_context
 from dicom_io.upper_layer import Association, Deadlines, House
 
 _log = logging.getLogger(__name__)
@@ -37,10 +38,10 @@ _config.LOG_HANDLER_LEVEL = "none"
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """A listening socket; with ``tls``, what comes there must begin with a handshake, by the files as they are then."""
+    """A listening socket; with ``tls``, what comes there must begin with a handshake by the context it gives then."""
 
     socket: socket.socket
-    tls: RenewedContext | None = None
+    tls: Callable[[], ssl.SSLContext] | None = None
 
     @property
     def port(self) -> int:
@@ -102,7 +103,7 @@ class Receiver:
             association.kill()
         for thread in running.values():
             thread.join(2.0)
-        self._house.denials.flush()
+        self._house.tell_refusals()
 
     def _accept_all(self) -> None:
         poll = select.poll()
@@ -134,11 +135,18 @@ class Receiver:
         thread = threading.Thread(target=self._serve, args=(association, listener.tls), name="association", daemon=True)
         with self._changing:
             self._associations[association] = thread
-        thread.start()
-
-    def _serve(self, association: Association, tls: RenewedContext | None) -> None:
         try:
-            association.run(None if tls is None else tls.current())
+            thread.start()
+        except RuntimeError:  # no more threads
+            _log.error("cannot serve a connection", extra={"address": host})
+            with self._changing:
+                del self._associations[association]
+            place.leave()
+            connection.close()
+
+    def _serve(self, association: Association, tls: Callable[[], ssl.SSLContext] | None) -> None:
+        try:
+            association.run(tls)
         finally:
             with self._changing:
                 del self._associations[association]
@@ -165,13 +173,17 @@ class _Room:
     def _free(self) -> float:
         now_s = time.monotonic()
         if now_s - self._looked_at_s > 1.0 or self._looked_at_s < 0:
-            found = os.statvfs(self._folder)
-            self._free_mb = found.f_bavail * found.f_frsize / _MEGABYTE
             self._looked_at_s = now_s
+            try:
+                found = os.statvfs(self._folder)
+                self._free_mb = found.f_bavail * found.f_frsize / _MEGABYTE
+            except OSError as error:
+                _log.error("the disk cannot be asked for its room", extra={"error": error.strerror})
+                self._free_mb = -1.0  # less than any limit
         return self._free_mb
 
 
-def listen(bind: str, port: int, tls: RenewedContext | None = None) -> Listener:
+def listen(bind: str, port: int, tls: Callable[[], ssl.SSLContext] | None = None) -> Listener:
     """A listening socket.
 
     Raises:
@@ -214,6 +226,7 @@ def open_house(
     Raises:
         SettingsError: a peer's SOP class is unknown.
     """
+    denials = DenialLog(on_refused)
     contexts = accepted_contexts()
     if commitments is not None:
         contexts = (*contexts, commitment_context())
@@ -222,7 +235,8 @@ def open_house(
     return House(
         contexts=contexts,
         admit=admission_by(settings),
-        denials=DenialLog(on_refused),
+        note_refusal=denials.note,
+        tell_refusals=denials.flush,
         inbox=inbox,
         ledger=ledger,
         commitments=commitments,
@@ -248,10 +262,10 @@ def listen_by(settings: Settings) -> tuple[Listener, ...]:
     """
     context = None if settings.tls is None else open_server_context(settings.tls)
     plain = listen(settings.bind, settings.port)
-    if settings.tls is None:
+    if settings.tls is None or context is None:
         return (plain,)
     try:
-        return plain, listen(settings.bind, settings.tls.port, context)
+        return plain, listen(settings.bind, settings.tls.port, context.current)
     except OSError:
         plain.socket.close()
         raise

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from pynetdicom.presentation import PresentationContext
 
-from dicom_io.access import Admission, Call, DenialLog, Refused
+from dicom_io.access import Admission, Call, Refused
 from dicom_io.commitment import CommitmentDesk
 from dicom_io.commitment_service import CommitmentService, CommitmentTurn
 from dicom_io.dimse_command import BrokenCommand, Command, CommandField, read_command, response_to
@@ -34,7 +34,7 @@ from dicom_io.places import Place
 from dicom_io.presentation import StoreStatus
 from dicom_io.receive_data import Answer, IncomingObject, ObjectName
 from dicom_io.received import Ledger
-from dicom_io.tls import peer_certificate, why_no_handshake
+from dicom_io.tls import PeerCertificate, peer_certificate, why_no_handshake
 
 _log = logging.getLogger(__name__)
 
@@ -63,7 +63,8 @@ class House:
 
     contexts: tuple[PresentationContext, ...]
     admit: Callable[[Call], Admission]
-    denials: DenialLog
+    note_refusal: Callable[[str, str, str], None]  # calling AE title (empty where none was heard), address, why
+    tell_refusals: Callable[[], None]  # those that were only counted, before the process ends
     inbox: Inbox
     ledger: Ledger
     commitments: CommitmentDesk | None
@@ -123,6 +124,7 @@ class Association:
         self._request: _Request | None = None
         self._commitment: CommitmentService | None = None
         self._is_stopping = False
+        self._asked_by_s = time.monotonic() + house.deadlines.request_s  # handshake and request within it
 
     def stop(self) -> None:
         """End it after the message that is under way."""
@@ -133,7 +135,7 @@ class Association:
         with contextlib.suppress(OSError):  # it has ended by itself
             self._connection.shutdown(socket.SHUT_RDWR)
 
-    def run(self, tls: ssl.SSLContext | None = None) -> None:
+    def run(self, tls: Callable[[], ssl.SSLContext] | None = None) -> None:
         """Serve it to its end."""
         try:
             self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -160,23 +162,24 @@ class Association:
 
     # --- opening ------------------------------------------------------------------------------------------------------
 
-    def _shake_hands(self, tls: ssl.SSLContext) -> None:
+    def _shake_hands(self, tls: Callable[[], ssl.SSLContext]) -> None:
         """In the association's own thread: a peer that stalls here delays nobody else."""
         self._connection.settimeout(self._house.deadlines.request_s)
         try:
-            self._connection = tls.wrap_socket(self._connection, server_side=True)
+            self._connection = tls().wrap_socket(self._connection, server_side=True)
         except (OSError, ValueError) as error:
             why = why_no_handshake(error) if isinstance(error, OSError) else "broken off"
-            self._house.denials.note("", self._address, f"TLS: {why}")
+            self._house.note_refusal("", self._address, f"TLS: {why}")
             raise PeerGone("no TLS") from error
         self._stream = PduStream(self._connection, MAX_PDU_BYTES, self._house.deadlines.pdu_s)
 
     def _open(self) -> bool:
         """Answer the request for an association; False if it is rejected or does not come."""
-        deadlines = self._house.deadlines
-        got = self._stream.next_pdu(deadlines.request_s)
+        self._stream.ends_at_s = self._asked_by_s
+        got = self._stream.next_pdu(max(0.01, self._asked_by_s - time.monotonic()))
         if got is None:
             raise TooSlow("no association is asked for")
+        self._stream.has_all_the_time()
         kind, content = got
         if kind == PduType.ABORT:
             return False
@@ -184,13 +187,12 @@ class Association:
             raise ProtocolFault(AbortReason.UNEXPECTED_PDU, f"PDU of type {kind} before an association")
         data = bytes(content)
         request = read_request(data)
-        secured = self._connection if isinstance(self._connection, ssl.SSLSocket) else None
-        certificate = None if secured is None else peer_certificate(secured)
-        call = Call(request.calling_ae, request.called_ae, self._address, certificate, by_tls=secured is not None)
+        by_tls = isinstance(self._connection, ssl.SSLSocket)
+        call = Call(request.calling_ae, request.called_ae, self._address, self._certificate(), by_tls)
         try:
             admission = self._admit(request, call)
         except Refused as refusal:
-            self._house.denials.note(call.calling_ae, call.address, refusal.why)
+            self._house.note_refusal(call.calling_ae, call.address, refusal.why)
             self._say_farewell(reject_pdu(refusal.result, refusal.source, refusal.reason))
             return False
         self._calling_ae = request.calling_ae
@@ -214,6 +216,9 @@ class Association:
         if not self._place.associate():
             raise Refused(*_LOCAL_LIMIT, "too many associations")
         return admission
+
+    def _certificate(self) -> PeerCertificate | None:
+        return peer_certificate(self._connection) if isinstance(self._connection, ssl.SSLSocket) else None
 
     def _contexts_of(self, admission: Admission) -> list[PresentationContext]:
         return [one for one in self._house.contexts if admission.permits(str(one.abstract_syntax))]

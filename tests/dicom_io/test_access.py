@@ -73,6 +73,20 @@ def test_without_peers_nobody_else_is() -> None:
     assert answer(Call("PACS", "DISCNODE", "10.0.0.6"), bind="0.0.0.0", sources=sources) == (1, 1, 3)
 
 
+def test_a_destination_may_report_and_send_nothing() -> None:
+    pacs = {"name": "pacs", "ae_title": "PACS", "host": "10.0.0.5", "port": 104}
+    call = Call("PACS", "DISCNODE", "10.0.0.5")
+    peers = [{"ae_title": "MR3T", "host": "10.0.0.20"}]
+    admission = answer(call, peers=peers, destinations=[pacs])
+    assert admission == Admission("PACS", frozenset())
+    assert [admission.permits(one) for one in (VERIFICATION, MR, COMMITMENT)] == [True, False, True]
+    assert answer(replace(call, address="10.0.0.6"), peers=peers, destinations=[pacs]) == (1, 1, 3)
+    assert answer(call, peers=peers, destinations=[pacs], sources=[pacs]) == Admission("PACS")
+    assert answer(call, destinations=[pacs]) == Admission("PACS", frozenset())
+    listed = [{"ae_title": "PACS", "host": "10.0.0.5", "sop_classes": ["MRImageStorage"]}]
+    assert answer(call, peers=listed, destinations=[pacs]) == Admission("PACS", frozenset({MR}))
+
+
 def test_a_peer_sends_what_it_may_and_nothing_else() -> None:
     peers = [{"ae_title": "MR3T", "host": "10.0.0.20", "sop_classes": ["MRImageStorage"]}]
     admission = answer(CALL, peers=peers)

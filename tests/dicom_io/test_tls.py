@@ -148,7 +148,7 @@ def test_who_is_not_bound_to_the_ae_title_is_refused(
     assert not echoscu(node.open.port, calling="SCANNER")  # the port without TLS
     assert not echoscu(node.tls_port, calling="SCANNER")
     assert node.echoscu(scanner)
-    node.open.receiver._house.denials.flush()
+    node.open.receiver._house.tell_refusals()
     lines = [record for record in caplog.records if record.message == "association rejected"]
     whys = {record.why for record in lines}  # type: ignore[attr-defined]
     assert {

@@ -90,7 +90,7 @@ def one_case(port: int, chance: random.Random, data: bytes, tally: Tally) -> Non
     tally.cases += 1
     build = cases(chance, data)
     try:
-        with RawClient(port, timeout_s=0.5) as client:
+        with RawClient(port, timeout_s=0.3) as client:
             client.socket.sendall(build(client))
             n_aborts = 0
             try:
