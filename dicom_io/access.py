@@ -12,6 +12,7 @@ from functools import cache, lru_cache, partial
 from pydicom.uid import UID
 
 from config.settings import Peer, Settings, SettingsError
+from config.tls import ClientTLS, Verify
 from config.web import is_loopback
 from dicom_io.presentation import VERIFICATION, accepted_contexts
 from dicom_io.tls import PeerCertificate
@@ -98,14 +99,14 @@ def callers_of(settings: Settings) -> Callers:
             _class_uid(peer.ae_title, name)
     listed = {peer.ae_title for peer in settings.peers}
     sources = tuple(
-        Peer(ae_title=one.ae_title, host=one.host, tls=one.tls is not None)
-        for one in settings.sources
-        if one.ae_title not in listed
+        _called(one.ae_title, one.host, one.tls, settings) for one in settings.sources if one.ae_title not in listed
     )
     reporters = tuple(
-        Peer(ae_title=one.ae_title, host=one.host, tls=one.tls is not None)
+        _called(one.ae_title, one.host, one.tls, settings)
         for one in settings.destinations
-        if one.ae_title is not None and one.ae_title not in listed | {source.ae_title for source in sources}
+        if one.ae_title is not None
+        and one.host is not None
+        and one.ae_title not in listed | {source.ae_title for source in sources}
     )
     return Callers(
         settings.ae_title,
@@ -115,6 +116,14 @@ def callers_of(settings: Settings) -> Callers:
         serves_this_machine=not settings.peers,
         needs_certificate=settings.tls is not None and settings.tls.asks_for_certificate,
     )
+
+
+def _called(ae_title: str, host: str, tls: ClientTLS | None, settings: Settings) -> Peer:
+    """Whom we call, as a caller: by TLS it shows the certificate that we check when we call it."""
+    if tls is None or settings.tls is None:
+        return Peer(ae_title=ae_title, host=host)
+    certificate = (tls.server_name or host,) if tls.verify is Verify.NAME else ()
+    return Peer(ae_title=ae_title, host=host, tls=True, certificate=certificate)
 
 
 def admission_by(settings: Settings) -> Callable[[Call], Admission]:
@@ -132,10 +141,11 @@ def admit(callers: Callers, call: Call) -> Admission:
         raise Refused(*_CALLED_AE, "it calls another AE title")
     address = _plain_address(call.address)
     is_here = is_loopback(address) or address == callers.own_address
-    of_title = [peer for peer in (*callers.peers, *callers.reporters) if peer.ae_title == call.calling_ae]
+    of_title = [peer for peer in callers.peers if peer.ae_title == call.calling_ae]
+    if not of_title and is_here and (callers.serves_this_machine or call.calling_ae == callers.ae_title):
+        return Admission(call.calling_ae, is_own=not callers.serves_this_machine)
+    of_title += [peer for peer in callers.reporters if peer.ae_title == call.calling_ae]
     if not of_title:
-        if is_here and (callers.serves_this_machine or call.calling_ae == callers.ae_title):
-            return Admission(call.calling_ae, is_own=not callers.serves_this_machine)
         raise Refused(*_CALLING_AE, "its AE title is not a peer's")
     at_address = [peer for peer in of_title if peer.host is None or _is_at(address, peer.host)]
     if not at_address:
