@@ -12,6 +12,7 @@ from functools import cache, lru_cache, partial
 from pydicom.uid import UID
 
 from config.settings import Peer, Settings, SettingsError
+from config.tls import ClientTLS, Verify
 from config.web import is_loopback
 from dicom_io.presentation import VERIFICATION, accepted_contexts
 from dicom_io.tls import PeerCertificate
@@ -71,7 +72,7 @@ class Admission:
 class Callers:
     """Who is served. Make it with :func:`callers_of`.
 
-    ``reporters``: destinations that may say what they have stored (storage commitment), and send nothing.
+    ``reporters``: destinations, which may call with the results of storage commitment, and send nothing.
     ``own_address``: where this machine calls from beside the loopback interface; empty if not known.
     ``serves_this_machine``: any calling AE title is served from this machine.
     ``needs_certificate``: who calls by TLS must show one that its entry names.
@@ -88,6 +89,8 @@ class Callers:
 def callers_of(settings: Settings) -> Callers:
     """The peers of the settings; without any, whoever calls from this machine. Sources may send what was asked of them.
 
+    A destination may call with commitment results. Of an AE title that is a peer's, the peers alone tell what it may.
+
     Raises:
         SettingsError: a peer's SOP class is not one that the node takes.
     """
@@ -96,14 +99,14 @@ def callers_of(settings: Settings) -> Callers:
             _class_uid(peer.ae_title, name)
     listed = {peer.ae_title for peer in settings.peers}
     sources = tuple(
-        Peer(ae_title=one.ae_title, host=one.host, tls=one.tls is not None)
-        for one in settings.sources
-        if one.ae_title not in listed
+        _called(one.ae_title, one.host, one.tls, settings) for one in settings.sources if one.ae_title not in listed
     )
     reporters = tuple(
-        Peer(ae_title=one.reports_as or one.ae_title, host=one.host, tls=one.tls is not None)
+        _called(one.reports_as or one.ae_title, one.host, one.tls, settings)
         for one in settings.destinations
         if one.ae_title is not None
+        and one.host is not None
+        and (one.reports_as or one.ae_title) not in listed | {source.ae_title for source in sources}
     )
     return Callers(
         settings.ae_title,
@@ -113,6 +116,14 @@ def callers_of(settings: Settings) -> Callers:
         serves_this_machine=not settings.peers,
         needs_certificate=settings.tls is not None and settings.tls.asks_for_certificate,
     )
+
+
+def _called(ae_title: str, host: str, tls: ClientTLS | None, settings: Settings) -> Peer:
+    """Whom we call, as a caller: by TLS it shows the certificate that we check when we call it."""
+    if tls is None or settings.tls is None:
+        return Peer(ae_title=ae_title, host=host)
+    certificate = (tls.server_name or host,) if tls.verify is Verify.NAME else ()
+    return Peer(ae_title=ae_title, host=host, tls=True, certificate=certificate)
 
 
 def admission_by(settings: Settings) -> Callable[[Call], Admission]:
@@ -133,8 +144,7 @@ def admit(callers: Callers, call: Call) -> Admission:
     of_title = [peer for peer in callers.peers if peer.ae_title == call.calling_ae]
     if not of_title and is_here and (callers.serves_this_machine or call.calling_ae == callers.ae_title):
         return Admission(call.calling_ae, is_own=not callers.serves_this_machine)
-    only_reports = not of_title
-    of_title = of_title or [one for one in callers.reporters if one.ae_title == call.calling_ae]
+    of_title += [peer for peer in callers.reporters if peer.ae_title == call.calling_ae]
     if not of_title:
         raise Refused(*_CALLING_AE, "its AE title is not a peer's")
     at_address = [peer for peer in of_title if peer.host is None or _is_at(address, peer.host)]
@@ -143,7 +153,7 @@ def admit(callers: Callers, call: Call) -> Admission:
     for peer in at_address:
         if _certificate_is_right(peer, call, needs_certificate=callers.needs_certificate):
             classes = frozenset(_class_uid(peer.ae_title, name) for name in peer.sop_classes)
-            return Admission(peer.ae_title, classes if classes or only_reports else None)
+            return Admission(peer.ae_title, classes if classes or peer in callers.reporters else None)
     raise Refused(
         *_CALLING_AE,
         "its certificate is not bound to its AE title" if call.by_tls else "it must call by TLS",

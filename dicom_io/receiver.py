@@ -4,6 +4,7 @@ import logging
 import os
 import select
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -24,7 +25,7 @@ from dicom_io.received import BrokenObject as BrokenObject
 from dicom_io.received import Ledger as Ledger
 from dicom_io.received import ReceivedInstance as ReceivedInstance
 from dicom_io.received import Recorded as Recorded
-from dicom_io.tls import RenewedContext, open_server_context
+from dicom_io.tls import open_server_context
 from dicom_io.upper_layer import Association, Deadlines, House
 
 _log = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ class Listener:
     """A listening socket; with ``tls``, what comes there must begin with a handshake."""
 
     socket: socket.socket
-    tls: RenewedContext | None = None
+    tls: Callable[[], ssl.SSLContext] | None = None
 
     @property
     def port(self) -> int:
@@ -104,7 +105,7 @@ class Receiver:
             association.kill()
         for thread in running.values():
             thread.join(2.0)
-        self._house.denials.flush()
+        self._house.tell_refusals()
 
     def _accept_all(self) -> None:
         poll = select.poll()
@@ -145,7 +146,7 @@ class Receiver:
             place.leave()
             connection.close()
 
-    def _serve(self, association: Association, tls: RenewedContext | None) -> None:
+    def _serve(self, association: Association, tls: Callable[[], ssl.SSLContext] | None) -> None:
         try:
             association.run(tls)
         finally:
@@ -186,12 +187,11 @@ class _Room:
             self._size_mb = found.f_blocks * found.f_frsize / _MEGABYTE
 
 
-def listen(bind: str, port: int, tls: RenewedContext | None = None) -> Listener:
+def listen(bind: str, port: int, tls: Callable[[], ssl.SSLContext] | None = None) -> Listener:
     """A listening socket.
 
     Raises:
         OSError: the address cannot be bound.
-        SettingsError: the files of ``tls`` cannot be used, or a peer's SOP class is unknown.
     """
     family = socket.AF_INET6 if ":" in bind else socket.AF_INET
     opened = socket.socket(family, socket.SOCK_STREAM)
@@ -232,6 +232,7 @@ def open_house(
     Raises:
         SettingsError: a peer's SOP class is unknown.
     """
+    denials = DenialLog(on_refused)
     contexts = accepted_contexts()
     if commitments is not None:
         contexts = (*contexts, commitment_context() if results is None else report_context())
@@ -240,7 +241,8 @@ def open_house(
     return House(
         contexts=contexts,
         admit=admission_by(settings),
-        denials=DenialLog(on_refused),
+        note_refusal=denials.note,
+        tell_refusals=denials.flush,
         inbox=inbox,
         ledger=ledger,
         commitments=commitments,
@@ -258,8 +260,8 @@ def limits_of(settings: Settings) -> Limits:
     return Limits(reception.waiting_connections, settings.max_associations, reception.associations_per_host)
 
 
-def open_listeners(settings: Settings) -> tuple[Listener, ...]:
-    """The node's port, and that for TLS if it has one.
+def listen_by(settings: Settings) -> tuple[Listener, ...]:
+    """The ports of a node: the one without TLS, and the one with it, if there is one.
 
     Raises:
         OSError: an address cannot be bound.
@@ -267,10 +269,10 @@ def open_listeners(settings: Settings) -> tuple[Listener, ...]:
     """
     context = None if settings.tls is None else open_server_context(settings.tls)
     plain = listen(settings.bind, settings.port)
-    if settings.tls is None:
+    if settings.tls is None or context is None:
         return (plain,)
     try:
-        return plain, listen(settings.bind, settings.tls.port, context)
+        return plain, listen(settings.bind, settings.tls.port, context.current)
     except OSError:
         plain.socket.close()
         raise
@@ -286,14 +288,14 @@ def open_receiver(
     deadlines: Deadlines | None = None,
     on_refused: Callable[[str, str, str], None] = lambda calling_ae, address, why: None,
 ) -> Receiver:
-    """Listen on the settings' address; associations are served in threads until :meth:`Receiver.close`.
+    """Listen on the settings' addresses; associations are served in threads until :meth:`Receiver.close`.
 
     Calls that :func:`dicom_io.access.admit` does not let in, and beyond ``max_associations``, are rejected;
     ``on_refused`` is told who called, from where, and why it was refused.
 
     Raises:
-        OSError: the address cannot be bound.
+        OSError: an address cannot be bound.
         SettingsError: the files of ``tls`` cannot be used, or a peer's SOP class is unknown.
     """
     house = open_house(settings, inbox, ledger, commitments, results, deadlines=deadlines, on_refused=on_refused)
-    return Receiver(open_listeners(settings), house, Places(limits_of(settings)))
+    return Receiver(listen_by(settings), house, Places(limits_of(settings)))

@@ -52,13 +52,13 @@ class PeerCertificate:
 
 
 def peer_certificate(connection: ssl.SSLSocket) -> PeerCertificate | None:
-    """What the other side has shown in the handshake; None if nothing. Names: subject CN, and SAN's DNS names."""
+    """What the other side has shown in the handshake; None if nothing. Names: CN, SAN's DNS names and addresses."""
     encoded = connection.getpeercert(binary_form=True)
     shown: dict[str, Any] | None = connection.getpeercert()
     if encoded is None or not shown:
         return None
     subject = [value for part in shown.get("subject", ()) for key, value in part if key == "commonName"]
-    alternatives = [value for kind, value in shown.get("subjectAltName", ()) if kind == "DNS"]
+    alternatives = [value for kind, value in shown.get("subjectAltName", ()) if kind in ("DNS", "IP Address")]
     return PeerCertificate(
         hashlib.sha256(encoded).hexdigest(), frozenset(name.lower() for name in (*subject, *alternatives))
     )

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from pynetdicom.presentation import PresentationContext
 
-from dicom_io.access import Admission, Call, DenialLog, Refused
+from dicom_io.access import Admission, Call, Refused
 from dicom_io.commitment import CommitmentDesk
 from dicom_io.commitment_scu import TakeResult
 from dicom_io.commitment_service import CommitmentService, CommitmentTurn, result_turn
@@ -35,7 +35,7 @@ from dicom_io.places import Place
 from dicom_io.presentation import StoreStatus
 from dicom_io.receive_data import Answer, IncomingObject, ObjectName
 from dicom_io.received import Ledger
-from dicom_io.tls import RenewedContext, peer_certificate, why_no_handshake
+from dicom_io.tls import PeerCertificate, peer_certificate, why_no_handshake
 
 _log = logging.getLogger(__name__)
 
@@ -64,7 +64,8 @@ class House:
 
     contexts: tuple[PresentationContext, ...]
     admit: Callable[[Call], Admission]
-    denials: DenialLog
+    note_refusal: Callable[[str, str, str], None]  # calling AE title (empty where none was heard), address, why
+    tell_refusals: Callable[[], None]  # those that were only counted, before the process ends
     inbox: Inbox
     ledger: Ledger
     commitments: CommitmentDesk | None
@@ -136,7 +137,7 @@ class Association:
         with contextlib.suppress(OSError):  # it has ended by itself
             self._connection.shutdown(socket.SHUT_RDWR)
 
-    def run(self, tls: RenewedContext | None = None) -> None:
+    def run(self, tls: Callable[[], ssl.SSLContext] | None = None) -> None:
         """Serve it to its end."""
         try:
             self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -163,15 +164,14 @@ class Association:
 
     # --- opening ------------------------------------------------------------------------------------------------------
 
-    def _shake_hands(self, tls: RenewedContext) -> None:
+    def _shake_hands(self, tls: Callable[[], ssl.SSLContext]) -> None:
         """In the association's own thread: a peer that stalls here delays nobody else."""
         self._connection.settimeout(self._house.deadlines.request_s)
         try:
-            self._connection = tls.current().wrap_socket(self._connection, server_side=True)
-        except OSError as error:  # ssl.SSLError is one
-            self._house.denials.note("", self._address, f"TLS: {why_no_handshake(error)}")
-            raise PeerGone("no TLS") from error
-        except ValueError as error:
+            self._connection = tls().wrap_socket(self._connection, server_side=True)
+        except (OSError, ValueError) as error:
+            why = why_no_handshake(error) if isinstance(error, OSError) else "broken off"
+            self._house.note_refusal("", self._address, f"TLS: {why}")
             raise PeerGone("no TLS") from error
         self._stream = PduStream(self._connection, MAX_PDU_BYTES, self._house.deadlines.pdu_s)
 
@@ -189,11 +189,12 @@ class Association:
             raise ProtocolFault(AbortReason.UNEXPECTED_PDU, f"PDU of type {kind} before an association")
         data = bytes(content)
         request = read_request(data)
-        call = self._call(request)
+        by_tls = isinstance(self._connection, ssl.SSLSocket)
+        call = Call(request.calling_ae, request.called_ae, self._address, self._certificate(), by_tls)
         try:
             admission = self._admit(request, call)
         except Refused as refusal:
-            self._house.denials.note(call.calling_ae, call.address, refusal.why)
+            self._house.note_refusal(call.calling_ae, call.address, refusal.why)
             self._say_farewell(reject_pdu(refusal.result, refusal.source, refusal.reason))
             return False
         self._calling_ae = request.calling_ae
@@ -218,10 +219,8 @@ class Association:
             raise Refused(*_LOCAL_LIMIT, "too many associations")
         return admission
 
-    def _call(self, request: AssociationRequest) -> Call:
-        by_tls = isinstance(self._connection, ssl.SSLSocket)
-        shown = peer_certificate(self._connection) if isinstance(self._connection, ssl.SSLSocket) else None
-        return Call(request.calling_ae, request.called_ae, self._address, shown, by_tls)
+    def _certificate(self) -> PeerCertificate | None:
+        return peer_certificate(self._connection) if isinstance(self._connection, ssl.SSLSocket) else None
 
     def _contexts_of(self, admission: Admission) -> list[PresentationContext]:
         return [one for one in self._house.contexts if admission.permits(str(one.abstract_syntax))]

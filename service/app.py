@@ -34,7 +34,7 @@ from service.migration import migrate
 from service.migrations import DatabaseRefused
 from service.observation import Observation
 from service.reconciliation import is_due, reconcile
-from service.retention import apply_retention
+from service.retention import apply_retention, unasked_destinations
 from service.schedule import Lateness, build_schedule
 from service.service_manager import READY, STOPPING, tell_service_manager
 from service.sources import SourceDesk
@@ -260,7 +260,8 @@ class _Node:
     def _apply_retention(self) -> None:
         kept = self._settings.retention
         if kept.images_days is not None or kept.results_days is not None:
-            apply_retention(self._database, kept, datetime.now(UTC))
+            unasked = unasked_destinations(self._settings)
+            apply_retention(self._database, kept, datetime.now(UTC), unasked=unasked)
 
     def _sweep_leases(self) -> None:
         for name in jobs.silent_workers(self._database, datetime.now(UTC)):
@@ -323,7 +324,13 @@ class _Node:
 
         api = build_api(self._database, load_cards(self._settings.protocols_dir), self._settings)
         metrics = Metrics(self._database, self._settings, self._observation.health.look, self._running)
-        return WebServer(self._settings.web, self._observation.health.look, api, metrics=metrics.text)
+        return WebServer(
+            self._settings.web,
+            self._observation.health.look,
+            api,
+            metrics=metrics.text,
+            on_refused=self._observation.refusals.add_login,
+        )
 
     def _running(self) -> "Running":
         from service.metrics import Running

@@ -15,6 +15,7 @@ from dicom_io.received import BrokenObject, Ledger, ReceivedInstance, Recorded
 from dicom_io.spool import Spooled
 from processing.refusal import Reason, ReasonCode
 from service import database as db
+from service.audit import note_received
 from service.database import Database, move
 from service.exam_studies import reopen
 from service.quarantine import hold_bytes, hold_instance
@@ -166,6 +167,7 @@ def _take_up(connection: Connection, folder: Path, received: ReceivedInstance) -
     (instance_id,) = [row.id for row in known if row.sha256 == received.sha256]
     values = {"path": received.name, "calling_ae": received.calling_ae, "received_at": received.received_at}
     move(connection, db.instance, instance_id, InstanceState.RECEIVED, **values)
+    note_received(connection, received.calling_ae, received.study_uid, received.sop_class_uid, received.received_at)
     if received.sop_class_uid not in SEGMENTATION_CLASSES:
         _note_arrival(connection, received)
     return Recorded.NEW

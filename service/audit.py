@@ -106,3 +106,8 @@ def note_sent(connection: Connection, job_id: int, destination: str, at: datetim
     query = select(db.exam.c.study_uid).join(db.job, db.job.c.exam_id == db.exam.c.id).where(db.job.c.id == job_id)
     study = connection.execute(query).scalar_one()
     note(connection, AuditEvent(AuditKind.SENT, at, at, peer=destination, studies=(study,), sop_classes=(("", 1),)))
+
+
+def note_received(connection: Connection, sender: str, study: str, sop_class: str, at: datetime) -> None:
+    """Have it written that an object came whose row was there before; of new rows the trail learns by itself."""
+    note(connection, AuditEvent(AuditKind.RECEIVED, at, at, peer=sender, studies=(study,), sop_classes=((sop_class, 1),)))

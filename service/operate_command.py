@@ -69,10 +69,11 @@ def _restore(backup: Path, into: Path) -> int:
 
 def _retention(settings: Settings, *, dry_run: bool) -> int:
     from service.database import open_database
-    from service.retention import apply_retention, orphans
+    from service.retention import apply_retention, orphans, unasked_destinations
 
     database = open_database(settings)
-    done = apply_retention(database, settings.retention, datetime.now(UTC), dry_run=dry_run)
+    unasked = unasked_destinations(settings)
+    done = apply_retention(database, settings.retention, datetime.now(UTC), unasked=unasked, dry_run=dry_run)
     what = "would be deleted" if dry_run else "deleted"
     sys.stdout.write(f"{what}: {done.n_images} images, {done.n_results} results, {done.n_bytes / 1e6:.1f} MB\n")
     for uid in done.study_uids:

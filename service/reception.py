@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from config.settings import Settings, SettingsError
 from dicom_io.inbox import Inbox
 from dicom_io.places import Places
-from dicom_io.receiver import Listener, Receiver, limits_of, open_house, open_listeners
+from dicom_io.receiver import Listener, Receiver, limits_of, listen_by, open_house
 from service.asked_commitments import open_results
 from service.children import EXIT_CANNOT_START, receive_message
 from service.commitments import open_commitment_desk
@@ -77,12 +77,12 @@ def main() -> None:
     inbox = Inbox(settings.storage_dir / "inbox")
     n_leftovers = inbox.sweep_incoming()
     try:
-        listeners = open_listeners(settings)
-    except OSError as error:
-        _log.error("cannot listen", extra={"bind": settings.bind, "port": settings.port, "error": error.strerror})
-        sys.exit(EXIT_CANNOT_START)
+        listeners = listen_by(settings)
     except SettingsError as error:
         _log.error("cannot listen", extra={"error": str(error)})
+        sys.exit(EXIT_CANNOT_START)
+    except OSError as error:
+        _log.error("cannot listen", extra={"bind": settings.bind, "port": settings.port, "error": error.strerror})
         sys.exit(EXIT_CANNOT_START)
     places = Places(limits_of(settings), settings.reception.processes)
     shared = _Shared(settings, message.name, listeners, places, Pulse(), *notices())

@@ -12,7 +12,7 @@ import contextlib
 import logging
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -21,12 +21,14 @@ from time import time
 from sqlalchemy import Connection, false, or_, select, update
 
 from config.retention import Retention
+from config.settings import Confirm, Settings
 from processing.results import Verdict
 from service import database as db
+from service.audit import AuditEvent, AuditKind, note
 from service.database import Database, move
 from service.jobs import exam_folder
 from service.states import (
-    DELIVERED_STATES,
+    DeliveryState,
     ExamState,
     FilesState,
     InstanceState,
@@ -62,14 +64,29 @@ class _Exam:
     since: datetime
 
 
-def apply_retention(database: Database, retention: Retention, now: datetime, *, dry_run: bool = False) -> Deletions:
-    """Delete what has had its time; with ``dry_run`` only tell what that would be."""
+def unasked_destinations(settings: Settings) -> frozenset[str]:
+    """Names of the destinations that are not asked what they have."""
+    return frozenset(one.name for one in settings.destinations if one.confirm is Confirm.NONE)
+
+
+def apply_retention(
+    database: Database,
+    retention: Retention,
+    now: datetime,
+    *,
+    unasked: Collection[str] = (),
+    dry_run: bool = False,
+) -> Deletions:
+    """Delete what has had its time; with ``dry_run`` only tell what that would be.
+
+    ``unasked``: names of destinations that are not asked what they have (``confirm: none``). Theirs is what they took.
+    """
     done = Deletions()
     if not dry_run:
         _finish_images(database, done)  # what a killed node had begun
         _finish_results(database, done)
     for exam_id in _candidates(database, retention, now):
-        _one_exam(database, exam_id, retention, now, done, dry_run=dry_run)
+        _one_exam(database, exam_id, retention, now, done, unasked=unasked, dry_run=dry_run)
     if done.study_uids and not dry_run:
         facts = {"images": done.n_images, "results": done.n_results, "bytes": done.n_bytes}
         _log.info("files deleted by retention", extra={**facts, "study_uids": ",".join(done.study_uids)})
@@ -93,10 +110,17 @@ def _candidates(database: Database, retention: Retention, now: datetime) -> list
 
 
 def _one_exam(
-    database: Database, exam_id: int, retention: Retention, now: datetime, done: Deletions, *, dry_run: bool
+    database: Database,
+    exam_id: int,
+    retention: Retention,
+    now: datetime,
+    done: Deletions,
+    *,
+    unasked: Collection[str],
+    dry_run: bool,
 ) -> None:
     with database.read() if dry_run else database.write() as connection:
-        found = _settled(connection, exam_id)
+        found = _settled(connection, exam_id, unasked)
         if isinstance(found, str):
             done.kept[found] += 1
             return
@@ -105,6 +129,9 @@ def _one_exam(
             images = _mark_images(connection, found, dry_run=dry_run)
         if _is_over(found.since, retention.results_days, now):
             results = _mark_results(connection, found, dry_run=dry_run)
+        if (images or results) and not dry_run:
+            what = f"{len(images)} images, {len(results)} results, by retention"
+            note(connection, AuditEvent(AuditKind.DELETED, now, studies=found.study_uids, detail=what))
     if not images and not results:
         done.kept["has time left, or is kept by the settings"] += 1
         return
@@ -124,7 +151,7 @@ def _is_over(since: datetime, days: float | None, now: datetime) -> bool:
     return days is not None and since <= now - timedelta(days=days)
 
 
-def _settled(connection: Connection, exam_id: int) -> _Exam | str:
+def _settled(connection: Connection, exam_id: int, unasked: Collection[str]) -> _Exam | str:
     """The exam, if nothing that is left to do with it needs its files; else why it is kept."""
     exam, instance, job, delivery = db.exam, db.instance, db.job, db.delivery
     group = select(exam.c.id, exam.c.study_uid, exam.c.state, exam.c.version, exam.c.last_arrival_at).where(
@@ -150,7 +177,7 @@ def _settled(connection: Connection, exam_id: int) -> _Exam | str:
     if newest.state != JobState.DONE or newest.version != own.version or newest.verdict == Verdict.REFUSED:
         return "has no newest result"
     sent = connection.execute(select(delivery).where(delivery.c.job_id.in_([one.id for one in jobs]))).all()
-    if any(one.state not in DELIVERED_STATES for one in sent):
+    if not all(_has_arrived(one.state, one.destination in unasked) for one in sent):
         return "is not delivered everywhere"
     if not any(one.job_id == newest.id for one in sent):
         return "was sent nowhere"
@@ -160,6 +187,10 @@ def _settled(connection: Connection, exam_id: int) -> _Exam | str:
         *(one.sent_at for one in sent),
     ]
     return _Exam(exam_id, uids, max(one for one in times if one is not None))
+
+
+def _has_arrived(state: str, is_unasked: bool) -> bool:
+    return state == DeliveryState.CONFIRMED or (is_unasked and state == DeliveryState.SENT)
 
 
 def _has_open_case(connection: Connection, exam_ids: Sequence[int], study_uids: Sequence[str]) -> bool:

@@ -71,10 +71,6 @@ class AskedState(StrEnum):
     LOST = "lost"  # no result came in time, or the request was not taken; a result that comes later still counts
 
 
-#: A destination has the object.
-DELIVERED_STATES = (DeliveryState.SENT,)
-
-
 class CommitmentState(StrEnum):
     """The answer to a storage commitment request."""
 

@@ -17,6 +17,7 @@ def build_web(
     *routers: APIRouter,
     settings: Web | None = None,
     metrics: Callable[[], bytes] | None = None,
+    on_refused: Callable[[str, str, str], None] = lambda user, address, why: None,
 ) -> FastAPI:
     """The application: ``/health/live``, ``/health/ready`` (503 and what is wrong), ``/metrics``, and other routes.
 
@@ -45,7 +46,7 @@ def build_web(
 
     for router in routers:
         app.include_router(router)
-    app.add_middleware(Gate, settings=settings or Web())
+    app.add_middleware(Gate, settings=settings or Web(), on_refused=on_refused)
     return app
 
 
@@ -58,9 +59,10 @@ class WebServer:
         health: Callable[[], Health],
         *routers: APIRouter,
         metrics: Callable[[], bytes] | None = None,
+        on_refused: Callable[[str, str, str], None] = lambda user, address, why: None,
     ) -> None:
         config = uvicorn.Config(
-            build_web(health, *routers, settings=settings, metrics=metrics),
+            build_web(health, *routers, settings=settings, metrics=metrics, on_refused=on_refused),
             host=settings.bind,
             port=settings.port,
             ssl_certfile=settings.certificate_file,

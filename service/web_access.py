@@ -74,12 +74,21 @@ class _Denied(Exception):
 
 
 class Gate:
-    """Stands before an application (ASGI). What is let through finds its :class:`User` in ``request.state.user``;
-    it is None where an open path is asked by nobody known.
+    """Stands before an application (ASGI). What is let through finds its :class:`User` in ``request.state.user``.
+
+    It is None where an open path is asked by nobody known. ``on_refused`` is told of each failed login: user (empty
+    where not known), address, why.
     """
 
-    def __init__(self, app: App, settings: Web, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        app: App,
+        settings: Web,
+        clock: Callable[[], float] = time.monotonic,
+        on_refused: Callable[[str, str, str], None] = lambda user, address, why: None,
+    ) -> None:
         self._app, self._settings = app, settings
+        self._on_refused = on_refused
         self._failures = _Failures(clock)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -134,15 +143,18 @@ class Gate:
         user = self._by_token(headers) if access is WebAccess.TOKENS else self._by_proxy(headers, address)
         if isinstance(user, User):
             return user
-        if self._failures.add(address):
+        if user:
+            self._on_refused("", address, user)
+        if user and self._failures.add(address):
             _log.warning("web login failed", extra={"address": address, "why": user})
         challenge = {"WWW-Authenticate": "Bearer"} if access is WebAccess.TOKENS else {}
         raise _Denied(401, "Not known here.", **challenge)
 
     def _by_token(self, headers: Headers) -> User | str:
+        """Who it is, or what is wrong with what was shown; empty if nothing was."""
         scheme, _, shown = headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not shown.strip():
-            return "no token"
+            return ""
         file = self._settings.tokens_file
         assert file is not None  # settings refuse tokens without it
         found = find_token(_read(partial(read_tokens, file)), shown.strip())

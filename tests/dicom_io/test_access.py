@@ -73,6 +73,39 @@ def test_without_peers_nobody_else_is() -> None:
     assert answer(Call("PACS", "DISCNODE", "10.0.0.6"), bind="0.0.0.0", sources=sources) == (1, 1, 3)
 
 
+def test_a_destination_may_report_and_send_nothing() -> None:
+    pacs = {"name": "pacs", "ae_title": "PACS", "host": "10.0.0.5", "port": 104}
+    call = Call("PACS", "DISCNODE", "10.0.0.5")
+    peers = [{"ae_title": "MR3T", "host": "10.0.0.20"}]
+    admission = answer(call, peers=peers, destinations=[pacs])
+    assert admission == Admission("PACS", frozenset())
+    assert [admission.permits(one) for one in (VERIFICATION, MR, COMMITMENT)] == [True, False, True]
+    assert answer(replace(call, address="10.0.0.6"), peers=peers, destinations=[pacs]) == (1, 1, 3)
+    assert answer(call, peers=peers, destinations=[pacs], sources=[pacs]) == Admission("PACS")
+    assert answer(call, destinations=[pacs]) == Admission("PACS", frozenset())
+    assert answer(replace(call, address="127.0.0.1"), destinations=[pacs]) == Admission("PACS")  # this machine
+    listed = [{"ae_title": "PACS", "host": "10.0.0.5", "sop_classes": ["MRImageStorage"]}]
+    assert answer(call, peers=listed, destinations=[pacs]) == Admission("PACS", frozenset({MR}))
+
+
+def test_whom_we_call_by_tls_calls_by_tls_with_the_certificate_that_we_check() -> None:
+    called = {"ca_file": "a"}
+    pacs = {"name": "pacs", "ae_title": "PACS", "host": "pacs.hospital.example", "port": 104, "tls": called}
+    near = {**pacs, "ae_title": "NEAR", "host": "127.0.0.1", "name": "near"}
+    any_name = {**near, "ae_title": "ANY", "name": "any", "tls": {**called, "verify": "authority"}}
+    rules = callers_of(Settings.model_validate({"tls": TLS, "sources": [pacs, near], "destinations": [any_name]}))
+    assert [peer.certificate for peer in rules.peers] == [("pacs.hospital.example",), ("127.0.0.1",)]
+    assert answer(Call("NEAR", "DISCNODE", "127.0.0.1"), sources=[near]) == Admission("NEAR")  # no port for TLS
+    shown = PeerCertificate(PRINT, frozenset({"127.0.0.1"}))
+    assert admit(rules, Call("NEAR", "DISCNODE", "127.0.0.1", shown, by_tls=True)) == Admission("NEAR")
+    for call in (
+        Call("NEAR", "DISCNODE", "127.0.0.1"),
+        Call("NEAR", "DISCNODE", "127.0.0.1", PeerCertificate(PRINT, frozenset({"x"})), by_tls=True),
+    ):
+        with pytest.raises(Refused):
+            admit(rules, call)
+
+
 def test_a_peer_sends_what_it_may_and_nothing_else() -> None:
     peers = [{"ae_title": "MR3T", "host": "10.0.0.20", "sop_classes": ["MRImageStorage"]}]
     admission = answer(CALL, peers=peers)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from certificates import Authority
 from peers import free_port, wait_until
 from raw_client import (
     ABORT,
@@ -41,7 +42,6 @@ from test_receiver import Notebook, OpenNode, image
 
 from config.reception import Reception
 from config.settings import Peer, Settings
-from config.tls import TLS, ClientCertificate
 from dicom_io.inbox import Inbox
 from dicom_io.receiver import Ledger, open_receiver
 from dicom_io.upper_layer import Deadlines
@@ -498,19 +498,12 @@ def test_a_stop_lets_the_object_under_way_come_in(tmp_path: Path) -> None:
     assert node.receiver.served == 0
 
 
-def make_certificate(folder: Path) -> dict[str, Path]:
-    key, certificate = folder / "key.pem", folder / "certificate.pem"
-    command_line = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=node"]
-    subprocess.run([*command_line, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
-    return {"certificate_file": certificate, "key_file": key}
-
-
 def test_tls_is_spoken_on_a_port_of_its_own_and_a_stalled_handshake_delays_nobody(tmp_path: Path) -> None:
-    port = free_port()
-    tls = TLS(port=port, client_certificate=ClientCertificate.OPTIONAL, **make_certificate(tmp_path))
+    own, port = Authority(tmp_path / "authority").issue("node"), free_port()
     notebook, inbox = Notebook(), Inbox(tmp_path / "inbox")
+    files = {"certificate_file": own.certificate_file, "key_file": own.key_file, "client_certificate": "optional"}
     receiver = open_receiver(
-        Settings(port=free_port(), tls=tls),
+        Settings.model_validate({"port": free_port(), "tls": {"port": port, **files}}),
         inbox,
         Ledger(notebook.record, notebook.broken.append),
         deadlines=SHORT,

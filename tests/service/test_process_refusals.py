@@ -199,6 +199,7 @@ def test_check_config_misses_what_opens_the_door_of_a_dicomweb_service(
     settings.write_text("destinations: [{name: web, dicomweb_url: 'https://h/dicom-web', headers_file: door}]\n")
     assert main(["check-config", str(settings)]) == 2
     assert f"headers_file {tmp_path / 'door'}: cannot be read" in capsys.readouterr().err
+    (tmp_path / "door").touch(0o600)
     (tmp_path / "door").write_text("Authorization: Bearer x\n")
     assert main(["check-config", str(settings)]) == 0
     assert "sends to web (https://h/dicom-web)" in capsys.readouterr().out

@@ -49,7 +49,7 @@ class Site:
     def deliver(self, *names: str) -> None:
         with self.desk.database.write() as connection:
             for name in names:
-                sent = {"state": str(DeliveryState.SENT), "sent_at": later(20)}
+                sent = {"state": str(DeliveryState.CONFIRMED), "sent_at": later(20)}
                 connection.execute(update(db.delivery).where(db.delivery.c.destination == name).values(**sent))
 
     def look(self, days: float, *, dry_run: bool = False, retention: Retention = MONTH) -> Deletions:

@@ -179,10 +179,18 @@ def test_failed_logins_are_limited_and_told_twice(by_token: Site, tokens_file: P
     assert "wrong-token" not in str([vars(record) for record in caplog.records])
 
 
+def test_who_shows_nothing_locks_nobody_out(by_token: Site, tokens_file: Path, caplog: Any) -> None:
+    for _ in range(2 * MOST_FAILURES):
+        assert by_token.status("GET", "/metrics") == 401
+    token = new_token(tokens_file, "ann", Role.VIEWER)
+    assert by_token.status("GET", "/api/exams", Authorization=f"Bearer {token}") == 200
+    assert caplog.records == []
+
+
 def test_addresses_of_failed_logins_do_not_fill_the_memory(by_token: Site) -> None:
     for number in range(1100):
         by_token.client = f"10.1.{number // 256}.{number % 256}"
-        assert by_token.status("GET", "/api/exams") == 401
+        assert by_token.status("GET", "/api/exams", Authorization="Bearer wrong") == 401
     assert len(by_token._app._failures._since) == 1000
 
 
