@@ -30,6 +30,7 @@ class Code:
 
 # PS3.16 CID 400 (event), 401 (type), 402 (role of a participant), 404 (kind of identifier).
 APPLICATION_ACTIVITY = Code("110100", "Application Activity")
+AUDIT_LOG_USED = Code("110101", "Audit Log Used")
 BEGIN_TRANSFERRING = Code("110102", "Begin Transferring DICOM Instances")
 INSTANCES_ACCESSED = Code("110103", "DICOM Instances Accessed")
 INSTANCES_TRANSFERRED = Code("110104", "DICOM Instances Transferred")
@@ -48,6 +49,7 @@ SOURCE_ROLE = Code("110153", "Source Role ID")
 _STUDY_INSTANCE_UID = Code("110180", "Study Instance UID")
 _SOP_CLASS_UID = Code("110181", "SOP Class UID")
 _NODE_ID = Code("110182", "Node ID")
+_URI = Code("12", "URI", "RFC-3881")
 _PATIENT_NUMBER = Code("2", "Patient Number", "RFC-3881")
 
 
@@ -69,7 +71,7 @@ class ParticipantObject:
     id: str
     id_type: Code
     type_code: int  # 1 person, 2 system object
-    role: int | None  # 1 patient, 3 report
+    role: int | None  # 1 patient, 3 report, 13 security resource
     name: str = ""
     query: bytes | None = None
     details: tuple[tuple[str, bytes], ...] = ()
@@ -139,6 +141,11 @@ def query_object(level: str, study_uid: str) -> ParticipantObject:
     write_dataset(stream, query)
     details = (("TransferSyntax", str(ImplicitVRLittleEndian).encode()),)
     return ParticipantObject(STUDY_ROOT_FIND, _SOP_CLASS_UID, 2, 3, query=buffer.getvalue(), details=details)
+
+
+def audit_log_object(uri: str) -> ParticipantObject:
+    """The audit trail itself."""
+    return ParticipantObject(uri, _URI, 2, 13, "Security Audit Log")
 
 
 def node_object(node: str, alert: str) -> ParticipantObject:

@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections import deque
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -67,10 +68,26 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _show(options: argparse.Namespace) -> int:
+    if options.config is not None:
+        _note_reading(options)
     wanted = (one for one in audit_chain.read_lines(_folder(options)) if options.kind in (None, one.kind))
     for line in deque(wanted, maxlen=max(options.last, 0)):
         print(line.message if options.xml else _summary(line))
     return 0
+
+
+def _note_reading(options: argparse.Namespace) -> None:
+    """That the trail was looked at belongs in it; where the database is away, it is shown all the same."""
+    from service.audit import AuditEvent, AuditKind, record
+    from service.database import open_database
+    from service.quarantine_command import person
+
+    try:
+        database = open_database(options.load(options.config))
+        record(database, AuditEvent(AuditKind.TRAIL_READ, datetime.now(UTC), by=person()))
+        database.close()
+    except SQLAlchemyError as error:
+        print(f"the database cannot be told of it ({type(error).__name__})", file=sys.stderr)
 
 
 def _summary(line: Line) -> str:

@@ -38,6 +38,10 @@ def messages_of(event: AuditEvent, site: AuditSite) -> tuple[AuditMessage, ...]:
         sides = (person, _node(site))
         kinds = (_LOGINS[event.kind],)
         return (_message(event, site, dicom.USER_AUTHENTICATION, "E", sides, kinds, has_objects=False),)
+    if event.kind is AuditKind.TRAIL_READ:
+        reader = Participant(event.by, is_requestor=True, address=event.address)
+        message = _message(event, site, dicom.AUDIT_LOG_USED, "R", (reader,), has_objects=False)
+        return (replace(message, objects=(dicom.audit_log_object(f"discnode:audit/{site.source_id}"),)),)
     if event.kind in (AuditKind.CALL_REFUSED, AuditKind.ALERT):
         return (_alert(event, site),)
     what, action = _PERSONS[event.kind]

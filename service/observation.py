@@ -18,6 +18,7 @@ from service.database import Database
 from service.health import HealthMonitor, Probe
 from service.incidents import Incidents
 from service.notify import NotificationDesk, Occurrence
+from service.refused_calls import RefusedCalls
 from service.tally import DEATHS, count
 
 _log = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ class Observation:
         syslog = settings.audit.syslog
         self._repository = None if syslog is None else AuditRepository(syslog, self._trail.folder, self._trail.host)
         self._desk = NotificationDesk(settings)
+        self.refusals = RefusedCalls(database)  # of the web; the receiver has its own
         self.health = HealthMonitor(
             [
                 *probes,
@@ -82,6 +84,7 @@ class Observation:
     def close(self) -> None:
         """The node stops, and nothing else of it runs any more."""
         self.health.close()
+        self.refusals.close()
         self.write_audit(is_last=True)
         self._audit_own(AuditKind.STOPPED)
 

@@ -7,12 +7,19 @@ from pathlib import Path
 from lxml import etree
 
 _SCHEMA = etree.RelaxNG(etree.parse(Path(__file__).parent.parent / "data" / "audit_message.rng"))
-_PATIENT, _STUDY, _SOP_CLASS, _NODE = ("2", "RFC-3881"), ("110180", "DCM"), ("110181", "DCM"), ("110182", "DCM")
+_PATIENT, _STUDY, _SOP_CLASS, _NODE, _URI = (
+    ("2", "RFC-3881"),
+    ("110180", "DCM"),
+    ("110181", "DCM"),
+    ("110182", "DCM"),
+    ("12", "RFC-3881"),
+)
 _TRANSFER_ROLES = Counter({"110153": 1, "110152": 1})
 
 #: Event -> allowed actions, allowed types (none: any or none), needed objects, roles that must be there.
 _TABLES: dict[str, tuple[set[str], set[str], set[tuple[str, str]], Counter[str]]] = {
     "110100": ({"E"}, {"110120", "110121"}, set(), Counter({"110150": 1})),
+    "110101": ({"R"}, set(), {_URI}, Counter()),
     "110102": ({"E"}, set(), {_STUDY, _PATIENT}, _TRANSFER_ROLES),
     "110103": (set("CRUD"), set(), {_STUDY, _PATIENT}, Counter()),
     "110104": (set("CRU"), set(), {_STUDY, _PATIENT}, _TRANSFER_ROLES),
@@ -49,7 +56,13 @@ def _check_objects(root: etree._Element, needed: set[tuple[str, str]]) -> None:
         kind = one.find("ParticipantObjectIDTypeCode")
         key = (kind.get("csd-code"), kind.get("codeSystemName"))
         found[key] += 1
-        expected = {_PATIENT: ("1", "1"), _STUDY: ("2", "3"), _SOP_CLASS: ("2", "3"), _NODE: ("2", None)}[key]
+        expected = {
+            _PATIENT: ("1", "1"),
+            _STUDY: ("2", "3"),
+            _SOP_CLASS: ("2", "3"),
+            _NODE: ("2", None),
+            _URI: ("2", "13"),
+        }[key]
         assert (one.get("ParticipantObjectTypeCode"), one.get("ParticipantObjectTypeCodeRole")) == expected
         if key == _SOP_CLASS:
             assert one.find("ParticipantObjectQuery") is not None

@@ -5,11 +5,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+from audit_rules import check
 from records import NOW, add_exam, later, open_database, settings_in
 
 from service import audit, cli
 from service.audit import AuditEvent, AuditKind
+from service.audit_chain import read_lines
 from service.audit_trail import AuditTrail
+from service.quarantine_command import person
 
 MR = "1.2.840.10008.5.1.4.1.1.4"
 
@@ -78,5 +81,12 @@ def test_events_are_shown_one_a_line_or_as_they_are(config: Path, capsys: pytest
     assert "2026-03-01T08:00:01.000Z" in lines[1]
     assert "anna -> DISCNODE  1.2.3  item 7" in lines[1]
     assert "DICOM Instances Transferred  DISCNODE -> pacs  1.2.3  5 objects" in lines[3]
+    settings = settings_in(config.parent)
+    database = open_database(settings)
+    trail = AuditTrail(database, settings)
+    trail.write_due(later(20), is_last=True)
+    database.close()
+    read = list(read_lines(trail.folder))[-1]
+    assert (read.kind, check(read.message).find("ActiveParticipant").get("UserID")) == ("trail_read", person())
     assert cli.main(["audit", "show", "--config", str(config), "--kind", "sent", "--last", "1", "--xml"]) == 0
     assert capsys.readouterr().out.startswith("<AuditMessage><EventIdentification")

@@ -11,6 +11,8 @@ import threading
 import time
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 from node_process import Node, destination
@@ -24,12 +26,22 @@ from service.audit_trail import noted_head
 from service.database import Database
 from service.delivery import list_deliveries
 
-_Result = tuple[str, object, object]  # what, found, wanted
+
+class Check(NamedTuple):
+    """One line of the summary. ``ok`` None: a figure without a limit."""
+
+    what: str
+    found: str
+    limit: str = ""
+    ok: bool | None = None
 
 
-def run(folder: Path, kills: int, seed: int) -> list[_Result]:
-    """Send exams from two senders all the while, kill -9 the node at random moments, and read the trail."""
-    chance = random.Random(seed)
+def run(options: Any) -> list[Check]:
+    """Send exams from two senders all the while, kill -9 the node at random moments, and read the trail.
+
+    ``options``: with ``folder``, ``points`` (how often to kill) and ``seed``.
+    """
+    folder, kills, chance = options.folder, options.points, random.Random(options.seed)
     with Storescp(folder / "archive") as archive:
         node = Node(folder, destinations=[destination("archive", archive)])
         stop, paused = threading.Event(), threading.Event()
@@ -48,7 +60,7 @@ def run(folder: Path, kills: int, seed: int) -> list[_Result]:
         wait_until(lambda: all(one.state == "analysed" for one in node.ask(exams.list_exams)), "the exams", 300)
         wait_until(lambda: all(one.state == "sent" for one in node.ask(list_deliveries)), "deliveries", 300)
         status = node.stop()
-        return [("exit status", status, 0), *_judge(node, kills)]
+        return [_equal("exit status", status, 0), *_judge(node, kills)]
 
 
 def _send(node: Node, folder: Path, name: str, stop: threading.Event, paused: threading.Event) -> None:
@@ -77,7 +89,7 @@ def _make_unique(path: Path, study: str) -> None:
     image.save_as(path)
 
 
-def _judge(node: Node, kills: int) -> list[_Result]:
+def _judge(node: Node, kills: int) -> list[Check]:
     folder = node.settings.storage_dir / "audit"
     kinds: Counter[str] = Counter()
     moved: dict[tuple[str, str], Counter[str]] = {}
@@ -95,16 +107,20 @@ def _judge(node: Node, kills: int) -> list[_Result]:
     verified = audit_chain.verify(folder, node.ask(noted_head))
     arrived, delivered = node.ask(_arrived), node.ask(_delivered)
     return [
-        ("lines, chain whole", verified.head.number, sum(kinds.values())),
-        ("starts told", kinds["started"], kills + 1),
-        ("stops told", kinds["stopped"], 1),
-        ("objects received", sum(arrived.values()), "-"),
-        ("studies whose receptions (begin) differ", _differing(moved["received", "begin"], arrived), 0),
-        ("studies whose receptions (end) differ", _differing(moved["received", "end"], arrived), 0),
-        ("objects delivered", sum(delivered.values()), "-"),
-        ("studies whose deliveries (begin) differ", _differing(moved["sent", "begin"], delivered), 0),
-        ("studies whose deliveries (end) differ", _differing(moved["sent", "end"], delivered), 0),
+        _equal("lines, chain whole", verified.head.number, sum(kinds.values())),
+        _equal("starts told", kinds["started"], kills + 1),
+        _equal("stops told", kinds["stopped"], 1),
+        Check("objects received", str(sum(arrived.values()))),
+        _equal("studies whose receptions (begin) differ", _differing(moved["received", "begin"], arrived), 0),
+        _equal("studies whose receptions (end) differ", _differing(moved["received", "end"], arrived), 0),
+        Check("objects delivered", str(sum(delivered.values()))),
+        _equal("studies whose deliveries (begin) differ", _differing(moved["sent", "begin"], delivered), 0),
+        _equal("studies whose deliveries (end) differ", _differing(moved["sent", "end"], delivered), 0),
     ]
+
+
+def _equal(what: str, found: int, wanted: int) -> Check:
+    return Check(what, str(found), f"= {wanted}", found == wanted)
 
 
 def _differing(told: Counter[str], true: Counter[str]) -> int:
@@ -135,10 +151,10 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:
-        results = run(Path(folder), options.kills, options.seed)
-    for what, found, wanted in results:
-        print(f"{what:45s} {found!s:>10s}   wanted {wanted}")
-    return int(any(wanted not in ("-", found) for _, found, wanted in results))
+        checks = run(SimpleNamespace(folder=Path(folder), points=options.kills, seed=options.seed))
+    for one in checks:
+        print(f"{one.what:45s} {one.found:>10s}   {one.limit}   {'BREACHED' if one.ok is False else ''}".rstrip())
+    return int(any(one.ok is False for one in checks))
 
 
 if __name__ == "__main__":
