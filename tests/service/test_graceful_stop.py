@@ -36,7 +36,7 @@ def is_sending(node: Node, archive: Storescp) -> bool:
 
 def test_the_object_that_is_going_out_is_finished_and_no_other_is_begun(images: list[Path], tmp_path: Path) -> None:
     with (
-        Storescp(tmp_path / "slow", "--sleep-during", "2") as archive,
+        Storescp(tmp_path / "slow", "--sleep-during", "1") as archive,
         Node(tmp_path, destinations=[destination("slow", archive)], delivery={"timeout_s": 60}) as node,
     ):
         storescu(node.port, images)

@@ -22,6 +22,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, help="for each campaign: no more than about so long")
     parser.add_argument("--points", type=int, default=30, help="at which the worker is killed (default: 30)")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--steady", action="store_true", help="kill nothing of the whole node: to look for a leak")
     parser.add_argument("--only", action="append", choices=list(CAMPAIGNS), help="only this one; may be repeated")
     parser.add_argument("--keep", type=Path, help="an empty folder for what they leave, which then stays")
     chosen = parser.parse_args()
@@ -30,7 +31,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="soak-") as temporary:
             folder = Path(temporary) if chosen.keep is None else chosen.keep / name
             folder.mkdir(parents=True, exist_ok=True)
-            options = Options(folder, chosen.exams, chosen.minutes, chosen.points, chosen.seed)
+            options = Options(folder, chosen.exams, chosen.minutes, chosen.points, chosen.seed, chosen.steady)
             is_whole &= print_table(name, CAMPAIGNS[name](options))
     return 0 if is_whole else 1
 

@@ -16,6 +16,7 @@ class Options:
     minutes: float | None = None
     points: int = 30
     seed: int = 1
+    steady: bool = False  # the node is left alone from the start: to look for a leak
     analysis: str = "tests.soak.light_analysis:analyse"
 
 

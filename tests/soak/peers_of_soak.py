@@ -94,6 +94,8 @@ class CountingArchive:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
+        # A child of the one before that still serves an association has the port as well.
+        wait_until(lambda: not is_listening(self.port), "the port of the archive to be free", 60)
         command = ["storescp", "-v", "--fork", "-aet", self.ae_title, "-od", str(self.folder), str(self.port)]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(command, env=PEER_ENVIRONMENT, stdout=log, stderr=log)
