@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from raw_client import MR, Closed, RawClient
+from raw_client import Closed, RawClient
 from small_mr_exam import mr_dataset
 from sqlalchemy import select
 from test_element_walk import encode
@@ -101,6 +101,3 @@ def partial_files(database: Database) -> list[str]:
 def number_of(folder: Path) -> int:
     """Files in the spool."""
     return sum(1 for path in (folder / "spool").rglob("*.dcm"))
-
-
-__all__ = ["MR", "Senders", "image_bytes", "lost", "number_of", "partial_files", "with_uid"]

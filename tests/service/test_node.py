@@ -110,14 +110,14 @@ def test_every_acknowledged_image_survives_kill_9(tmp_path: Path) -> None:
     """Killed while dcmsend sends: after a restart every image with Success is on disk, whole and indexed."""
     folder = tmp_path / "scanner"
     folder.mkdir()
-    files = write_mapss(folder, mapss_signal(30, 64, 64))
+    files = write_mapss(folder, mapss_signal(60, 64, 64))
     sent = {str(pydicom.dcmread(path).SOPInstanceUID): pydicom.dcmread(path) for path in files}
     node = Node(tmp_path)
     node.start()
     report = tmp_path / "report.txt"
     sender = threading.Thread(target=dcmsend, args=(node.port, files, report))
     sender.start()
-    wait_until(lambda: len(node.instances) > 40, "some images to arrive")
+    wait_until(lambda: node.log.count(" stored ") > 40, "some images to arrive")
     node.kill()
     sender.join(60)
     acked = acknowledged(report)

@@ -10,8 +10,8 @@ import pytest
 from desk import Desk, open_desk
 from node_process import Node
 from peers import echoscu, need, wait_until
-from raw_client import RJ, RawClient, associate_rq
-from receive_campaign import MR, Senders, image_bytes, lost, number_of, partial_files, with_uid
+from raw_client import MR, RJ, RawClient, associate_rq, store_message
+from receive_campaign import Senders, image_bytes, lost, number_of, partial_files, with_uid
 from sqlalchemy import func, select
 from test_element_walk import encode
 from test_receiver import image
@@ -177,8 +177,6 @@ def test_associations_are_counted_over_all_processes_and_a_killed_one_gives_its_
 @peers
 def test_a_stop_waits_for_the_object_under_way(tmp_path: Path) -> None:
     uid, data = with_uid(DATA, 5)
-    from raw_client import store_message
-
     node = Node(tmp_path)
     node.start()
     message = store_message(uid, data, step=50)
