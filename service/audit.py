@@ -111,4 +111,6 @@ def note_sent(connection: Connection, job_id: int, destination: str, at: datetim
 
 def note_received(connection: Connection, sender: str, study: str, sop_class: str, at: datetime) -> None:
     """Have it written that an object came whose row was there before; of new rows the trail learns by itself."""
-    note(connection, AuditEvent(AuditKind.RECEIVED, at, at, peer=sender, studies=(study,), sop_classes=((sop_class, 1),)))
+    note(
+        connection, AuditEvent(AuditKind.RECEIVED, at, at, peer=sender, studies=(study,), sop_classes=((sop_class, 1),))
+    )

@@ -51,7 +51,7 @@ def _written(folder: Path, text: str) -> Path:
         ("notifications: {webhooks: [{name: a, url: 'https://x/', url_file: b}]}", "needs one of url"),
         ("logs: {format: xml}", "logs.format"),
         ("logs: {level: loud}", "logs.level"),
-        ("health: {min_free_mb: -1}", "health.min_free_mb"),
+        ("health: {outbox_age_s: 0}", "health.outbox_age_s"),
     ],
 )
 def test_what_cannot_be_is_refused(tmp_path: Path, text: str, message: str) -> None:
