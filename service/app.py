@@ -49,7 +49,7 @@ _log = logging.getLogger(__name__)
 
 CHECK_S = 0.2
 ECHO_TIMEOUT_S = 5.0
-SILENT_S = 6.0  # a receiver that has not answered for so long is not ready
+SILENT_S = 5.0  # a receiver that has not answered for so long is not ready
 LATE_S = 300.0  # so much behind, a task of the schedule does not work
 DEAF_S = 60.0  # a receiver that has not answered for so long is replaced
 STOP_RECEIVER_S = 45.0

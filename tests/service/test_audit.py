@@ -16,7 +16,7 @@ from records import NOW, add_exam, add_job, later, open_database, settings_in
 from sqlalchemy import delete, insert, select, update
 
 from processing.refusal import Reason, ReasonCode
-from service import audit, audit_chain, jobs, quarantine
+from service import audit, audit_chain, quarantine, reprocessing
 from service import database as db
 from service.audit import AuditEvent, AuditKind
 from service.audit_chain import ChainBroken, Head, NewLine
@@ -384,8 +384,8 @@ def test_what_people_decide_is_in_the_trail_with_their_names(tmp_path: Path) -> 
         where = {"sop_uid": "1.2.3.4", "path": "objects/x", "sha256": "f00d", "calling_ae": "SCANNER"}
         quarantine.hold_bytes(connection, reason, NOW, **where)
         quarantine.hold_exam(connection, 1, Reason(ReasonCode.MOTION, "of Doe^Jane"), NOW)
-    assert jobs.retry(database, job, by="anna")
-    assert not jobs.retry(database, 99, by="nobody")
+    assert reprocessing.retry(database, job, by="anna")
+    assert not reprocessing.retry(database, 99, by="nobody")
     assert quarantine.discard(database, 1, reason="a test by Doe^Jane", by="bert")
     assert quarantine.release(database, 2, by="carl")
     assert not quarantine.release(database, 2, by="nobody")

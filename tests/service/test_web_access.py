@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request
 from config.settings import Settings, SettingsError, Web, load_settings
 from config.web import WebAccess
 from service.cli import main
-from service.health import Health
+from service.health import Check, Health
 from service.web import build_web
 from service.web_access import FAILURES_S, MOST_BODY_BYTES, MOST_FAILURES, REVIEWERS_CHANGE, Gate
 from service.web_api import build_api
@@ -48,7 +48,7 @@ class Site:
     def __init__(self, settings: Web, client: str = "127.0.0.1") -> None:
         self.now_s = 1000.0
         self.client = client
-        app = build_web(lambda: Health(True, True, True), settings=Web())
+        app = build_web(lambda: Health((Check("database", "", True, 0.0),)), settings=Web())
         app.user_middleware.clear()
         app.include_router(routes())
         self._app = Gate(app, settings, lambda: self.now_s)
