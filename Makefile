@@ -6,7 +6,7 @@ LOCK := -c requirements-lock.txt
 DATA ?= ../shared/data
 OUT ?= demo
 
-.PHONY: demo test check format bench train peers clean
+.PHONY: demo test check format bench train soak peers clean
 .DEFAULT_GOAL := demo
 
 $(VENV)/bin/python:
@@ -53,6 +53,18 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m tests.benchmarks.atlases
 	$(BIN)/python -m tests.benchmarks.vendors
 	$(BIN)/python -m tests.benchmarks.accuracy
+	$(BIN)/python -m tests.benchmarks.objects
+	$(BIN)/python -m tests.benchmarks.corrections
+	$(BIN)/python -m tests.benchmarks.receive
+
+# Long campaigns of faults and load (hours): a table for each, and failure if a limit is breached.
+soak: $(VENV)/.dev peers
+	$(BIN)/python -m tests.soak
+	$(BIN)/python -m tests.soak.kill_receiver
+	$(BIN)/python -m tests.soak.fuzz_receiver
+	$(BIN)/python -m tests.soak.outage
+	$(BIN)/python -m tests.soak.kill_audit
+	$(BIN)/python -m tests.soak.power_cut
 
 # Goes on where it was stopped. Without DATA, and where the usual folder is missing, simulated slices alone are learnt
 # from, and that is said; a folder that was asked for must be there.
