@@ -1,8 +1,9 @@
 """A backup of a node that goes on running, and a node from a backup.
 
-In a backup every file is there that its database names. So the order is: what changes in place (an audit log, objects
-on their way in) is copied first, then the database at one moment, then the files that never change once they are there;
-a file that was deleted between the two makes the database be copied anew.
+In a backup every file is there that its database names. So the order is: what changes in place (objects on their way
+in) is copied first, then the database at one moment, then the files that never change once they are there; a file that
+was deleted between the two makes the database be copied anew. The audit trail comes last, whole: the database notes
+where it ends, and may lag behind it, but not the other way round.
 """
 
 import contextlib
@@ -24,6 +25,8 @@ from typing import Any
 from sqlalchemy.engine import make_url
 
 from config.settings import Settings
+from service.audit_files import locked
+from service.audit_trail import audit_folder
 from service.migration import copy_sqlite
 from service.migrations import known_revisions, newest_revision
 
@@ -77,7 +80,7 @@ def make_backup(settings: Settings, out: Path, progress: Progress = lambda what,
             shutil.rmtree(left, ignore_errors=True)
     try:
         stage.mkdir(mode=0o750)
-        missing = _gather(storage, source, stage)
+        missing = _gather(storage, source, stage, audit_folder(settings).name)
         n_files, size_bytes = _write_manifest(stage, missing, progress)
         out.parent.mkdir(parents=True, exist_ok=True)
         _hand_over(stage, out)
@@ -99,10 +102,14 @@ def _sqlite_file(settings: Settings) -> Path:
     return Path(url.database)
 
 
-def _gather(storage: Path, database: Path, stage: Path) -> tuple[str, ...]:
+def _gather(storage: Path, database: Path, stage: Path, trail: str) -> tuple[str, ...]:
     """Put everything into ``stage``; returns what the database names and is not there."""
     for path in _files(storage):
-        if not _is_immutable(path) and not (storage / path).as_posix().startswith(database.absolute().as_posix()):
+        if (
+            not _is_immutable(path)
+            and path.parts[0] != trail
+            and not (storage / path).as_posix().startswith(database.absolute().as_posix())
+        ):
             _copy(storage / path, stage / path)
     missing: set[str] = set()
     for _ in range(_TRIES):
@@ -114,6 +121,10 @@ def _gather(storage: Path, database: Path, stage: Path) -> tuple[str, ...]:
         if lost == missing:
             break
         missing = lost  # deleted meanwhile, perhaps: then the next copy of the database does not name them
+    with locked(storage / trail, exclusive=False):
+        for path in _files(storage):
+            if path.parts[0] == trail:
+                _copy(storage / path, stage / path)
     return tuple(sorted(missing))
 
 

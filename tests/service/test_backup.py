@@ -13,11 +13,15 @@ import pytest
 from desk import Desk, open_desk
 from node_process import TESTS, Node, destination
 from peers import Storescp, acknowledged, dcmsend, need, storescu, wait_until
+from records import NOW
 from small_mr_exam import mapss_signal, write_mapss
 from sqlalchemy import select
 
+from service import audit_chain
 from service import backup as module
 from service import database as db
+from service.audit import AuditEvent, AuditKind
+from service.audit_trail import AuditTrail, audit_folder, noted_head
 from service.backup import BackupError, files_named, make_backup, restore_backup
 from service.database import open_database
 
@@ -83,6 +87,31 @@ def test_a_file_that_comes_or_goes_meanwhile_fits_the_database(
     named = sorted(files_named(tmp_path / "backup" / "discnode.sqlite"))
     assert len(named) == 7
     assert all((tmp_path / "backup" / name).is_file() for name in named)
+
+
+def test_an_audit_line_written_while_the_backup_is_made_does_not_look_like_tampering(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database noted an end of the trail that was not in the copy: the restored node said it was tampered with."""
+    trail, copy = AuditTrail(desk.database, desk.settings), module.copy_sqlite
+    trail.write_now(AuditEvent(AuditKind.STARTED, NOW))
+
+    def meanwhile(source: Path, target: Path) -> None:
+        trail.write_due(NOW, is_last=True)  # the images that came
+        copy(source, target)
+        trail.write_now(AuditEvent(AuditKind.ALERT, NOW))
+
+    monkeypatch.setattr(module, "copy_sqlite", meanwhile)
+    make_backup(desk.settings, tmp_path / "backup")
+    restore_backup(tmp_path / "backup", tmp_path / "restored")
+    settings = desk.settings.model_copy(update={"storage_dir": tmp_path / "restored"})
+    restored = open_database(settings)
+    head = noted_head(restored)
+    assert head.number > 1
+    assert audit_chain.verify(audit_folder(settings), head).head.number > head.number
+    AuditTrail(restored, settings).reconcile(NOW)
+    assert "older" not in "".join(line.message for line in audit_chain.read_lines(audit_folder(settings)))
+    restored.close()
 
 
 def test_a_file_that_the_node_had_lost_is_named(desk: Desk, tmp_path: Path) -> None:
