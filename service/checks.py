@@ -14,8 +14,10 @@ from config.settings import Settings
 from models.registry import PACKAGED_FOLDER, REGISTRY_FILE, ModelError, load_model
 from service import database as db
 from service.database import Database
+from service.reconciliation import destinations_in_doubt
 from service.states import DeliveryState
 
+_DECIDE = "look there, then 'discnode reconcile --send-many' sends it again"
 READ_AGAIN_S = 3600.0  # the networks' files are read whole again, even where nothing seems to have changed
 
 
@@ -101,6 +103,27 @@ def outbox_check(database: Database, settings: Settings) -> Callable[[], str]:
         except SQLAlchemyError as error:
             return f"the outbox cannot be read ({type(error).__name__})"
         return "; ".join(f"{number} objects wait for {name}" for name, number, _ in rows)
+
+    return check
+
+
+def comparison_check(database: Database) -> Callable[[], str]:
+    """Whether a destination seems to have lost what it had; a person decides whether it is sent again."""
+    table = db.reconciliation
+    newest, wrong = -1, ""
+
+    def check() -> str:
+        nonlocal newest, wrong
+        try:
+            with database.read() as connection:
+                found = connection.execute(select(func.max(table.c.id))).scalar() or 0
+            if found != newest:
+                names = sorted(destinations_in_doubt(database))
+                wrong = "; ".join(f"more than half of what {name} took is not there: {_DECIDE}" for name in names)
+                newest = found
+        except SQLAlchemyError as error:
+            return f"the comparisons cannot be read ({type(error).__name__})"
+        return wrong
 
     return check
 

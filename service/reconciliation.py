@@ -26,6 +26,7 @@ _BATCH = 500  # objects asked about over one connection; those of a series stay 
 _UIDS_PER_QUERY = 500
 _TRY_AGAIN = timedelta(hours=1)
 _MOST_UIDS = 1000  # of a kind that are written down by name
+_MOST_ROWS = 200  # comparisons that are looked back at
 _MANY = 20  # if so many, and more than half, are missing, the destination may only not show them: a person decides
 
 
@@ -41,7 +42,7 @@ class Reconciliation:
     missing: tuple[str, ...] = ()  # taken once, and not there: they are sent again, unless held back
     n_confirmed: int = 0  # there, and not known to be
     strangers: tuple[str, ...] = ()  # there, in a series of ours, and not sent by this node
-    without_file: tuple[str, ...] = ()  # what the node sent and has no more: it could not be sent again
+    without_file: tuple[str, ...] = ()  # the node lost its file, or retention has removed it and the destination too
     n_waiting: int = 0
     is_held_back: bool = False  # so many are missing that they are not sent again without a person's word
     error: str | None = None
@@ -181,15 +182,20 @@ def _settle(
         missing=tuple(one.sop_uid for one in missing),
         n_confirmed=n_confirmed,
         strangers=tuple(sorted(findings.strangers - _known(database, name, findings.strangers))),
-        without_file=tuple(
-            one.sop_uid
-            for one in (*findings.there, *findings.missing)
-            if not (settings.storage_dir / one.path).is_file()
-        ),
+        without_file=_without_file(database, settings, findings),
         n_waiting=counts.get((name, DeliveryState.WAITING), 0),
         is_held_back=is_held_back,
         error=error,
     )
+
+
+def _without_file(database: Database, settings: Settings, findings: _Findings) -> tuple[str, ...]:
+    """What is not in the storage folder any more; of what is there, not what retention has removed on purpose."""
+    table = db.job
+    with database.read() as connection:
+        removed = set(connection.execute(select(table.c.id).where(table.c.files.is_not(None))).scalars())
+    expected = [*(one for one in findings.there if one.job_id not in removed), *findings.missing]
+    return tuple(one.sop_uid for one in expected if not (settings.storage_dir / one.path).is_file())
 
 
 def _known(database: Database, name: str, uids: set[str]) -> set[str]:
@@ -212,6 +218,23 @@ def _write_down(database: Database, result: Reconciliation) -> None:
     facts = {key: value for key, value in result.as_dict().items() if isinstance(value, int | str) and "_at" not in key}
     level = logging.INFO if result.agrees else logging.WARNING
     _log.log(level, "compared with a destination", extra=facts)
+
+
+def destinations_in_doubt(database: Database) -> frozenset[str]:
+    """Destinations in which so much was missing that a person is to decide: what is confirmed there may be gone.
+
+    Until a comparison of at least half as many objects comes out otherwise.
+    """
+    table = db.reconciliation
+    query = select(table.c.destination, table.c.n_compared, table.c.details).where(table.c.error.is_(None))
+    most: dict[str, int] = {}  # compared since
+    doubt: dict[str, bool] = {}
+    with database.read() as connection:
+        for name, n_compared, details in connection.execute(query.order_by(table.c.id.desc()).limit(_MOST_ROWS)):
+            if details and details["held_back"]:
+                doubt.setdefault(name, 2 * most.get(name, 0) < n_compared)
+            most[name] = max(most.get(name, 0), n_compared)
+    return frozenset(name for name, is_in_doubt in doubt.items() if is_in_doubt)
 
 
 def list_reconciliations(database: Database, limit: int) -> list[dict[str, Any]]:

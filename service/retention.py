@@ -1,6 +1,6 @@
 """Deletes files of exams that are done and delivered everywhere, after the days that the settings give them.
 
-Never: what waits or was not taken by a destination; what is held, or has a case open; an exam with a job that waits,
+Never: what waits or was not taken by a destination; what a destination is in doubt to have any more; what is held, or has a case open; an exam with a job that waits,
 runs or is parked; a result that goes nowhere. So the last version stays while its successor is on its way.
 
 The rows stay. Each goes "deleting" (in the transaction that finds the exam settled) -> files removed -> "deleted", so
@@ -27,6 +27,7 @@ from service import database as db
 from service.audit import AuditEvent, AuditKind, note
 from service.database import Database, move
 from service.jobs import exam_folder
+from service.reconciliation import destinations_in_doubt
 from service.states import (
     DeliveryState,
     ExamState,
@@ -64,6 +65,14 @@ class _Exam:
     since: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class _Destinations:
+    """Names of those that are not asked what they have, and of those of which a comparison found much missing."""
+
+    unasked: frozenset[str]
+    in_doubt: frozenset[str]
+
+
 def unasked_destinations(settings: Settings) -> frozenset[str]:
     """Names of the destinations that are not asked what they have."""
     return frozenset(one.name for one in settings.destinations if one.confirm is Confirm.NONE)
@@ -85,8 +94,9 @@ def apply_retention(
     if not dry_run:
         _finish_images(database, done)  # what a killed node had begun
         _finish_results(database, done)
+    destinations = _Destinations(frozenset(unasked), destinations_in_doubt(database))
     for exam_id in _candidates(database, retention, now):
-        _one_exam(database, exam_id, retention, now, done, unasked=unasked, dry_run=dry_run)
+        _one_exam(database, exam_id, retention, now, done, destinations=destinations, dry_run=dry_run)
     if done.study_uids and not dry_run:
         facts = {"images": done.n_images, "results": done.n_results, "bytes": done.n_bytes}
         _log.info("files deleted by retention", extra={**facts, "study_uids": ",".join(done.study_uids)})
@@ -116,11 +126,11 @@ def _one_exam(
     now: datetime,
     done: Deletions,
     *,
-    unasked: Collection[str],
+    destinations: _Destinations,
     dry_run: bool,
 ) -> None:
     with database.read() if dry_run else database.write() as connection:
-        found = _settled(connection, exam_id, unasked)
+        found = _settled(connection, exam_id, destinations)
         if isinstance(found, str):
             done.kept[found] += 1
             return
@@ -151,7 +161,7 @@ def _is_over(since: datetime, days: float | None, now: datetime) -> bool:
     return days is not None and since <= now - timedelta(days=days)
 
 
-def _settled(connection: Connection, exam_id: int, unasked: Collection[str]) -> _Exam | str:
+def _settled(connection: Connection, exam_id: int, destinations: _Destinations) -> _Exam | str:
     """The exam, if nothing that is left to do with it needs its files; else why it is kept."""
     exam, instance, job, delivery = db.exam, db.instance, db.job, db.delivery
     group = select(exam.c.id, exam.c.study_uid, exam.c.state, exam.c.version, exam.c.last_arrival_at).where(
@@ -177,8 +187,10 @@ def _settled(connection: Connection, exam_id: int, unasked: Collection[str]) -> 
     if newest.state != JobState.DONE or newest.version != own.version or newest.verdict == Verdict.REFUSED:
         return "has no newest result"
     sent = connection.execute(select(delivery).where(delivery.c.job_id.in_([one.id for one in jobs]))).all()
-    if not all(_has_arrived(one.state, one.destination in unasked) for one in sent):
+    if not all(_has_arrived(one.state, one.destination in destinations.unasked) for one in sent):
         return "is not delivered everywhere"
+    if not destinations.in_doubt.isdisjoint(one.destination for one in sent):
+        return "may be gone from a destination: see 'discnode reconcile'"
     if not any(one.job_id == newest.id for one in sent):
         return "was sent nowhere"
     times = [

@@ -11,10 +11,12 @@ from archive_of_ones_choice import Archive
 from outbox_desk import NOW, Outbox, later, scp_destination
 from peers import Orthanc, free_port
 from small_mr_exam import mr_dataset
+from sqlalchemy import update
 from test_quarantine import Client
 
 from config.settings import Destination
 from dicom_io.sender import Peer, send_files
+from service import database as db
 from service.cli import main
 from service.health import Health
 from service.reconciliation import Reconciliation, is_due, reconcile
@@ -94,6 +96,24 @@ def test_a_destination_that_shows_almost_nothing_is_not_flooded(tmp_path: Path, 
         assert set(outbox.states("a")) == {"confirmed"}
         assert not compare(outbox, "a", send_many=True).is_held_back
         assert set(outbox.states("a")) == {"waiting"}
+
+
+def test_files_that_retention_removed_are_no_difference(tmp_path: Path, closing: list[Outbox]) -> None:
+    """Each night named all results older than the retention, and the comparison never agreed."""
+    with Archive() as archive:
+        outbox = Outbox(tmp_path, scp_destination("a", archive))
+        closing.append(outbox)
+        outbox.deliver("a")
+        outbox.confirm("a", 3.0)
+        for one in outbox.rows("a"):
+            (outbox.settings.storage_dir / one.path).unlink()
+        assert compare(outbox, "a").without_file == tuple(UIDS[:3])
+        with outbox.database.write() as connection:
+            connection.execute(update(db.job).values(files="deleted"))
+        assert compare(outbox, "a").agrees
+        archive.kept.remove(UIDS[1])
+        found = compare(outbox, "a")
+        assert (found.missing, found.without_file) == ((UIDS[1],), (UIDS[1],))
 
 
 def test_the_api_tells_of_deliveries_and_comparisons_without_paths(tmp_path: Path, closing: list[Outbox]) -> None:

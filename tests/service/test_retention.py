@@ -17,6 +17,7 @@ from processing.results import Verdict
 from service import database as db
 from service import jobs
 from service.backup import files_named
+from service.checks import comparison_check
 from service.outbox import Parcel
 from service.quarantine import hold_exam
 from service.reprocessing import CannotReprocess, Request, reprocess
@@ -113,6 +114,28 @@ def test_what_one_destination_does_not_have_is_kept(site: Site) -> None:
     site.deliver("near")
     assert site.look(1000).kept == {"is not delivered everywhere": 1}
     assert site.n_files == 28
+
+
+def test_what_a_destination_seems_to_have_lost_is_not_deleted_here_too(site: Site) -> None:
+    """Confirmed once, and gone there since: it was held back for a person to decide, and deleted here meanwhile."""
+    site.deliver("near", "far")
+
+    def compared(n_compared: int, *, held_back: bool) -> None:
+        values = {"destination": "far", "started_at": NOW, "finished_at": NOW, "n_there": 0}
+        values |= {"n_compared": n_compared, "details": {"held_back": held_back}}
+        with site.desk.database.write() as connection:
+            connection.execute(db.reconciliation.insert().values(**values))
+
+    check = comparison_check(site.desk.database)
+    assert check() == ""
+    compared(30, held_back=True)
+    compared(2, held_back=False)  # of the last day alone: it says nothing about the others
+    assert site.look(1000).kept == {"may be gone from a destination: see 'discnode reconcile'": 1}
+    assert site.n_files == 28
+    assert "--send-many" in check()
+    compared(20, held_back=False)
+    assert check() == ""
+    assert site.look(1000).n_images == 28
 
 
 def test_what_was_sent_nowhere_is_kept(site: Site) -> None:
