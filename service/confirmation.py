@@ -99,7 +99,7 @@ class _Enquiry:
             PeerUnavailable: it was not taken, and there is to be no other way.
         """
         now, waits = self._now(), self._settings.delivery
-        wait_s = min(waits.commitment_wait_s * 2.0 ** max(one.asks for one in objects), LONGEST_S)
+        wait_s = min(waits.commitment_wait_s * 2.0 ** min(30, max(one.asks for one in objects)), LONGEST_S)
         uid, deliveries = new_transaction_uid(), list(objects)
         name, database = self._destination.name, self._database
         asked_commitments.open_request(database, name, uid, deliveries, now, now + timedelta(seconds=wait_s))

@@ -173,6 +173,21 @@ def postpone(
             connection.execute(update(table).where(*waits).values(last_status=status, last_error=why[:255], **values))
 
 
+def take_up(database: Database, deliveries: Sequence[Delivery], settings: DeliverySettings, now: datetime) -> None:
+    """Before objects are tried: let them wait a while, so that what cannot be written down later is not sent at once
+    again and again.
+
+    Raises:
+        sqlalchemy.exc.SQLAlchemyError: the database takes nothing now; then nothing should be sent.
+    """
+    table = db.delivery
+    until = now + timedelta(seconds=settings.first_retry_s)
+    waits = table.c.state == str(DeliveryState.WAITING)
+    with database.write() as connection:
+        numbers = [one.id for one in deliveries]
+        connection.execute(update(table).where(table.c.id.in_(numbers), waits).values(not_before=until))
+
+
 def set_back(
     database: Database, deliveries: Sequence[Delivery], why: str, settings: DeliverySettings, now: datetime
 ) -> None:
@@ -243,13 +258,20 @@ def send_now(database: Database, destination: str, now: datetime) -> int:
 
 
 def send_again(database: Database, delivery_id: int, now: datetime) -> bool:
-    """Let one object be sent at once, though it may have been confirmed; False where there is none of that number."""
+    """Let one object be sent at once, though it may have been confirmed; False where there is none of that number.
+
+    Raises:
+        FileNotFoundError: its file is no longer there.
+    """
     found = _select(database, db.delivery.c.id == delivery_id, limit=1)
     if not found:
         return False
     (one,) = found
     table = db.delivery
     with database.write() as connection:
+        removed = connection.execute(select(db.job.c.files).where(db.job.c.id == one.job_id)).scalar()  # by retention
+        if removed is not None or not (database.storage_dir / one.path).is_file():
+            raise FileNotFoundError(one.path)
         if one.state is not DeliveryState.WAITING:
             _change(connection, one, DeliveryState.WAITING, not_before=now, confirmed_at=None, confirmed_by=None)
         else:

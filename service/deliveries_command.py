@@ -88,15 +88,24 @@ def retry_rows(options: argparse.Namespace, settings: Settings) -> int:
     if not options.id and options.destination is None:
         sys.stderr.write("name deliveries by their numbers, or a destination with --destination\n")
         return _USAGE
+    if options.destination is not None and options.destination not in {one.name for one in settings.destinations}:
+        sys.stderr.write(f"{options.destination} is not in the settings: nothing is sent to it\n")
+        return _USAGE
     database = open_database(settings)
     now = datetime.now(UTC)
-    unknown = [number for number in options.id if not send_again(database, number, now)]
-    for number in unknown:
-        sys.stderr.write(f"no delivery with number {number}\n")
+    is_wrong = False
+    for number in options.id:
+        try:
+            fault = "" if send_again(database, number, now) else f"no delivery with number {number}"
+        except FileNotFoundError:
+            fault = f"the file of delivery {number} is no longer there: it cannot be sent again"
+        if fault:
+            is_wrong = True
+            sys.stderr.write(f"{fault}\n")
     if options.destination is not None:
         n_objects = send_now(database, options.destination, now)
         sys.stdout.write(f"{n_objects} objects for {options.destination} are tried or asked about at once\n")
-    return _USAGE if unknown else _OK
+    return _USAGE if is_wrong else _OK
 
 
 def reconcile_all(options: argparse.Namespace, settings: Settings) -> int:

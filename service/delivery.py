@@ -12,7 +12,7 @@ from dicom_io.sender import PeerUnavailable, SendOutcome, send_each
 from dicom_io.stow import store_each
 from service.addresses import peer_of, web_service_of
 from service.database import Database
-from service.deliveries import Delivery, count_by_state, due, note_sent, postpone, set_back
+from service.deliveries import Delivery, count_by_state, due, note_sent, postpone, set_back, take_up
 from service.deliveries import count_waiting as count_waiting
 from service.deliveries import list_deliveries as list_deliveries
 from service.deliveries import retry_delay_s as retry_delay_s
@@ -44,11 +44,12 @@ def deliver_due(
     round_ = _Round(database, destination, settings, now)
     by_path = round_.with_files(waiting)
     try:
+        take_up(database, list(by_path.values()), settings.delivery, now())
         while by_path and round_.losses < _MOST_LOSSES and not stopping():
             n_before = len(by_path)
             _send_over_one_connection(round_, by_path, stopping)
-            if len(by_path) == n_before:
-                break
+            if len(by_path) == n_before and not stopping():
+                raise PeerUnavailable("it accepts the association, and ends it at once")
         if by_path and not stopping():
             set_back(database, list(by_path.values()), "waits for others that failed", settings.delivery, now())
     except PeerUnavailable as error:

@@ -1,18 +1,24 @@
 """Destinations that are down, break off, refuse, sleep or lie: nothing is lost, nothing is sent twice without need."""
 
 import json
+import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from archive_of_ones_choice import Archive
-from outbox_desk import Outbox, scp_destination
+from outbox_desk import NOW, Outbox, scp_destination
 from peers import Orthanc, Storescp
+from sqlalchemy import update
+from sqlalchemy.exc import OperationalError
 
 from config.settings import Destination
+from dicom_io.sender import SendOutcome
+from service import database
 from service.delivery import count_waiting, warn_of_strays
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*socket.socket.*:pytest.PytestUnraisableExceptionWarning")
@@ -173,7 +179,7 @@ def test_a_kill_in_the_middle_sends_at_most_the_object_in_flight_twice(open_outb
         victim.append(subprocess.Popen([sys.executable, "-c", DELIVER], stdin=subprocess.PIPE, text=True))
         victim[0].communicate(json.dumps(outbox.settings.model_dump(mode="json")), timeout=60)
         assert victim[0].returncode == -9
-        outbox.deliver("a", 60.0)
+        outbox.deliver("a", (datetime.now(UTC) - NOW).total_seconds() + 60.0)
         assert outbox.states("a") == ["sent"] * 5
         assert [archive.received.count(uid) for uid in UIDS] == [1, 1, 2, 1, 1]
 
@@ -188,3 +194,70 @@ def test_what_waits_for_a_destination_that_is_no_longer_in_the_settings_is_kept_
         assert [one.getMessage() for one in caplog.records] == ["objects for an unknown destination"]
         assert warn_of_strays(outbox.database, outbox.settings) == {}
         assert outbox.states("gone") == ["waiting"] * 5
+
+
+# --- what cannot be written down --------------------------------------------------------------------------------------
+
+
+def test_nothing_is_sent_while_the_database_takes_nothing(
+    open_outbox: OpenOutbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first object was sent again every second, for that it was sent could not be written down."""
+    monkeypatch.setattr(database, "BUSY_TIMEOUT_S", 0.1)
+    with Archive() as archive:
+        outbox = open_outbox(scp_destination("a", archive))
+        other = sqlite3.connect(outbox.settings.storage_dir / "discnode.sqlite", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(OperationalError):
+            outbox.deliver("a")
+        assert archive.received == []
+        other.close()
+        assert outbox.deliver("a") == 5
+
+
+def test_what_was_sent_and_could_not_be_written_down_is_not_sent_again_at_once(
+    open_outbox: OpenOutbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise OperationalError("UPDATE", {}, Exception("database or disk is full"))
+
+    with Archive() as archive:
+        outbox = open_outbox(scp_destination("a", archive))
+        with monkeypatch.context() as broken:
+            broken.setattr("service.delivery.note_sent", fail)
+            outbox.deliver("a")
+            outbox.deliver("a", 1.0)
+            outbox.deliver("a", 3.0)
+        assert archive.received == UIDS[:1]
+        assert outbox.deliver("a", 60.0) == 5
+
+
+def test_a_peer_that_ends_every_association_at_once_is_called_ever_more_rarely(
+    open_outbox: OpenOutbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was called every five seconds for ever, and never counted as failing."""
+
+    def end_at_once(paths: Sequence[Path], *_: Any) -> Iterator[SendOutcome]:
+        yield from (SendOutcome(path, False, None, "association lost", tried=False) for path in paths)
+
+    outbox = open_outbox(scp_destination("a", Archive()))
+    monkeypatch.setattr("service.delivery._sending", end_at_once)
+    for number in range(10):
+        outbox.deliver("a", number * 10.0)
+    (attempts,) = {one.attempts for one in outbox.rows("a")}
+    assert 3 <= attempts <= 6  # of ten looks; the waits are spread
+
+
+def test_what_has_no_file_any_more_is_not_put_back_into_the_outbox(open_outbox: OpenOutbox) -> None:
+    """It waited for ever, and so did everybody who looked at the health check."""
+    with Archive() as archive:
+        outbox = open_outbox(scp_destination("a", archive))
+        outbox.deliver("a")
+    (outbox.settings.storage_dir / outbox.rows("a")[0].path).unlink()
+    with pytest.raises(FileNotFoundError):
+        outbox.retry("a", UIDS[0])
+    with outbox.database.write() as connection:
+        connection.execute(update(database.job).values(files="deleting"))
+    with pytest.raises(FileNotFoundError):
+        outbox.retry("a", UIDS[1])
+    assert outbox.states("a") == ["sent"] * 5
