@@ -1,7 +1,8 @@
 """Deletes files of exams that are done and delivered everywhere, after the days that the settings give them.
 
-Never: what waits or was not taken by a destination; what a destination is in doubt to have any more; what is held, or has a case open; an exam with a job that waits,
-runs or is parked; a result that goes nowhere. So the last version stays while its successor is on its way.
+Never: what waits or was not taken by a destination, or may be gone there; what is held, or has a case open; an exam
+with a job that waits, runs or is parked; a result that goes nowhere. So the last version stays while its successor is
+on its way.
 
 The rows stay. Each goes "deleting" (in the transaction that finds the exam settled) -> files removed -> "deleted", so
 that after kill -9 the rest is removed by the next look. Files are only removed inside a write transaction: an object
