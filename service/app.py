@@ -61,7 +61,7 @@ _VITAL_TASKS = ("intake", "leases")
 
 
 class NodeRunning(Exception):
-    """Another node works in this storage folder."""
+    """Another node works in this storage folder, or it cannot be worked in."""
 
 
 def run_node(settings: Settings, *, analysis: str = "service.pipeline:analyse_job") -> int:
@@ -78,6 +78,7 @@ def run_node(settings: Settings, *, analysis: str = "service.pipeline:analyse_jo
         SettingsError: a certificate, key or secret of the settings cannot be used.
     """
     log_to_stderr("node", settings.logs)
+    os.umask(os.umask(0o077) | 0o027)  # images of patients are nobody else's, whoever starts the node
     for note in check_doors(settings):
         _log.warning(note)
     stop, hurry = threading.Event(), threading.Event()
@@ -109,8 +110,11 @@ def _ends(thread: threading.Thread, wait_s: float, hurry: threading.Event | None
 @contextmanager
 def _only_node(settings: Settings) -> Iterator[None]:
     """Hold the storage folder: the kernel lets go of it when the process ends, however it ends."""
-    settings.storage_dir.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(settings.storage_dir / "node.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    try:
+        settings.storage_dir.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(settings.storage_dir / "node.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    except OSError as error:
+        raise NodeRunning(f"the storage folder cannot be used: {error.strerror}") from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -147,10 +151,12 @@ class _Node:
         self._silent_workers: queue.SimpleQueue[str] = queue.SimpleQueue()  # from the schedule to the main thread
         self._exit_status = 0
         self._lateness = Lateness()
+        self._web: WebServer | None = None
         probes = [
             Probe("receiver", self._check_receiver),
             Probe("workers", self._check_workers),
             Probe("schedule", self._check_schedule),
+            *([Probe("web", self._check_web, vital=False)] if settings.web.port else []),
         ]
         self._observation = Observation(self._database, settings, probes)
 
@@ -177,23 +183,23 @@ class _Node:
             lateness=self._lateness,
         )
         self._observation.start()
-        web = self._open_web()
+        self._web = self._open_web()
         schedule.start()
         try:
             while not self._stop.wait(CHECK_S):
                 self._keep_processes()
         finally:
-            self._shut_down(schedule, web)
+            self._shut_down(schedule)
         return self._exit_status
 
-    def _shut_down(self, schedule: "BackgroundScheduler", web: "WebServer | None") -> None:
+    def _shut_down(self, schedule: "BackgroundScheduler") -> None:
         """Everything at once is told to end; then each is waited for, as long as it deserves."""
         _log.info("stopping")
         tell_service_manager(STOPPING)
         self._stop.set()
         self._receiver.ask_to_stop()
-        if web is not None:
-            web.close()
+        if self._web is not None:
+            self._web.close()
         stopped = self._workers.stop(STOP_WORKERS_S, self._hurry.is_set)
         for name in stopped:
             jobs.release_lost(
@@ -310,6 +316,10 @@ class _Node:
     def _check_workers(self) -> str:
         n_steady, n_wanted = self._workers.steady, self._settings.jobs.workers
         return "" if n_steady == n_wanted else f"{n_steady} of {n_wanted} workers run"
+
+    def _check_web(self) -> str:
+        serves = self._web is None or self._web.is_alive
+        return "" if serves else f"the HTTP server does not run: port {self._settings.web.port} may be taken"
 
     def _check_schedule(self) -> str:
         late = [name for name, seconds in self._lateness.late_s().items() if seconds > LATE_S and name in _VITAL_TASKS]

@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from config.protocol_cards import load_cards
 from config.settings import Settings, SettingsError, load_settings
 from service import (
@@ -42,9 +44,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (SettingsError, DatabaseRefused) as error:
         print(error, file=sys.stderr)
         return EXIT_USAGE
+    except SQLAlchemyError as error:  # what it says may quote values
+        kind = type(getattr(error, "orig", None) or error).__name__
+        print(f"the database cannot be used now ({kind}): {_storage_of(options)}", file=sys.stderr)
+        return EXIT_BUG
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
+
+
+def _storage_of(options: argparse.Namespace) -> str:
+    settings = load_settings(getattr(options, "config", None))
+    return "see database_url" if settings.database_url else str(settings.storage_dir)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -396,7 +396,10 @@ def create_engine_for(settings: Settings, *, foreign_keys: bool = True) -> Engin
     url = make_url(settings.resolved_database_url)
     is_sqlite = url.get_backend_name() == "sqlite"
     if is_sqlite:
-        settings.storage_dir.mkdir(parents=True, exist_ok=True)
+        try:
+            settings.storage_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DatabaseRefused(f"{settings.storage_dir}: cannot be used: {error.strerror}") from error
     # An error goes to the log: without the values, which may quote a header.
     engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S} if is_sqlite else {}, hide_parameters=True)
     if is_sqlite:

@@ -1,6 +1,7 @@
 """`discnode backup`, `restore` and `retention`: what the keeper of a node does with its files."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -64,6 +65,8 @@ def _restore(backup: Path, into: Path) -> int:
     except BackupError as error:
         return _fail(error)
     sys.stdout.write(f"{into}: {n_files} files, all as they were; point storage_dir to it and start the node\n")
+    if os.geteuid() == 0:
+        sys.stdout.write(f"They belong to root now: give them to the node's account first (chown -R USER: {into})\n")
     return _OK
 
 

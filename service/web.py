@@ -77,6 +77,11 @@ class WebServer:
         self._thread = threading.Thread(target=self._server.run, name="web", daemon=True)
         self._thread.start()
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether it serves; not where another program has its port, for one."""
+        return self._thread.is_alive()
+
     def close(self) -> None:
         """Stop serving."""
         self._server.should_exit = True

@@ -1,5 +1,6 @@
 """What runs the node beside a shell: the container and the systemd unit allow what it needs and no more."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -20,6 +21,23 @@ def test_the_example_settings_serve_who_is_named_and_nobody_else() -> None:
     assert settings.peers
     assert {peer.host for peer in settings.peers} == {network["subnet"]}
     assert not any("no host" in note or "nobody" in note for note in check_doors(settings))
+
+
+def test_the_archive_beside_the_node_knows_it() -> None:
+    """It answered neither commitment requests nor queries of a stranger: nothing was ever confirmed."""
+    settings = load_settings(DOCKER / "discnode.yaml")
+    services = yaml.safe_load((DOCKER / "compose.yaml").read_text())["services"]
+    known = json.loads(services["orthanc"]["environment"]["ORTHANC__DICOM_MODALITIES"])
+    assert known == {"discnode": [settings.ae_title, "node", settings.port]}
+    assert [one.host for one in settings.destinations] == ["orthanc"]  # as whom it may call with the results
+    assert f"127.0.0.1:{settings.web.port}/health/ready" in services["node"]["healthcheck"]["test"][-1]
+
+
+def test_the_unit_does_not_try_wrong_settings_for_ever() -> None:
+    """What ExecStartPre says does not count for RestartPreventExitStatus."""
+    text = (DOCKER / "discnode.service").read_text()
+    assert "RestartPreventExitStatus=2" in text
+    assert "\nExecStartPre=" not in text
 
 
 def test_the_container_runs_as_nobody_in_particular() -> None:
