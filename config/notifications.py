@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
+from config.secret_files import check_secret_file
 from config.sections import Name, Port, Section, ServiceURL, SettingsError
 
 _Address = Annotated[str, StringConstraints(pattern=r"^[^@\s<>,;]+@[^@\s<>,;]+$", max_length=254)]
@@ -123,13 +124,14 @@ def secret(file: Path | None, variable: str | None) -> str | None:
     """A password or header value from its file or environment variable, read anew each time; None if neither is named.
 
     Raises:
-        SettingsError: it cannot be read; what is in it is not told.
+        SettingsError: it cannot be read, or others may read it too; what is in it is not told.
     """
     if file is not None:
         try:
             value = file.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
             raise SettingsError(f"{file}: cannot be read") from error
+        check_secret_file(file)
         where = str(file)
     elif variable is not None:
         value, where = os.environ.get(variable, "").strip(), f"environment variable {variable}"

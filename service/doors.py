@@ -11,6 +11,7 @@ from config.tls import ClientTLS
 from config.web import WebAccess, is_loopback
 from dicom_io.access import callers_of
 from dicom_io.tls import certificate_end, client_context, open_client_context, open_server_context, server_context
+from service import audit_repository
 from service.web_tokens import read_tokens
 
 #: A certificate that ends within this time is told of: a hospital's authority may take weeks.
@@ -31,6 +32,7 @@ def check_doors(settings: Settings) -> tuple[str, ...]:
     for destination in settings.destinations:
         http_headers(destination)
     _check_web(settings)
+    _check_syslog(settings)
     return (*_notes(settings), *_ending(settings))
 
 
@@ -82,6 +84,18 @@ def _check_web(settings: Settings) -> None:
             read_secret(web.proxy.secret_file)
         else:
             secret_variable(str(web.proxy.secret_variable))
+
+
+def _check_syslog(settings: Settings) -> None:
+    syslog = settings.audit.syslog
+    if syslog is None:
+        return
+    if syslog.key_file is not None:
+        check_secret_file(syslog.key_file)
+    try:
+        audit_repository.client_context(syslog)
+    except OSError as error:
+        raise SettingsError(f"audit.syslog: its certificates cannot be used: {error.strerror or error}") from error
 
 
 def _notes(settings: Settings) -> Iterator[str]:

@@ -1,5 +1,7 @@
 """Settings of the audit trail and of notifications: files beside the settings file, secrets never in it."""
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,14 @@ notifications:
   emails:
     - {name: ward, host: mail, sender: a@example, recipients: [b@example], user: me, password_file: /run/mail}
 """
+
+
+@pytest.fixture(autouse=True)
+def secrets_are_the_owners() -> Iterator[None]:
+    """Files with secrets that others may read are refused."""
+    before = os.umask(0o077)
+    yield
+    os.umask(before)
 
 
 def test_files_are_found_beside_the_settings_file(tmp_path: Path) -> None:

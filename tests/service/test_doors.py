@@ -9,7 +9,8 @@ import pytest
 from certificates import Authority
 from node_process import TESTS
 
-from config.settings import Settings
+from config.notifications import secret
+from config.settings import Settings, SettingsError
 from service.cli import main
 from service.doors import check_doors, watch_certificates
 
@@ -109,3 +110,20 @@ def test_a_node_with_a_door_that_cannot_be_shut_does_not_start(
     assert fault in ended.stderr
     assert "Traceback" not in ended.stderr
     assert not (tmp_path / "discnode-data").exists()
+
+
+def test_the_keys_of_the_audit_repository_and_the_passwords_of_notifications_are_looked_at_too(tmp_path: Path) -> None:
+    """Those that others may read were taken, and an authority's file that is not there was no fault."""
+    key = Authority(tmp_path).issue("node")
+    syslog = {"host": "audit", "certificate_file": key.certificate_file, "key_file": key.key_file}
+    assert "served" not in notes(audit={"syslog": syslog})
+    with pytest.raises(SettingsError, match="its certificates cannot be used"):
+        notes(audit={"syslog": {**syslog, "ca_file": tmp_path / "none.pem"}})
+    key.key_file.chmod(0o644)
+    with pytest.raises(SettingsError, match="0644"):
+        notes(audit={"syslog": syslog})
+    password = tmp_path / "password"
+    password.write_text("x")
+    password.chmod(0o644)
+    with pytest.raises(SettingsError, match="0644"):
+        secret(password, None)

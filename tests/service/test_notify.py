@@ -1,6 +1,7 @@
 """Notifications: over a real HTTP and a real mail server, once a cause, until they are taken, without identity."""
 
 import json
+import os
 import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +27,14 @@ from service.channels import Channel, NotDelivered, open_channels
 from service.health import Check, Health
 from service.incidents import Incidents
 from service.notify import NotificationDesk, Occurrence
+
+
+@pytest.fixture(autouse=True)
+def secrets_are_the_owners() -> Iterator[None]:
+    """Files with secrets that others may read are refused."""
+    before = os.umask(0o077)
+    yield
+    os.umask(before)
 
 
 class Hook:
