@@ -87,6 +87,11 @@ def disk_check(settings: Settings) -> Callable[[], str]:
 def outbox_check(database: Database, settings: Settings) -> Callable[[], str]:
     """Whether a destination lets results wait too long."""
 
+    known = {one.name for one in settings.destinations}
+
+    def _stray(name: str) -> str:
+        return "" if name in known else ", which is not in the settings: give it back its name"
+
     def check() -> str:
         table = db.delivery
         created = func.min(db.job.c.finished_at)
@@ -102,7 +107,7 @@ def outbox_check(database: Database, settings: Settings) -> Callable[[], str]:
                 rows = connection.execute(query).all()
         except SQLAlchemyError as error:
             return f"the outbox cannot be read ({type(error).__name__})"
-        return "; ".join(f"{number} objects wait for {name}" for name, number, _ in rows)
+        return "; ".join(f"{number} objects wait for {name}{_stray(name)}" for name, number, _ in rows)
 
     return check
 

@@ -49,10 +49,28 @@ def _backup(out: Path, settings: Settings) -> int:
     except BackupError as error:
         return _fail(error)
     sys.stdout.write(f"{made.path}: {made.n_files} files, {made.size_bytes / 1e6:.1f} MB\n")
+    _audit(settings, f"a backup of {made.n_files} files was made")
     if made.missing:
         text = f"{len(made.missing)} files that the database names are not in the storage folder; see manifest.json"
         return _fail(text)
     return _OK
+
+
+def _audit(settings: Settings, what: str) -> None:
+    """Have it in the trail that all the node's data were copied; a database before its upgrade takes no word."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from service.audit import AuditEvent, AuditKind, record
+    from service.database import open_database
+    from service.migrations import DatabaseRefused
+    from service.quarantine_command import person
+
+    try:
+        database = open_database(settings)
+        record(database, AuditEvent(AuditKind.ALERT, datetime.now(UTC), by=person(), detail=what))
+        database.close()
+    except (SQLAlchemyError, DatabaseRefused) as error:
+        sys.stderr.write(f"the audit trail cannot be told of it ({type(error).__name__})\n")
 
 
 def _restore(backup: Path, into: Path) -> int:

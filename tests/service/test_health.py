@@ -276,7 +276,11 @@ def test_an_ageing_outbox_is_told_by_destination(tmp_path: Path) -> None:
         for number, state in enumerate(("waiting", "waiting", "sent")):
             values = {"job_id": job, "sop_uid": f"1.{number}", "kind": "sr", "path": "x", "attempts": 0}
             connection.execute(insert(db.delivery).values(destination="pacs", state=state, not_before=NOW, **values))
-    assert outbox_check(database, settings)() == "2 objects wait for pacs"
+    stray = ", which is not in the settings: give it back its name"
+    assert outbox_check(database, settings)() == f"2 objects wait for pacs{stray}"
+    known = {"name": "pacs", "ae_title": "P", "host": "p", "port": 104}
+    knowing = settings_in(tmp_path, health={"outbox_age_s": 60}, destinations=[known])
+    assert outbox_check(database, knowing)() == "2 objects wait for pacs"
     patient = settings_in(tmp_path, health={"outbox_age_s": 2_592_000.0})
     with database.write() as connection:
         connection.execute(update(db.job).values(finished_at=later(0) + timedelta(days=3650)))
