@@ -1,11 +1,13 @@
 """The node's HTTP server: is it alive, is it ready, and the API. For research use only."""
 
+import asyncio
 import threading
 from collections.abc import Callable
 from typing import Any
 
 import uvicorn
 from fastapi import APIRouter, FastAPI, Request, Response
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from config.settings import Web
 from service.health import Health
@@ -50,6 +52,37 @@ def build_web(
     return app
 
 
+class ImpatientProtocol(H11Protocol):
+    """Closes a connection that keeps the server waiting for a whole request; uvicorn would wait for ever.
+
+    A hundred such connections would be all that the server takes, and an orchestrator be told that the node is down.
+    """
+
+    look_s = 10.0  # it is closed at the second look at one request
+    _timer: asyncio.TimerHandle | None = None
+    _waited_for: object = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to look."""
+        super().connection_made(transport)
+        self._timer = self.loop.call_later(self.look_s, self._look)
+
+    def _look(self) -> None:
+        last = self.cycle  # the request that came last, whole or not
+        waits = last is None or last.response_complete or last.more_body
+        if waits and self._waited_for is (last or self):
+            self.transport.abort()
+            return
+        self._waited_for = (last or self) if waits else None
+        self._timer = self.loop.call_later(self.look_s, self._look)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Look no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+        super().connection_lost(exc)
+
+
 class WebServer:
     """The application, served from a thread until it is closed."""
 
@@ -67,6 +100,7 @@ class WebServer:
             port=settings.port,
             ssl_certfile=settings.certificate_file,
             ssl_keyfile=settings.key_file,
+            http=ImpatientProtocol,
             log_config=None,
             access_log=False,
             server_header=False,

@@ -1,6 +1,9 @@
 """Who gets through the door of the HTTP server, as what, and what every answer tells a browser."""
 
 import asyncio
+import socket
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,12 +11,13 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import APIRouter, Request
+from peers import free_port, wait_until
 
 from config.settings import Settings, SettingsError, Web, load_settings
 from config.web import WebAccess
 from service.cli import main
 from service.health import Check, Health
-from service.web import build_web
+from service.web import ImpatientProtocol, WebServer, build_web
 from service.web_access import FAILURES_S, MOST_BODY_BYTES, MOST_FAILURES, REVIEWERS_CHANGE, Gate
 from service.web_api import build_api
 from service.web_tokens import Role, find_token, new_token, read_tokens, remove_token
@@ -322,3 +326,35 @@ def test_beyond_this_machine_with_tokens_by_https_or_a_proxy(tmp_path: Path) -> 
     proxy = load_settings(config).web.proxy
     assert proxy is not None
     assert proxy.secret_file == tmp_path / "s"
+
+
+def test_connections_that_ask_nothing_do_not_shut_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred of them were all that it took, for ever: health was answered with 503."""
+    monkeypatch.setattr(ImpatientProtocol, "look_s", 0.5)
+    port = free_port()
+    server = WebServer(Web(port=port), lambda: Health(()))
+    address = f"http://127.0.0.1:{port}/health/live"
+    try:
+        wait_until(lambda: _status(address) == 200, "the server", 20)
+        half = b"POST /api/jobs/1/retry HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9\r\n\r\n{"
+        starts = (b"", b"GET /health/live HT", half)
+        idle = [socket.create_connection(("127.0.0.1", port)) for _ in range(120)]
+        for number, one in enumerate(idle):
+            one.sendall(starts[number % 3])
+        assert _status(address) == 503
+        wait_until(lambda: _status(address) == 200, "an answer again", 20)
+        for one in idle:
+            one.close()
+    finally:
+        server.close()
+
+
+def _status(address: str) -> int:
+    try:
+        with urllib.request.urlopen(address, timeout=5) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        error.close()
+        return error.code
+    except OSError:
+        return 0
