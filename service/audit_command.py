@@ -42,7 +42,7 @@ def _folder(options: argparse.Namespace) -> Path:
 def _verify(options: argparse.Namespace) -> int:
     folder = _folder(options)
     if not folder.is_dir():
-        print(f"{folder}: no such folder", file=sys.stderr)
+        print(f"{folder}: no such folder: no trail has been written there yet, or it was removed", file=sys.stderr)
         return 2
     heads, noted = [], "its own note"
     if options.config is not None:

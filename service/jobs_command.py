@@ -1,15 +1,14 @@
 """`discnode jobs`: the analyses, why one failed, and what a person decides about it."""
 
 import argparse
-import getpass
 import json
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from config.settings import Settings
+from service.quarantine_command import person
 
 if TYPE_CHECKING:
     from processing.results import Level
@@ -74,7 +73,7 @@ def _show(database: "Database", number: int) -> int:
 def _retry(database: "Database", number: int, lowest_disc: "Level | None") -> int:
     from service import reprocessing
 
-    if reprocessing.retry(database, number, lowest_disc=lowest_disc, by=_user()):
+    if reprocessing.retry(database, number, lowest_disc=lowest_disc, by=person()):
         return _OK
     if lowest_disc is None:
         return _refuse(f"no failed job with number {number}")
@@ -86,18 +85,11 @@ def _reprocess(database: "Database", number: int, reason: str) -> int:
     from service import reprocessing
 
     try:
-        new = reprocessing.reprocess(database, number, reprocessing.Request(reason, _user()))
+        new = reprocessing.reprocess(database, number, reprocessing.Request(reason, person()))
     except reprocessing.CannotReprocess as error:
         return _refuse(str(error))
     sys.stdout.write(f"job {new}\n")
     return _OK
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container may run under a number without a name
-        return f"user {os.getuid()}"
 
 
 def _refuse(text: str) -> int:

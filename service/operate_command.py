@@ -90,11 +90,13 @@ def _restore(backup: Path, into: Path) -> int:
 
 def _retention(settings: Settings, *, dry_run: bool) -> int:
     from service.database import open_database
+    from service.quarantine_command import person
     from service.retention import apply_retention, orphans, unasked_destinations
 
     database = open_database(settings)
     unasked = unasked_destinations(settings)
-    done = apply_retention(database, settings.retention, datetime.now(UTC), unasked=unasked, dry_run=dry_run)
+    now, by = datetime.now(UTC), person()
+    done = apply_retention(database, settings.retention, now, unasked=unasked, dry_run=dry_run, by=by)
     what = "would be deleted" if dry_run else "deleted"
     sys.stdout.write(f"{what}: {done.n_images} images, {done.n_results} results, {done.n_bytes / 1e6:.1f} MB\n")
     for uid in done.study_uids:

@@ -1,9 +1,9 @@
 """`discnode quarantine`: what the node holds back, why, what helps, and what a person decides about it."""
 
 import argparse
-import getpass
 import json
 import os
+import pwd
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -151,10 +151,10 @@ def discard_case(options: argparse.Namespace, settings: Settings) -> int:
 
 
 def person() -> str:
-    """Who gives the command, for the record."""
+    """Who gives the command, for the record: by the kernel's word, not by an environment variable."""
     try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container may run under a number without a name
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # a container may run under a number without a name
         return f"user {os.getuid()}"
 
 

@@ -86,10 +86,12 @@ def apply_retention(
     *,
     unasked: Collection[str] = (),
     dry_run: bool = False,
+    by: str = "",
 ) -> Deletions:
     """Delete what has had its time; with ``dry_run`` only tell what that would be.
 
     ``unasked``: names of destinations that are not asked what they have (``confirm: none``). Theirs is what they took.
+    ``by``: the person who has it done; empty where the node does it by itself.
     """
     done = Deletions()
     if not dry_run:
@@ -97,7 +99,7 @@ def apply_retention(
         _finish_results(database, done)
     destinations = _Destinations(frozenset(unasked), destinations_in_doubt(database))
     for exam_id in _candidates(database, retention, now):
-        _one_exam(database, exam_id, retention, now, done, destinations=destinations, dry_run=dry_run)
+        _one_exam(database, exam_id, retention, now, done, destinations=destinations, dry_run=dry_run, by=by)
     if done.study_uids and not dry_run:
         facts = {"images": done.n_images, "results": done.n_results, "bytes": done.n_bytes}
         _log.info("files deleted by retention", extra={**facts, "study_uids": ",".join(done.study_uids)})
@@ -129,6 +131,7 @@ def _one_exam(
     *,
     destinations: _Destinations,
     dry_run: bool,
+    by: str,
 ) -> None:
     with database.read() if dry_run else database.write() as connection:
         found = _settled(connection, exam_id, destinations)
@@ -142,7 +145,7 @@ def _one_exam(
             results = _mark_results(connection, found, dry_run=dry_run)
         if (images or results) and not dry_run:
             what = f"{len(images)} images, {len(results)} results, by retention"
-            note(connection, AuditEvent(AuditKind.DELETED, now, studies=found.study_uids, detail=what))
+            note(connection, AuditEvent(AuditKind.DELETED, now, by=by, studies=found.study_uids, detail=what))
     if not images and not results:
         done.kept["has time left, or is kept by the settings"] += 1
         return

@@ -1,7 +1,6 @@
 """The quarantine as a place to work: commands and API on a node's record, without network."""
 
 import asyncio
-import getpass
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +27,7 @@ from service.cli import main
 from service.exam_groups import discard_group, list_groups
 from service.health import Health
 from service.intake import Intake
+from service.quarantine_command import person
 from service.states import ExamState, InstanceState, JobState
 from service.web import build_web
 from service.web_api import build_api
@@ -149,7 +149,7 @@ def test_the_wrong_patient_is_taken_out_and_the_exam_is_measured(
     assert len(job.inputs) == 28
     closed = quarantine.get_item(mixed.database, item.id)
     assert closed is not None
-    assert (closed.state, closed.resolved_by) == ("discarded", getpass.getuser())
+    assert (closed.state, closed.resolved_by) == ("discarded", person())
     assert "sent under the wrong study" in (closed.resolved_reason or "")
     groups = list_groups(mixed.database, 1, ())
     assert [(one.n_objects, one.n_kept) for one in groups] == [(28, 28), (2, 0)]

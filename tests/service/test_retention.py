@@ -1,5 +1,8 @@
 """Retention deletes what is done and delivered everywhere, and nothing else, whatever happens meanwhile."""
 
+import json
+import os
+import pwd
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +21,7 @@ from service import database as db
 from service import jobs
 from service.backup import files_named
 from service.checks import comparison_check
+from service.cli import main
 from service.outbox import Parcel
 from service.quarantine import hold_exam
 from service.reprocessing import CannotReprocess, Request, reprocess
@@ -102,6 +106,20 @@ def test_what_is_done_and_delivered_goes_after_its_days(site: Site) -> None:
     assert site.result() == ["result.json"]
     assert site.look(90) == Deletions()
     assert list(files_named(site.desk.settings.storage_dir / "discnode.sqlite")) == []  # a backup misses nothing
+
+
+def test_who_has_files_deleted_stands_in_the_trail(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a person deleted by the command was put down to the node; and a name in the environment is nobody's."""
+    site.deliver("near", "far")
+    monkeypatch.setenv("LOGNAME", "somebody.else")
+    content = {"storage_dir": str(site.desk.settings.storage_dir), "retention": {"images_days": 0}}
+    (tmp_path / "node.yaml").write_text(json.dumps(content))
+    assert main(["retention", "--config", str(tmp_path / "node.yaml")]) == 0
+    assert site.n_files == 0
+    with site.desk.database.read() as connection:
+        queued = [json.loads(one) for one in connection.execute(select(db.audit_queue.c.event)).scalars()]
+    name = pwd.getpwuid(os.getuid()).pw_name
+    assert [one["by"] for one in queued if one["kind"] == "deleted"] == [name]
 
 
 def test_by_default_everything_is_kept(site: Site) -> None:
@@ -227,8 +245,6 @@ def test_an_analysis_is_not_made_anew_without_its_images(site: Site) -> None:
 
 
 def test_a_file_that_nothing_names_is_told_and_stays(site: Site) -> None:
-    import os
-
     lost = site.desk.database.inbox_dir / "objects" / "00" / "lost.dcm"
     lost.write_bytes(b"1234")
     assert list(orphans(site.desk.database)) == []
