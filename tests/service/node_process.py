@@ -82,6 +82,13 @@ class Node:
         self._process = None
         return status
 
+    def ended(self) -> int:
+        """Wait for its end, without a second signal, which would hasten it; the exit status."""
+        assert self._process is not None
+        status = self._process.wait(90)
+        self._process = None
+        return status
+
     def kill(self) -> None:
         """kill -9 of the supervisor; returns when its children are gone too."""
         children = psutil.Process(self.pid).children(recursive=True)

@@ -187,6 +187,6 @@ def test_a_stop_waits_for_the_object_under_way(tmp_path: Path) -> None:
         os.kill(node.pid, 15)
         wait_until(lambda: "stopping" in node.log, "the stop")
         assert client.status_of(client.ask(message[-200:])) == 0
-    assert node.stop() == 0
+    assert node.ended() == 0
     with node.ask(lambda database: database.read()) as connection:
         assert connection.execute(select(func.count()).select_from(db.instance)).scalar_one() == 1
