@@ -15,6 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from config.settings import ObjectKind, Settings
 from processing.refusal import Reason, UnsuitableInput
 from processing.results import Level, Verdict
@@ -283,8 +285,11 @@ def _leased(database: Database, job: Job, lease_s: float) -> Iterator[None]:
 
     def beat() -> None:
         while not ended.wait(lease_s / 4):
-            if not jobs.heartbeat(database, job, datetime.now(UTC), lease_s):
-                return  # publishing will notice
+            try:
+                if not jobs.heartbeat(database, job, datetime.now(UTC), lease_s):
+                    return  # publishing will notice
+            except SQLAlchemyError as error:  # locked, or its disk is full, for now; the next beat may come through
+                _log.warning("lease not prolonged", extra={"job": job.id, "error": type(error).__name__})
 
     thread = threading.Thread(target=beat, name="lease", daemon=True)
     thread.start()
