@@ -161,12 +161,12 @@ def _take_up(connection: Connection, folder: Path, received: ReceivedInstance) -
     Raises:
         OSError: its file was deleted a moment ago, after it was put there.
     """
-    if not (folder / received.name).is_file():
-        raise OSError("the file was deleted by retention in this moment")
     known = connection.execute(KNOWN, {"uid": received.sop_instance_uid}).all()
     (instance_id,) = [row.id for row in known if row.sha256 == received.sha256]
     values = {"path": received.name, "calling_ae": received.calling_ae, "received_at": received.received_at}
     move(connection, db.instance, instance_id, InstanceState.RECEIVED, **values)
+    if not (folder / received.name).is_file():  # from here on the row is ours: retention does not touch the file
+        raise OSError("the file was deleted by retention in this moment")
     note_received(connection, received.calling_ae, received.study_uid, received.sop_class_uid, received.received_at)
     if received.sop_class_uid not in SEGMENTATION_CLASSES:
         _note_arrival(connection, received)

@@ -120,7 +120,7 @@ def _one_exam(
     dry_run: bool,
 ) -> None:
     with database.read() if dry_run else database.write() as connection:
-        found = _settled(connection, exam_id, unasked)
+        found = _settled(connection, exam_id, unasked, is_to_stay=not dry_run)
         if isinstance(found, str):
             done.kept[found] += 1
             return
@@ -151,13 +151,19 @@ def _is_over(since: datetime, days: float | None, now: datetime) -> bool:
     return days is not None and since <= now - timedelta(days=days)
 
 
-def _settled(connection: Connection, exam_id: int, unasked: Collection[str]) -> _Exam | str:
-    """The exam, if nothing that is left to do with it needs its files; else why it is kept."""
+def _settled(
+    connection: Connection, exam_id: int, unasked: Collection[str], *, is_to_stay: bool = False
+) -> _Exam | str:
+    """The exam, if nothing that is left to do with it needs its files; else why it is kept.
+
+    ``is_to_stay``: and nothing comes to it before the transaction ends (SQLite has but one writer anyway).
+    """
     exam, instance, job, delivery = db.exam, db.instance, db.job, db.delivery
     group = select(exam.c.id, exam.c.study_uid, exam.c.state, exam.c.version, exam.c.last_arrival_at).where(
         or_(exam.c.id == exam_id, exam.c.joined_to == exam_id)
     )
-    exams = connection.execute(group.order_by(exam.c.id)).all()
+    group = group.order_by(exam.c.id)
+    exams = connection.execute(group.with_for_update() if is_to_stay else group).all()
     own = next((one for one in exams if one.id == exam_id), None)
     if own is None or own.state != ExamState.ANALYSED:
         return "is not analysed"
@@ -237,7 +243,8 @@ def _finish_images(database: Database, done: Deletions) -> None:
         if connection.execute(going.limit(1)).first() is None:
             return
     with database.write() as connection:
-        for row in connection.execute(going).all():
+        # PostgreSQL: what comes again in this moment is either taken up before, and no longer going, or waits.
+        for row in connection.execute(going.with_for_update()).all():
             others = select(table.c.id).where(
                 table.c.path == row.path, table.c.id != row.id, table.c.state != str(InstanceState.DELETED)
             )
