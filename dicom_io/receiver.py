@@ -68,6 +68,7 @@ class Receiver:
         self._places = places
         self._may_accept = may_accept
         self._is_closing = threading.Event()
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)  # ends the wait for connections
         self._associations: dict[Association, threading.Thread] = {}
         self._changing = threading.Lock()
         self._thread = threading.Thread(target=self._accept_all, name="accept", daemon=True)
@@ -91,7 +92,9 @@ class Receiver:
     def close(self, drain_s: float = 10.0) -> None:
         """Stop accepting, let the objects that are under way come in for ``drain_s`` seconds, abort the rest."""
         self._is_closing.set()
+        os.eventfd_write(self._wake, 1)
         self._thread.join()
+        os.close(self._wake)
         for one in self._listeners.values():
             one.socket.close()
         with self._changing:
@@ -111,12 +114,14 @@ class Receiver:
         poll = select.poll()
         for number in self._listeners:
             poll.register(number, select.POLLIN)
+        poll.register(self._wake, select.POLLIN)
         while not self._is_closing.is_set():
             if not self._may_accept():
                 self._is_closing.wait(_LOOK_S)
                 continue
             for number, _ in poll.poll(_LOOK_S * 1000):
-                self._accept(self._listeners[number])
+                if number != self._wake:
+                    self._accept(self._listeners[number])
 
     def _accept(self, listener: Listener) -> None:
         try:
