@@ -53,7 +53,8 @@ def migrate(settings: Settings) -> Path | None:
             _upgrade(connection)
     except SQLAlchemyError as error:
         raise DatabaseRefused(
-            f"the database could not be brought up ({type(error).__name__}); it is as it was"
+            f"the database could not be brought up ({type(error).__name__}: another program works in it, perhaps, or its"
+            " disk is full); it is as it was"
         ) from error
     finally:
         engine.dispose()

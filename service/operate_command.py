@@ -63,7 +63,10 @@ def _restore(backup: Path, into: Path) -> int:
             n_files = restore_backup(backup, into, _by_percent(progress))
     except BackupError as error:
         return _fail(error)
-    sys.stdout.write(f"{into}: {n_files} files, all as they were; point storage_dir to it and start the node\n")
+    sys.stdout.write(
+        f"{into}: {n_files} files, all as they were. They must belong to the user that the node runs as; point"
+        " storage_dir to it, leave database_url empty (the database is in it), and start the node\n"
+    )
     return _OK
 
 

@@ -28,6 +28,7 @@ from service.audit import AuditEvent, AuditKind, note
 from service.database import Database, move
 from service.jobs import exam_folder
 from service.states import (
+    GONE,
     DeliveryState,
     ExamState,
     FilesState,
@@ -40,7 +41,6 @@ _log = logging.getLogger(__name__)
 
 #: Files of objects in these states may go with their exam; any other state keeps the exam.
 _DISPOSABLE = (InstanceState.INDEXED, InstanceState.CORRECTION, InstanceState.SET_ASIDE)
-_GONE = (InstanceState.DELETING, InstanceState.DELETED)
 _YOUNG_S = 3600.0  # a file younger than this may be about to get its row
 
 
@@ -96,7 +96,7 @@ def apply_retention(
 def _candidates(database: Database, retention: Retention, now: datetime) -> list[int]:
     """Exams that have been analysed, are old enough and have files still of a kind that is not kept for ever."""
     images = select(db.instance.c.id).where(
-        db.instance.c.study_uid == db.exam.c.study_uid, db.instance.c.state.not_in([str(one) for one in _GONE])
+        db.instance.c.study_uid == db.exam.c.study_uid, db.instance.c.state.not_in([str(one) for one in GONE])
     )
     results = select(db.job.c.id).where(db.job.c.exam_id == db.exam.c.id, db.job.c.files.is_(None))
     kinds = [
@@ -171,7 +171,7 @@ def _settled(
     states = set(
         connection.execute(select(instance.c.state).where(instance.c.study_uid.in_(uids)).distinct()).scalars()
     )
-    if not states <= {str(one) for one in (*_DISPOSABLE, *_GONE)}:
+    if not states <= {str(one) for one in (*_DISPOSABLE, *GONE)}:
         return "has objects that are held or not yet judged"
     if _has_open_case(connection, ids, uids):
         return "has an open case"
