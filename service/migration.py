@@ -53,7 +53,7 @@ def migrate(settings: Settings) -> Path | None:
             _upgrade(connection)
     except SQLAlchemyError as error:
         raise DatabaseRefused(
-            f"the database could not be brought up ({type(error).__name__}: another program works in it, perhaps, or its"
+            f"the database could not be brought up ({type(error).__name__}: another program holds it, perhaps, or its"
             " disk is full); it is as it was"
         ) from error
     finally:
