@@ -48,3 +48,18 @@ def test_nothing_is_taken_for_silent_before_the_receiver_answers(
     node._on_receiver_death("receiver-1", -9)
     assert node._hears_since(now) == now
     node._database.close()
+
+
+def test_a_database_that_another_program_holds_at_the_start_is_told_in_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    settings = settings_in(tmp_path)
+    _Node(settings, "tiny_analysis:analyse", threading.Event())._database.close()
+    monkeypatch.setattr(database, "BUSY_TIMEOUT_S", 0.1)
+    other = sqlite3.connect(tmp_path / "node" / "discnode.sqlite", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    assert app.run_node(settings, analysis="tiny_analysis:analyse") == 1
+    other.close()
+    told = capfd.readouterr().err
+    assert "another program holds it" in told
+    assert "Traceback" not in told
