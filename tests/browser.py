@@ -150,7 +150,12 @@ class Browser:
 
     def screenshot(self) -> bytes:
         """The page as PNG."""
-        return base64.b64decode(self.command("Page.captureScreenshot", format="png")["data"])
+        for _ in range(5):
+            try:
+                return base64.b64decode(self.command("Page.captureScreenshot", timeout_s=30.0, format="png")["data"])
+            except PageError:  # now and then Chromium makes no frame of a page that nobody has touched
+                self.command("Page.bringToFront")
+        raise PageError("the browser takes no picture of the page")
 
     def close(self) -> None:
         os.close(self._write)

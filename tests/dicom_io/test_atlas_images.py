@@ -57,7 +57,7 @@ def test_maps_refer_to_the_atlas_series_and_name_the_images_they_come_from(exam)
     assert {str(one.ReferencedSOPInstanceUID) for one in shown_on.ReferencedInstanceSequence} == series
     named = {str(one.ReferencedSOPInstanceUID) for one in made_from.ReferencedInstanceSequence}
     assert named == set(example_exam.source_exam().sop_instance_uids)
-    assert {one.needed_by for one in written if one.path.stem.startswith("atlas-")} == {("pmap",)}
+    assert {one.needed_by for one in written if one.path.stem.startswith("atlas-")} == {("pmap", "deformation")}
 
 
 def test_the_frame_of_reference_is_that_of_the_atlas_whatever_discs_and_patient(exam):

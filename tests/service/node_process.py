@@ -76,13 +76,16 @@ class Node:
 
     def stop(self) -> int:
         """End it as an operator does."""
-        self.signal(signal.SIGTERM)
-        return self.wait()
-
-    def wait(self) -> int:
-        """Until it has ended; its exit status."""
         assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
         status = self._process.wait(60)
+        self._process = None
+        return status
+
+    def ended(self) -> int:
+        """Wait for its end, without a second signal, which would hasten it; the exit status."""
+        assert self._process is not None
+        status = self._process.wait(90)
         self._process = None
         return status
 

@@ -325,6 +325,6 @@ def test_a_stop_waits_for_the_object_under_way(tmp_path: Path) -> None:
         os.kill(node.pid, 15)
         wait_until(lambda: "stopping" in node.log, "the stop")
         assert client.status_of(client.ask(message[-200:])) == 0
-    assert node.wait() == 0  # a second signal would hasten it: the object would lie in the spool until the next start
+    assert node.ended() == 0
     with node.ask(lambda database: database.read()) as connection:
         assert connection.execute(select(func.count()).select_from(db.instance)).scalar_one() == 1
