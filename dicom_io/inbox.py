@@ -176,8 +176,9 @@ class Inbox:
             os.link(source, final)
         except FileExistsError:
             if not _is_whole(final, source.stat().st_size):  # left by a power cut
-                os.replace(source, final)
-                os.link(final, source)
+                beside = self._incoming / uuid.uuid4().hex
+                os.link(source, beside)
+                os.replace(beside, final)  # so the spool has it at every moment
         return name
 
     def flush(self, name: str) -> None:

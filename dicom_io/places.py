@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 _FREE, _CONNECTED, _ASSOCIATED = b"\x00", b"\x01", b"\x02"
 _HOST_BYTES = 8
+_KEPT_SHARE = 16  # one in so many places of those who wait is kept for other hosts
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,15 +78,19 @@ class Places:
         return self._states.count(_CONNECTED)
 
     def enter(self, host: str) -> Place | None:
-        """A place for a new connection; None if too many wait already."""
+        """A place for a new connection; None if too many wait already. The last ones are not for who has the others."""
+        digest = hashlib.sha256(host.encode()).digest()[:_HOST_BYTES]
         with self._lock():
-            if self.waiting >= self._limits.waiting:
+            n_free = self._limits.waiting - self.waiting
+            if n_free <= 0:
+                return None
+            n_kept = self._limits.waiting // _KEPT_SHARE
+            if n_free <= n_kept and self._count_of(_CONNECTED, digest) >= self._limits.waiting - 2 * n_kept:
                 return None
             index = self._memory.find(_FREE, self._first, self._first + self._rows)
             if index < 0:
                 return None
             self._memory[index : index + 1] = _CONNECTED
-            digest = hashlib.sha256(host.encode()).digest()[:_HOST_BYTES]
             at = self._count + index * _HOST_BYTES
             self._memory[at : at + _HOST_BYTES] = digest
         return Place(self, index, digest)
@@ -96,18 +101,19 @@ class Places:
 
     def _associate(self, index: int, host: bytes) -> bool:
         with self._lock():
-            states = self._states
-            if states.count(_ASSOCIATED) >= self._limits.associations:
+            if self.associations >= self._limits.associations:
                 return False
-            hosts = self._memory[self._count :]
-            of_host = sum(
-                state == _ASSOCIATED[0] and hosts[one * _HOST_BYTES : (one + 1) * _HOST_BYTES] == host
-                for one, state in enumerate(states)
-            )
-            if of_host >= self._limits.associations_per_host:
+            if self._count_of(_ASSOCIATED, host) >= self._limits.associations_per_host:
                 return False
             self._memory[index : index + 1] = _ASSOCIATED
         return True
+
+    def _count_of(self, state: bytes, host: bytes) -> int:
+        hosts = self._memory[self._count :]
+        return sum(
+            one == state[0] and hosts[number * _HOST_BYTES : (number + 1) * _HOST_BYTES] == host
+            for number, one in enumerate(self._states)
+        )
 
     def _leave(self, index: int) -> None:
         with self._lock():

@@ -59,6 +59,7 @@ def read_spooled(inbox: Inbox, spooled: Spooled) -> ReceivedInstance | None:
     That is one which a power cut tore before it was acknowledged.
 
     Raises:
+        BrokenDataSet: it is whole, and not what this program takes for a data set; another one acknowledged it.
         OSError: it cannot be read.
     """
     path = inbox.path(spooled.name)
@@ -72,16 +73,22 @@ def read_spooled(inbox: Inbox, spooled: Spooled) -> ReceivedInstance | None:
         syntax = transfer_syntax_of(head)
         walk = ElementWalk(syntax)
         size_bytes = len(head)
-        try:
-            while piece := stream.read(_PIECE_BYTES):
-                digest.update(piece)
-                size_bytes += len(piece)
-                walk.feed(piece)
-            identity = walk.finish()
-        except BrokenDataSet:
-            return None
-    if digest.hexdigest() != spooled.sha256 or not is_uid(identity.sop_instance_uid):
+        fault: BrokenDataSet | None = None
+        while piece := stream.read(_PIECE_BYTES):
+            digest.update(piece)
+            size_bytes += len(piece)
+            try:
+                if fault is None:
+                    walk.feed(piece)
+            except BrokenDataSet as found:
+                fault = found
+    if digest.hexdigest() != spooled.sha256:
         return None
+    if fault is not None:
+        raise fault
+    identity = walk.finish()
+    if not is_uid(identity.sop_instance_uid):
+        raise BrokenDataSet("SOP Instance UID is missing or not a UID")
     return ReceivedInstance(
         sop_class_uid=identity.sop_class_uid,
         sop_instance_uid=identity.sop_instance_uid,

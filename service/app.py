@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -143,7 +143,8 @@ class _Node:
             one.name: SourceDesk(self._database, settings, one, judge=self._sweep_intake, stopping=stop.is_set)
             for one in settings.sources
         }
-        self._receiver_answered_at = datetime.now(UTC)
+        self._receiver_answered_at_s = time.monotonic()
+        self._hearing_since_s = 0.0  # all times of this node itself are of the monotonic clock: the other may be set
         self._has_answered = False
         self._has_told = False
         self._receiver_died_before = False
@@ -174,9 +175,7 @@ class _Node:
             deliver=self._deliver,
             confirm=self._confirm,
             reconcile=self._reconcile,
-            report_commitments=lambda: report_due(
-                self._database, self._settings, datetime.now(UTC), stopping=self._stop.is_set
-            ),
+            report_commitments=self._report_commitments,
             apply_retention=self._apply_retention,
             ask_source=lambda name: self._sources[name].look(datetime.now(UTC)),
             others=self._observation.tasks(),
@@ -260,8 +259,17 @@ class _Node:
             what = {"job": job.id, "state": job.state, "attempt": job.attempts, "cause": cause, "stage": job.stage}
             _log.error("job lost its worker", extra=what)
 
+    def _hears_since(self, now: datetime) -> datetime:
+        """From when on objects can come, and what was acknowledged before that is recorded; ``now``: not yet."""
+        return now - timedelta(seconds=time.monotonic() - self._hearing_since_s) if self._has_answered else now
+
     def _sweep_intake(self) -> None:
-        self._intake.sweep(datetime.now(UTC))
+        now = datetime.now(UTC)
+        self._intake.sweep(now, self._hears_since(now))
+
+    def _report_commitments(self) -> None:
+        now, stopping = datetime.now(UTC), self._stop.is_set
+        report_due(self._database, self._settings, now, stopping=stopping, hearing_since=self._hears_since(now))
 
     def _apply_retention(self) -> None:
         kept = self._settings.retention
@@ -297,18 +305,19 @@ class _Node:
         except AssociationRejected:
             pass  # we are not among its peers, or it is full; but it answers
         except PeerUnavailable:
-            silent_s = (datetime.now(UTC) - self._receiver_answered_at).total_seconds()
-            if silent_s > DEAF_S:
-                self._receiver_answered_at = datetime.now(UTC)
+            if time.monotonic() - self._receiver_answered_at_s > DEAF_S:
+                self._receiver_answered_at_s = time.monotonic()
                 self._deaf.set()
             return
+        if not self._has_answered:
+            self._hearing_since_s = time.monotonic()
         self._has_answered = True
-        self._receiver_answered_at = datetime.now(UTC)
+        self._receiver_answered_at_s = time.monotonic()
 
     def _check_receiver(self) -> str:
         if self._receiver.alive < 1:
             return "the receiver does not run"
-        silent_s = (datetime.now(UTC) - self._receiver_answered_at).total_seconds()
+        silent_s = time.monotonic() - self._receiver_answered_at_s
         if not self._has_answered or silent_s > SILENT_S:
             return f"the receiver has not answered C-ECHO for {silent_s:.0f} s"
         return ""

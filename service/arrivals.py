@@ -19,10 +19,8 @@ from service.audit import note_received
 from service.database import Database, move
 from service.exam_studies import reopen
 from service.quarantine import hold_bytes, hold_instance
-from service.states import ExamState, InstanceState
+from service.states import GONE, ExamState, InstanceState
 
-#: Files deleted by retention.
-_GONE = (InstanceState.DELETING, InstanceState.DELETED)
 # Made once: to build a statement costs more than to run it.
 #: What is recorded under a SOP Instance UID.
 KNOWN = select(db.instance.c.sha256, db.instance.c.state, db.instance.c.path, db.instance.c.id).where(
@@ -101,14 +99,14 @@ def _find(
     known = connection.execute(KNOWN, {"uid": received.sop_instance_uid}).all()
     if is_told_only and not known and not waiting:
         return _Finding.NEW
-    if any(row.sha256 == received.sha256 and row.state in _GONE for row in known):
+    if any(row.sha256 == received.sha256 and row.state in GONE for row in known):
         return _Finding.BACK
     if received.sha256 in {*(row.sha256 for row in known), *(one.sha256 for one in waiting)}:
         return _Finding.SAME
     # What the node itself has sent, and a PACS sends on, is no news. A segmentation may have been changed.
     if received.sop_class_uid not in SEGMENTATION_CLASSES and _was_sent(connection, received.sop_instance_uid):
         return _Finding.AGAIN
-    used = [folder / row.path for row in known if row.state not in (InstanceState.SET_ASIDE, *_GONE)]
+    used = [folder / row.path for row in known if row.state not in (InstanceState.SET_ASIDE, *GONE)]
     for one in waiting:
         spooled, placed = folder / one.name, folder / content_address(one.sha256)
         used.append(spooled if spooled.is_file() else placed)
@@ -161,12 +159,12 @@ def _take_up(connection: Connection, folder: Path, received: ReceivedInstance) -
     Raises:
         OSError: its file was deleted a moment ago, after it was put there.
     """
-    if not (folder / received.name).is_file():
-        raise OSError("the file was deleted by retention in this moment")
     known = connection.execute(KNOWN, {"uid": received.sop_instance_uid}).all()
     (instance_id,) = [row.id for row in known if row.sha256 == received.sha256]
     values = {"path": received.name, "calling_ae": received.calling_ae, "received_at": received.received_at}
     move(connection, db.instance, instance_id, InstanceState.RECEIVED, **values)
+    if not (folder / received.name).is_file():  # from here on the row is ours: retention does not touch the file
+        raise OSError("the file was deleted by retention in this moment")
     note_received(connection, received.calling_ae, received.study_uid, received.sop_class_uid, received.received_at)
     if received.sop_class_uid not in SEGMENTATION_CLASSES:
         _note_arrival(connection, received)

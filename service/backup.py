@@ -74,6 +74,8 @@ def make_backup(settings: Settings, out: Path, progress: Progress = lambda what,
     if out.exists():
         raise BackupError(f"{out} exists already")
     storage = settings.storage_dir.resolve()
+    if out.resolve().is_relative_to(storage):
+        raise BackupError(f"{out} is in the storage folder: the next backup would hold this one; choose another place")
     stage = storage / f".backup-{uuid.uuid4().hex[:8]}"
     for left in storage.glob(".backup-*"):  # by one that was killed
         if left.stat().st_mtime < time.time() - _LEFT_S:
@@ -95,8 +97,9 @@ def _sqlite_file(settings: Settings) -> Path:
     url = make_url(settings.resolved_database_url)
     if url.get_backend_name() != "sqlite" or not url.database:
         text = (
-            "the database is not SQLite. Dump it first (pg_dump --format=custom DATABASE > node.dump), then copy the"
-            " storage folder: in that order, so that every file is there that the dump names"
+            "the database is not SQLite. Copy inbox/spool of the storage folder first, then dump the database (pg_dump"
+            " --format=custom DATABASE > node.dump), then copy the rest of the storage folder: in that order, so that"
+            " each acknowledged object is in one of them, and every file is there that the dump names"
         )
         raise BackupError(text)
     return Path(url.database)

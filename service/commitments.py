@@ -134,13 +134,23 @@ def _reported(database: Database, request: CommitmentRequest) -> None:
 
 
 def report_due(
-    database: Database, settings: Settings, now: datetime, *, stopping: Callable[[], bool] = lambda: False
+    database: Database,
+    settings: Settings,
+    now: datetime,
+    *,
+    stopping: Callable[[], bool] = lambda: False,
+    hearing_since: datetime | None = None,
 ) -> None:
-    """Report to each sender that is due. What has not come is waited for as long as for an exam (``idle_s``)."""
+    """Report to each sender that is due. What has not come is waited for as long as for an exam (``idle_s``).
+
+    ``hearing_since``: from when on all that was received is recorded; what is missing before that may be here.
+    """
     for due in _due(database, now):
         if stopping():
             return
-        is_over = now >= due.request.received_at + timedelta(seconds=settings.completion.idle_s)
+        asked_at = due.request.received_at
+        waits_since = max(asked_at, hearing_since or asked_at)
+        is_over = now >= waits_since + timedelta(seconds=settings.completion.idle_s)
         address = _address(settings, due.request.calling_ae)
         if not is_over and not _is_all_here(database, due.request):
             _wait(database, due, now + timedelta(seconds=_LOOK_AGAIN_S))

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, func, select
 from dicom_io.retriever import FETCHED_CLASSES
 from processing.refusal import Reason, ReasonCode
 from service import database as db
-from service.states import ExamState, InstanceState
+from service.states import GONE, ExamState, InstanceState, JobState
 
 SETTLED_S = 2.0
 _UIDS_NAMED = 3
@@ -28,14 +28,19 @@ class Evidence:
     """What others say of an exam.
 
     ``known_counts``: SeriesInstanceUID -> objects that the series has. ``awaited``: SOP Instance UIDs that a sender
-    listed and that have not come, of which only the exam is known and not the series.
+    listed and that have not come, of which only the exam is known and not the series. ``n_deleted``: images of the
+    newest result that retention has deleted and that have not come again.
     """
 
     known_counts: Mapping[str, int]
     awaited: tuple[str, ...] = ()
+    n_deleted: int = 0
 
     def awaited_reason(self, n_here: int) -> Reason | None:
         """Why the exam is not complete even if it looks so; None when nothing is awaited."""
+        if self.n_deleted:
+            text = f"{self.n_deleted} images of the newest result were deleted by retention and have not come again"
+            return Reason(ReasonCode.SERIES_INCOMPLETE, text)
         if not self.awaited:
             return None
         named = ", ".join(self.awaited[:_UIDS_NAMED]) + (", ..." if len(self.awaited) > _UIDS_NAMED else "")
@@ -57,7 +62,27 @@ def evidence_of(connection: Connection, study_uids: Sequence[str]) -> Evidence:
         counts[series_uid] = _trusted(found, n_here[series_uid]) - n_unused[series_uid]
     for series_uid, count in listed.items():
         counts[series_uid] = max(counts.get(series_uid, 0), count - n_unused[series_uid])
-    return Evidence({uid: count for uid, count in counts.items() if count > 0}, awaited)
+    known_counts = {uid: count for uid, count in counts.items() if count > 0}
+    return Evidence(known_counts, awaited, _deleted(connection, study_uids))
+
+
+def _deleted(connection: Connection, study_uids: Sequence[str]) -> int:
+    """Images of the newest results that retention has deleted: from what is left no result may follow them."""
+    table = db.instance
+    rows = connection.execute(
+        select(table.c.sop_uid, table.c.path, table.c.state).where(table.c.study_uid.in_(study_uids))
+    ).all()
+    here = {row.sop_uid for row in rows if row.state not in GONE}
+    gone = {row.path: row.sop_uid for row in rows if row.state in GONE and row.sop_uid not in here}
+    if not gone:
+        return 0
+    done = (
+        select(db.job.c.inputs, db.job.c.exam_id)
+        .join(db.exam)
+        .where(db.exam.c.study_uid.in_(study_uids), db.job.c.state == str(JobState.DONE))
+    )
+    newest = {row.exam_id: row.inputs for row in connection.execute(done.order_by(db.job.c.version))}
+    return len({gone[path] for inputs in newest.values() for path in inputs if path in gone})
 
 
 def _objects_here(connection: Connection, study_uids: Sequence[str]) -> tuple[dict[str, str], Counter[str]]:

@@ -115,17 +115,21 @@ class Intake:
             table = db.exam
             connection.execute(update(table).where(table.c.state == str(ExamState.COLLECTING)).values(has_news=True))
 
-    def sweep(self, now: datetime) -> None:
-        """Read new headers, then judge every exam with news and every exam that has been silent long enough."""
-        with self._sweeping:
-            self._sweep(now)
+    def sweep(self, now: datetime, hearing_since: datetime | None = None) -> None:
+        """Read new headers, then judge every exam with news and every exam that has been silent long enough.
 
-    def _sweep(self, now: datetime) -> None:
+        ``hearing_since``: from when on all that was received is recorded and more can come; before that, silence says
+        nothing of a sender.
+        """
+        with self._sweeping:
+            self._sweep(now, hearing_since)
+
+    def _sweep(self, now: datetime, hearing_since: datetime | None) -> None:
         index_new(self._database, self._elements)
         idle_since = now - timedelta(seconds=self._settings.completion.idle_s)
         table = db.exam
         query = (
-            select(table.c.id, table.c.study_uid, table.c.last_arrival_at)
+            select(table.c.id, table.c.study_uid, table.c.last_arrival_at, table.c.has_news)
             .where(
                 table.c.state == str(ExamState.COLLECTING), or_(table.c.has_news, table.c.last_arrival_at <= idle_since)
             )
@@ -134,13 +138,15 @@ class Intake:
         with self._database.read() as connection:
             rows = connection.execute(query).all()
         for row in rows:
-            self._judge(row.id, row.study_uid, now, row.last_arrival_at)
+            silent_since = max(row.last_arrival_at, hearing_since or row.last_arrival_at)
+            if row.has_news or silent_since <= idle_since:
+                self._judge(row.id, row.study_uid, now, silent_since)
         self._corrections.sweep(now)
 
-    def _judge(self, exam_id: int, study_uid: str, now: datetime, last_arrival_at: datetime) -> None:
+    def _judge(self, exam_id: int, study_uid: str, now: datetime, silent_since: datetime) -> None:
         completion = self._settings.completion
         idle_since = now - timedelta(seconds=completion.idle_s)
-        silent = last_arrival_at <= idle_since
+        silent = silent_since <= idle_since
         with self._database.write() as connection:
             if has_unread(connection, study_uid):
                 return  # it came after the headers were read; the news stay for the next sweep
@@ -154,7 +160,7 @@ class Intake:
             if not assembly.is_complete:
                 exam, assembly, silent = self._with_fragments(exam, assembly, idle_since, silent)
             if assembly.is_complete and not assembly.relaxometry:
-                silent = last_arrival_at <= now - timedelta(seconds=completion.resolved_anatomy_idle_s)
+                silent = silent_since <= now - timedelta(seconds=completion.resolved_anatomy_idle_s)
             awaited = exam.evidence.awaited_reason(len({one.sop_instance_uid for one in exam.facts}))
             decision = decide(assembly, exam.held, silent=silent, awaited=awaited)
             if decision.step not in (Step.ENQUEUE, Step.WAIT):

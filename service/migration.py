@@ -13,7 +13,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from config.settings import Settings
-from service.database import check_known, create_engine_for, prepare_empty, revision_of
+from service.database import BUSY_TIMEOUT_S, check_known, create_engine_for, prepare_empty, revision_of
 from service.migrations import FOLDER, DatabaseRefused, newest_revision
 
 _log = logging.getLogger(__name__)
@@ -53,7 +53,8 @@ def migrate(settings: Settings) -> Path | None:
             _upgrade(connection)
     except SQLAlchemyError as error:
         raise DatabaseRefused(
-            f"the database could not be brought up ({type(error).__name__}); it is as it was"
+            f"the database could not be brought up ({type(error).__name__}: another program holds it, perhaps, or its"
+            " disk is full); it is as it was"
         ) from error
     finally:
         engine.dispose()
@@ -64,6 +65,9 @@ def migrate(settings: Settings) -> Path | None:
 def _upgrade(connection: Connection) -> None:
     if connection.dialect.name == "postgresql":
         connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7305)")  # of two nodes on one database, one does it
+        connection.exec_driver_sql(
+            f"SET LOCAL lock_timeout = '{BUSY_TIMEOUT_S:.0f}s'"
+        )  # as SQLite waits: told, and ends
     command.upgrade(alembic_config(connection), "head")
     if connection.dialect.name == "sqlite":
         lost = connection.exec_driver_sql("PRAGMA foreign_key_check").all()

@@ -82,7 +82,10 @@ def _restore(backup: Path, into: Path) -> int:
             n_files = restore_backup(backup, into, _by_percent(progress))
     except BackupError as error:
         return _fail(error)
-    sys.stdout.write(f"{into}: {n_files} files, all as they were; point storage_dir to it and start the node\n")
+    sys.stdout.write(
+        f"{into}: {n_files} files, all as they were; point storage_dir to it, leave database_url empty (the database is"
+        " in it), and start the node\n"
+    )
     if os.geteuid() == 0:
         sys.stdout.write(f"They belong to root now: give them to the node's account first (chown -R USER: {into})\n")
     return _OK

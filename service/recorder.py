@@ -15,6 +15,7 @@ from functools import partial
 
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError
 
+from dicom_io.element_walk import BrokenDataSet
 from dicom_io.inbox import Inbox
 from dicom_io.received import BrokenObject, Ledger, ReceivedInstance, Recorded
 from dicom_io.spool import Spooled, list_spool, of_object, read_spooled
@@ -26,6 +27,7 @@ from service.pulse import Pulse
 _log = logging.getLogger(__name__)
 
 _BATCH = 200
+_BATCH_BYTES = 512 << 20  # that are read before they are written down
 _GATHER_S = 0.4
 _WAIT_S = 0.5
 _LOOK_S = 5.0  # between two looks for objects whose notice got lost
@@ -87,6 +89,7 @@ class Recorder:
         self._reader = reader
         self._pulse = pulse
         self._looked_at_s = time.monotonic()
+        self._unreadable: set[str] = set()  # names of files that were told of in the log
 
     def replay(self) -> int:
         """Write down all that lies in the spool; returns how much that was.
@@ -110,11 +113,19 @@ class Recorder:
         told = self._told()
         if told:
             self._write(told)
-        elif time.monotonic() - self._looked_at_s > _LOOK_S:
+        if time.monotonic() - self._looked_at_s > _LOOK_S:  # also while ever more comes
+            self._look()
+
+    def _look(self) -> None:
+        """Write down objects whose notice got lost: any that lie longer, or bear a time that is still to come.
+
+        The latter by a clock that has been set back.
+        """
+        now = datetime.now(UTC)
+        lost = [one for one in list_spool(self._inbox) if not 0 <= (now - one.received_at).total_seconds() < _LOOK_S]
+        if len(lost) <= _BATCH:  # else the next turn goes on with them
             self._looked_at_s = time.monotonic()
-            old_enough = datetime.now(UTC).timestamp() - _LOOK_S
-            lost = [one for one in list_spool(self._inbox) if one.received_at.timestamp() < old_enough]
-            self._write_found(lost[:_BATCH])
+        self._write_found(lost[:_BATCH])
 
     def _told(self) -> list[ReceivedInstance]:
         """What receivers tell of within a moment."""
@@ -135,21 +146,52 @@ class Recorder:
     def _write_found(self, found: Sequence[Spooled]) -> int:
         """Write down spooled files of which only the name is known, after reading them."""
         whole: list[ReceivedInstance] = []
+        n_written = n_bytes = 0
         for one in found:
             self._pulse.beat_of_recorder()
-            try:
-                received = read_spooled(self._inbox, one)
-                if received is not None:
-                    self._inbox.flush(one.name)  # perhaps its receiver died before it did so itself
-                    whole.append(received)
-                else:
-                    self._inbox.path(one.name).unlink()
-                    _log.warning("a torn file was removed; it was never acknowledged", extra={"sha256": one.sha256})
-            except FileNotFoundError:
-                continue  # it was refused after all, or is written down already
+            received = self._read(one)
+            if received is None:
+                continue
+            whole.append(received)
+            n_bytes += received.size_bytes
+            if n_bytes >= _BATCH_BYTES:  # whatever ends this soon, something is done
+                self._write(whole)
+                n_written += len(whole)
+                whole, n_bytes = [], 0
         if whole:
             self._write(whole)
-        return len(whole)
+        return n_written + len(whole)
+
+    def _read(self, one: Spooled) -> ReceivedInstance | None:
+        """The record of a spooled file, which is durable then; None if there is none to write down."""
+        try:
+            received = read_spooled(self._inbox, one)
+            if received is not None:
+                self._inbox.flush(one.name)  # perhaps its receiver died before it did so itself
+                return received
+            self._inbox.path(one.name).unlink()
+            _log.warning("a torn file was removed; it was never acknowledged", extra={"sha256": one.sha256})
+        except FileNotFoundError:
+            pass  # it was refused after all, or is written down already
+        except BrokenDataSet as fault:
+            self._hold(one, fault)
+        except OSError as error:  # the others shall not wait for it
+            if one.name not in self._unreadable:
+                self._unreadable.add(one.name)
+                extra = {"sha256": one.sha256, "error": error.strerror}
+                _log.error("a received file cannot be read; it stays in the spool", extra=extra)
+        return None
+
+    def _hold(self, one: Spooled, fault: BrokenDataSet) -> None:
+        """Every byte is there, and this program cannot read what another acknowledged: for a person to look at."""
+        name = self._inbox.publish(one.name, one.sha256)
+        detail = str(fault)
+        _log.error("quarantined", extra={"code": ReasonCode.UNREADABLE, "detail": detail, "calling_ae": one.calling_ae})
+        record_broken(
+            self._database,
+            BrokenObject("", name, one.sha256, ReasonCode.UNREADABLE, detail, one.calling_ae, one.received_at),
+        )
+        self._inbox.leave_spool([one.name], [name])
 
     def _write(self, batch: Sequence[ReceivedInstance]) -> None:
         placed: list[ReceivedInstance] = []
@@ -166,15 +208,15 @@ class Recorder:
             raise OSError("the database cannot be written") from error
         self._inbox.leave_spool(spooled, [one.name for one in placed])
 
-    def _write_rows(self, placed: Sequence[ReceivedInstance]) -> None:
+    def _write_rows(self, placed: Sequence[ReceivedInstance], *, is_last_try: bool = False) -> None:
         try:
             with self._database.write() as connection:
                 for one in placed:
                     write_down(connection, self._inbox.folder, one)
         except (IntegrityError, DataError) as error:
-            if len(placed) > 1:  # the others shall not suffer for one of them
+            if not is_last_try:  # the others shall not suffer for one of them, nor one for who wrote at the same time
                 for one in placed:
-                    self._write_rows([one])
+                    self._write_rows([one], is_last_try=True)
                 return
             (one,) = placed
             detail = f"cannot be recorded ({type(error).__name__})"

@@ -30,6 +30,7 @@ from service.database import Database, move
 from service.jobs import exam_folder
 from service.reconciliation import destinations_in_doubt
 from service.states import (
+    GONE,
     DeliveryState,
     ExamState,
     FilesState,
@@ -42,7 +43,6 @@ _log = logging.getLogger(__name__)
 
 #: Files of objects in these states may go with their exam; any other state keeps the exam.
 _DISPOSABLE = (InstanceState.INDEXED, InstanceState.CORRECTION, InstanceState.SET_ASIDE)
-_GONE = (InstanceState.DELETING, InstanceState.DELETED)
 _YOUNG_S = 3600.0  # a file younger than this may be about to get its row
 
 
@@ -109,7 +109,7 @@ def apply_retention(
 def _candidates(database: Database, retention: Retention, now: datetime) -> list[int]:
     """Exams that have been analysed, are old enough and have files still of a kind that is not kept for ever."""
     images = select(db.instance.c.id).where(
-        db.instance.c.study_uid == db.exam.c.study_uid, db.instance.c.state.not_in([str(one) for one in _GONE])
+        db.instance.c.study_uid == db.exam.c.study_uid, db.instance.c.state.not_in([str(one) for one in GONE])
     )
     results = select(db.job.c.id).where(db.job.c.exam_id == db.exam.c.id, db.job.c.files.is_(None))
     kinds = [
@@ -134,7 +134,7 @@ def _one_exam(
     by: str,
 ) -> None:
     with database.read() if dry_run else database.write() as connection:
-        found = _settled(connection, exam_id, destinations)
+        found = _settled(connection, exam_id, destinations, is_to_stay=not dry_run)
         if isinstance(found, str):
             done.kept[found] += 1
             return
@@ -165,13 +165,19 @@ def _is_over(since: datetime, days: float | None, now: datetime) -> bool:
     return days is not None and since <= now - timedelta(days=days)
 
 
-def _settled(connection: Connection, exam_id: int, destinations: _Destinations) -> _Exam | str:
-    """The exam, if nothing that is left to do with it needs its files; else why it is kept."""
+def _settled(
+    connection: Connection, exam_id: int, destinations: _Destinations, *, is_to_stay: bool = False
+) -> _Exam | str:
+    """The exam, if nothing that is left to do with it needs its files; else why it is kept.
+
+    ``is_to_stay``: and nothing comes to it before the transaction ends (SQLite has but one writer anyway).
+    """
     exam, instance, job, delivery = db.exam, db.instance, db.job, db.delivery
     group = select(exam.c.id, exam.c.study_uid, exam.c.state, exam.c.version, exam.c.last_arrival_at).where(
         or_(exam.c.id == exam_id, exam.c.joined_to == exam_id)
     )
-    exams = connection.execute(group.order_by(exam.c.id)).all()
+    group = group.order_by(exam.c.id)
+    exams = connection.execute(group.with_for_update() if is_to_stay else group).all()
     own = next((one for one in exams if one.id == exam_id), None)
     if own is None or own.state != ExamState.ANALYSED:
         return "is not analysed"
@@ -179,7 +185,7 @@ def _settled(connection: Connection, exam_id: int, destinations: _Destinations) 
     states = set(
         connection.execute(select(instance.c.state).where(instance.c.study_uid.in_(uids)).distinct()).scalars()
     )
-    if not states <= {str(one) for one in (*_DISPOSABLE, *_GONE)}:
+    if not states <= {str(one) for one in (*_DISPOSABLE, *GONE)}:
         return "has objects that are held or not yet judged"
     if _has_open_case(connection, ids, uids):
         return "has an open case"
@@ -253,7 +259,8 @@ def _finish_images(database: Database, done: Deletions) -> None:
         if connection.execute(going.limit(1)).first() is None:
             return
     with database.write() as connection:
-        for row in connection.execute(going).all():
+        # PostgreSQL: what comes again in this moment is either taken up before, and no longer going, or waits.
+        for row in connection.execute(going.with_for_update()).all():
             others = select(table.c.id).where(
                 table.c.path == row.path, table.c.id != row.id, table.c.state != str(InstanceState.DELETED)
             )

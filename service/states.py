@@ -25,6 +25,10 @@ class InstanceState(StrEnum):
 SEGMENTATION_STATES = (InstanceState.PENDING, InstanceState.CORRECTION)
 
 
+#: Its file was deleted by retention, or is going.
+GONE = (InstanceState.DELETING, InstanceState.DELETED)
+
+
 class ExamState(StrEnum):
     """The images of one study, as far as the node measures them."""
 

@@ -1,5 +1,6 @@
 """A worker process: claims a job, runs the analysis, publishes its results. It may be killed at any moment."""
 
+import errno
 import importlib
 import inspect
 import json
@@ -14,6 +15,8 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
+
+from sqlalchemy.exc import SQLAlchemyError
 
 from config.settings import ObjectKind, Settings
 from processing.refusal import Reason, UnsuitableInput
@@ -151,7 +154,10 @@ def _attempt(database: Database, settings: Settings, job: Job, analysis: Analysi
         text = describe_failure(error)
         try:
             now, limits = datetime.now(UTC), settings.jobs
-            state = jobs.fail(database, job, text, now, limits.attempts, retry_s=limits.retry_s)
+            # A full disk is not the job's fault: it waits much longer for room before a person is asked.
+            is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+            most = limits.attempts + (jobs.MORE_FOR_NODES if is_full else 0)
+            state = jobs.fail(database, job, text, now, most, retry_s=limits.retry_s)
         except LeaseLost:
             state = "no longer this worker's"  # type: ignore[assignment]
         # `discnode jobs show` has the traceback.
@@ -283,8 +289,11 @@ def _leased(database: Database, job: Job, lease_s: float) -> Iterator[None]:
 
     def beat() -> None:
         while not ended.wait(lease_s / 4):
-            if not jobs.heartbeat(database, job, datetime.now(UTC), lease_s):
-                return  # publishing will notice
+            try:
+                if not jobs.heartbeat(database, job, datetime.now(UTC), lease_s):
+                    return  # publishing will notice
+            except SQLAlchemyError as error:  # locked, or its disk is full, for now; the next beat may come through
+                _log.warning("lease not prolonged", extra={"job": job.id, "error": type(error).__name__})
 
     thread = threading.Thread(target=beat, name="lease", daemon=True)
     thread.start()

@@ -179,6 +179,18 @@ def test_messages_one_after_the_other_without_waiting_for_answers(node: OpenNode
 # --- places -----------------------------------------------------------------------------------------------------------
 
 
+def test_one_host_cannot_take_the_last_places_from_all_others() -> None:
+    places = Places(Limits(waiting=32, associations=2, associations_per_host=2))
+    taken = [place for place in (places.enter("hostile") for _ in range(40)) if place is not None]
+    assert len(taken) == 30
+    assert places.enter("scanner") is not None
+    assert places.enter("node itself") is not None
+    assert places.enter("pacs") is None
+    taken[0].leave()
+    assert places.enter("hostile") is None
+    assert places.enter("pacs") is not None
+
+
 def test_places_are_counted_over_processes_that_share_them_and_freed_for_a_dead_one() -> None:
     places = Places(Limits(waiting=3, associations=2, associations_per_host=2), processes=2)
     reader, writer = os.pipe()

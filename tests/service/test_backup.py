@@ -174,6 +174,8 @@ def test_it_does_not_write_over_anything(desk: Desk, tmp_path: Path) -> None:
         restore_backup(tmp_path / "backup", desk.settings.storage_dir)
     with pytest.raises(BackupError, match="no such backup"):
         restore_backup(tmp_path / "none", tmp_path / "into")
+    with pytest.raises(BackupError, match="in the storage folder"):
+        make_backup(desk.settings, desk.settings.storage_dir / "backups" / "monday.tar")
     postgres = desk.settings.model_copy(update={"database_url": "postgresql+psycopg://x/y"})
     with pytest.raises(BackupError, match="pg_dump"):
         make_backup(postgres, tmp_path / "other")

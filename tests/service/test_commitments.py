@@ -259,6 +259,16 @@ def test_a_file_that_has_changed_is_not_reported_over_the_senders_association(
     assert (report.kept, report.failed) == (other.objects, ())
 
 
+def test_what_is_not_yet_recorded_after_a_restart_is_not_reported_missing(desk: Desk, images: list[Path]) -> None:
+    open_commitment_desk(desk.database, desk.settings).note(request_of(images, seconds=1))
+    starts = later(20 * IDLE_S)
+    report_due(desk.database, desk.settings, starts, hearing_since=starts)
+    assert states(desk) == [CommitmentState.WAITING]
+    end = later(21 * IDLE_S + 10)
+    report_due(desk.database, desk.settings, end, hearing_since=starts)
+    assert states(desk) == [CommitmentState.UNREPORTABLE]
+
+
 @pytest.mark.peers
 def test_orthanc_is_told_over_a_new_association(tmp_path: Path, images: list[Path]) -> None:
     """Orthanc asks about 28 objects of which the node gets 27, and then all."""

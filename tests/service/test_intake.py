@@ -421,6 +421,18 @@ def test_bytes_that_are_no_object_can_only_be_discarded(desk: Desk) -> None:
 # --- crashes and races ------------------------------------------------------------------------------------------------
 
 
+def test_silence_while_nothing_could_come_is_no_silence(desk: Desk, images: list[Path]) -> None:
+    """The node was down in the middle of an exam; its first look at the start gave the exam up."""
+    desk.arrive_all(images[:-1])
+    starts = 20 * IDLE_S
+    desk.intake.sweep(later(starts), later(starts))
+    assert desk.exam.state == ExamState.COLLECTING
+    desk.intake.sweep(later(starts + IDLE_S - 1), later(starts))
+    assert desk.exam.state == ExamState.COLLECTING
+    desk.intake.sweep(later(starts + IDLE_S), later(starts))
+    assert desk.exam.state == ExamState.INCOMPLETE
+
+
 def test_a_look_that_a_crash_interrupted_is_taken_again(desk: Desk, images: list[Path]) -> None:
     def crash(*_: object, **__: object) -> ExamAssembly:
         raise KeyboardInterrupt

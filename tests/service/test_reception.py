@@ -1,9 +1,11 @@
 """The receive path as its processes have it: the spool, the recorder, and kills of each of them."""
 
+import errno
 import os
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -13,15 +15,18 @@ from peers import echoscu, need, wait_until
 from raw_client import MR, RJ, RawClient, associate_rq, store_message
 from receive_campaign import Senders, image_bytes, lost, number_of, partial_files, with_uid
 from sqlalchemy import func, select
+from sqlalchemy.exc import IntegrityError
 from test_element_walk import encode
 from test_receiver import image
 from test_receiver_faults import UID, WHOLE
 
+from dicom_io.element_walk import BrokenDataSet, ElementWalk
+from dicom_io.inbox import Inbox, content_address
 from dicom_io.receive_data import ObjectName, take_object
-from dicom_io.received import Ledger
-from dicom_io.spool import list_spool, spool_name
+from dicom_io.received import Ledger, ReceivedInstance, Recorded
+from dicom_io.spool import Spooled, list_spool, read_spooled, spool_name
 from service import database as db
-from service import quarantine
+from service import quarantine, recorder
 from service.pulse import Pulse
 from service.recorder import Recorder, notices, open_spool_ledger
 
@@ -116,6 +121,139 @@ def test_the_record_that_cannot_be_read_refuses_for_now_and_keeps_nothing(
     with spooled.desk.database.write() as connection:
         connection.exec_driver_sql("ALTER TABLE away RENAME TO instance")
     assert spooled.take(data, uid) == 0
+
+
+def test_a_lost_notice_is_made_good_also_while_ever_more_comes(
+    spooled: SpooledDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorder, "_LOOK_S", 0.0)
+    lost_uid, data = with_uid(DATA, 1)
+    assert spooled.take(data, lost_uid) == 0
+    spooled.sockets[0].recv(4096)  # its notice
+    uid, data = with_uid(DATA, 2)
+    assert spooled.take(data, uid) == 0
+    spooled.recorder.turn()
+    assert sorted(row[0] for row in spooled.rows) == [lost_uid, uid]
+
+
+def test_an_object_from_before_the_clock_was_set_back_does_not_wait_for_its_hour(
+    spooled: SpooledDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorder, "_WAIT_S", 0.01)
+    uid, data = with_uid(DATA, 1)
+    assert spooled.take(data, uid) == 0
+    spooled.sockets[0].recv(4096)
+    (one,) = list_spool(spooled.desk.inbox)
+    folder = spooled.desk.inbox
+    name = spool_name(uid, one.sha256, one.calling_ae, one.received_at + timedelta(hours=1))
+    folder.path(one.name).rename(folder.path(name))
+    spooled.recorder._looked_at_s -= 10.0
+    spooled.recorder.turn()
+    assert [row[0] for row in spooled.rows] == [uid]
+
+
+def test_one_unreadable_file_in_the_spool_keeps_no_other_object_from_the_record(
+    spooled: SpooledDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uids = [with_uid(DATA, number) for number in (1, 2, 3)]
+    for uid, data in uids:
+        assert spooled.take(data, uid) == 0
+    bad = list_spool(spooled.desk.inbox)[0]
+
+    def read(inbox: Inbox, one: Spooled) -> ReceivedInstance | None:
+        if one.name == bad.name:
+            raise OSError(errno.EIO, "Input/output error")
+        return read_spooled(inbox, one)
+
+    monkeypatch.setattr(recorder, "read_spooled", read)
+    assert spooled.recorder.replay() == 2
+    assert sorted(row[0] for row in spooled.rows) == [uid for uid, _ in uids[1:]]
+    assert [one.name for one in list_spool(spooled.desk.inbox)] == [bad.name]
+    monkeypatch.undo()
+    assert spooled.recorder.replay() == 1  # the disk has come to its senses
+
+
+def test_what_another_program_acknowledged_and_this_one_cannot_read_is_held_and_not_deleted(
+    spooled: SpooledDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uid, data = with_uid(DATA, 1)
+    assert spooled.take(data, uid) == 0
+    (one,) = list_spool(spooled.desk.inbox)
+    content = spooled.desk.inbox.path(one.name).read_bytes()
+
+    def feed(walk: ElementWalk, data: bytes) -> None:
+        raise BrokenDataSet("another idea of what is whole")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ElementWalk, "feed", feed)
+        assert spooled.recorder.replay() == 0
+    (case,) = quarantine.list_items(spooled.desk.database)
+    assert case.code == "UNREADABLE"
+    assert list_spool(spooled.desk.inbox) == []
+    (kept,) = (spooled.desk.inbox.folder / "objects").rglob("*.dcm")
+    assert kept.read_bytes() == content
+
+
+def test_a_kill_while_a_torn_file_is_replaced_does_not_take_the_object_with_it(
+    spooled: SpooledDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uid, data = with_uid(DATA, 1)
+    assert spooled.take(data, uid) == 0
+    (one,) = list_spool(spooled.desk.inbox)
+    inbox = spooled.desk.inbox
+    inbox.path(content_address(one.sha256)).write_bytes(b"torn")
+    replace = os.replace
+
+    def replace_and_die(source: Path, target: Path) -> None:
+        replace(source, target)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", replace_and_die)
+        with pytest.raises(KeyboardInterrupt):
+            spooled.recorder.turn()
+    assert spooled.recorder.replay() == 1
+    assert [row[0] for row in spooled.rows] == [uid]
+
+
+def test_an_object_is_not_held_because_another_writer_was_quicker_with_its_exam(
+    spooled: SpooledDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL has several writers at once: of two that make an exam, one meets an IntegrityError."""
+    uid, data = with_uid(DATA, 1)
+    assert spooled.take(data, uid) == 0
+    write_down, tries = recorder.write_down, []
+
+    def overtaken(*arguments: Any) -> Recorded:
+        tries.append(arguments)
+        if len(tries) == 1:
+            raise IntegrityError("", {}, Exception())
+        return write_down(*arguments)
+
+    monkeypatch.setattr(recorder, "write_down", overtaken)
+    spooled.recorder.turn()
+    assert spooled.rows == [(uid, "received", "SCANNER")]
+    assert quarantine.list_items(spooled.desk.database) == []
+
+
+def test_large_objects_are_written_down_before_all_of_them_are_read(
+    spooled: SpooledDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorder, "_BATCH_BYTES", 1)
+    for number in (1, 2, 3):
+        uid, data = with_uid(DATA, number)
+        assert spooled.take(data, uid) == 0
+    last = list_spool(spooled.desk.inbox)[-1]
+
+    def read(inbox: Inbox, one: Spooled) -> ReceivedInstance | None:
+        if one.name == last.name:  # killed, because all this took too long
+            raise KeyboardInterrupt
+        return read_spooled(inbox, one)
+
+    monkeypatch.setattr(recorder, "read_spooled", read)
+    with pytest.raises(KeyboardInterrupt):
+        spooled.recorder.replay()
+    assert len(spooled.rows) == 2
 
 
 # --- with processes ---------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from desk import Desk, open_desk
+from desk import IDLE_S, Desk, open_desk
 from records import NOW, later
 from small_mr_exam import mapss_signal, write_mapss
 from sqlalchemy import select, update
@@ -221,6 +221,27 @@ def test_an_image_that_comes_again_is_taken_up_again(site: Site) -> None:
     assert site.states == ["indexed"]
     assert site.desk.exam.state == "analysed"
     assert len(site.desk.jobs) == 1
+
+
+def test_a_part_of_deleted_images_makes_no_result_that_replaces_that_of_all(tmp_path: Path) -> None:
+    """Nothing announced how many there are: of five slices sent again four were measured anew, as the newer result."""
+    (tmp_path / "scan").mkdir()
+    paths = write_mapss(tmp_path / "scan", mapss_signal(5), ImagesInAcquisition=None)
+    with open_desk(tmp_path, completion={"idle_s": IDLE_S}) as desk:
+        desk.arrive_all(paths)
+        desk.sweep(IDLE_S)
+        site = Site(desk, paths)
+        site.analyse()
+        site.deliver("near", "far")
+        assert site.look(1000).n_images == 35
+        edge = [path for path in paths if path.name.endswith("-4")]
+        desk.arrive_all([path for path in paths if path not in edge], 1001 * DAY_S)
+        desk.sweep(1001 * DAY_S + IDLE_S)
+        assert (len(desk.jobs), desk.exam.state) == (1, "incomplete")
+        assert "7 images of the newest result were deleted by retention" in desk.exam.detail
+        desk.arrive_all(edge, 1001 * DAY_S + 100)
+        desk.sweep(1001 * DAY_S + 100 + IDLE_S)
+        assert (len(desk.jobs), desk.exam.state) == (1, "analysed")
 
 
 def test_an_image_deleted_at_the_moment_it_comes_is_refused(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

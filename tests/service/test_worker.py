@@ -1,20 +1,23 @@
 import json
 import logging
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny_analysis
 from records import NOW, later, open_database, settings_in
 from small_mr_exam import mapss_signal, write_mapss
 from sqlalchemy import insert
+from sqlalchemy.exc import OperationalError
 
 from config.settings import Settings
 from dicom_io.inbox import Inbox
 from processing.refusal import Reason, ReasonCode
 from service import database as db
-from service import jobs
+from service import jobs, worker
 from service.database import Database
 from service.delivery import list_deliveries
 from service.failure_text import describe_exit
@@ -167,6 +170,28 @@ def test_a_worker_that_lost_its_job_at_the_last_moment_replaces_nothing(bench: B
     published = bench.exam_folder / "v1"
     assert sorted(path.name for path in published.iterdir()) == ["overlay.dcm", "result.json", "seg.dcm"]
     assert len(list_deliveries(bench.database)) == 3
+
+
+def test_a_lease_is_prolonged_again_after_the_database_was_locked_for_a_moment(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread ended at the first error, and a healthy worker was killed for its silence."""
+    job, prolong = bench.claim(), jobs.heartbeat
+    beats: list[bool] = []
+    came_through = threading.Event()
+
+    def heartbeat(*arguments: Any) -> bool:
+        if not beats:
+            beats.append(False)
+            raise OperationalError("", {}, Exception())
+        beats.append(prolong(*arguments))
+        came_through.set()
+        return beats[-1]
+
+    monkeypatch.setattr(jobs, "heartbeat", heartbeat)
+    with worker._leased(bench.database, job, 0.04):
+        assert came_through.wait(10.0)
+    assert beats[:2] == [False, True]
 
 
 def test_the_stage_of_an_attempt_is_known_when_its_worker_dies(bench: Bench) -> None:
