@@ -1,8 +1,10 @@
+import errno
 import json
 import logging
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +95,15 @@ def test_a_bug_is_kept_for_the_operator_and_named_in_the_log_without_data(
     assert "service.worker, line" in bench.job.error
     assert "Phantom" not in "".join(f"{record.getMessage()} {vars(record)}" for record in caplog.records)
     assert list(bench.exam_folder.iterdir()) == []  # nothing half-written is left
+
+
+def test_a_full_disk_does_not_park_a_job(bench: Bench) -> None:
+    def analyse_without_room(paths: Sequence[Path], out: Path, settings: Settings, produced_at: datetime) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    for _ in range(2):  # as many as a bug has
+        run_job(bench.database, bench.settings, bench.claim(), analyse_without_room)
+        assert bench.job.state is JobState.QUEUED
 
 
 def test_a_refusal_is_a_result_and_not_a_failure(bench: Bench) -> None:
