@@ -107,6 +107,7 @@ def upgrade() -> None:
         sa.Column("is_listed", sa.Boolean(), nullable=False),
         sa.Column("imported", sa.JSON(), nullable=True),
         sa.Column("levels", sa.JSON(), nullable=True),
+        sa.Column("withdrawn_on", sa.Date(), nullable=True),
         sa.Column("look_on", sa.Date(), nullable=True),
         sa.Column("priors_asked_at", sa.DateTime(timezone=True), nullable=True),
         sa.ForeignKeyConstraint(
@@ -137,6 +138,8 @@ def upgrade() -> None:
         sa.Column("has_time", sa.Boolean(), nullable=False),
         sa.Column("disagreement", sa.Text(), nullable=False),
         sa.Column("is_phantom", sa.Boolean(), nullable=False),
+        sa.Column("claimed_by", sa.String(length=16), nullable=True),
+        sa.Column("visit_label", sa.String(length=64), nullable=True),
         sa.Column("code", sa.String(length=32), nullable=True),
         sa.Column("detail", sa.Text(), nullable=True),
         sa.Column("said_subject", sa.String(length=64), nullable=True),
