@@ -25,6 +25,7 @@ from service import jobs
 from service.children import receive_message
 from service.database import Database, open_database
 from service.failure_text import describe_failure
+from service.holds import holds_for, release_for
 from service.jobs import Job, LeaseLost
 from service.logs import log_to_stderr
 from service.outbox import Parcel, destinations_for
@@ -196,15 +197,33 @@ def _analyse(
         _write_refusal(reasons, out)
     earlier = None if job.predecessor is None else exam_folder / f"v{job.predecessor}"
     mark_version(out, objects, job.version, job.predecessor, earlier)
-    parcels = [
-        Parcel(one.sop_instance_uid, str(one.kind), str(job.result_folder / _relative(one.path, out)), destination.name)
-        for destination in destinations_for(settings, calling_ae=job.calling_ae, protocol=job.protocol)
-        for one in objects
-        if one.goes_with(destination.objects)
-    ]
+    parcels = _parcels(settings, job, verdict, objects, out)
     if not jobs.heartbeat(database, job, datetime.now(UTC), settings.jobs.lease_s):
         raise LeaseLost(f"job {job.id}")
     return verdict, reasons, parcels, out
+
+
+def _parcels(settings: Settings, job: Job, verdict: Verdict, objects: Sequence[ObjectFile], out: Path) -> list[Parcel]:
+    """What goes where, and what holds it back."""
+    facts = {"calling_ae": job.calling_ae, "protocol": job.protocol}
+    parcels = []
+    for destination in destinations_for(settings, **facts):
+        to_it = {**facts, "destination": destination.name}
+        rule = release_for(settings, **to_it, trial=None)
+        holds = holds_for(settings, **to_it, trial=None, verdict=verdict)
+        parcels += [
+            Parcel(
+                one.sop_instance_uid,
+                str(one.kind),
+                str(job.result_folder / _relative(one.path, out)),
+                destination.name,
+                holds,
+                rule,
+            )
+            for one in objects
+            if one.goes_with(destination.objects)
+        ]
+    return parcels
 
 
 def _attempts_folder(settings: Settings, job: Job) -> Path:
