@@ -63,6 +63,7 @@ _PERSONS: Mapping[AuditKind, tuple[Code, str]] = {
     AuditKind.REPROCESSED: (dicom.INSTANCES_ACCESSED, "U"),
     AuditKind.CORRECTED: (dicom.INSTANCES_ACCESSED, "U"),
     AuditKind.VIEWED: (dicom.INSTANCES_ACCESSED, "R"),
+    AuditKind.TRIAL: (dicom.INSTANCES_ACCESSED, "U"),
     AuditKind.DELETED: (dicom.STUDY_DELETED, "D"),
 }
 

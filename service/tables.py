@@ -79,8 +79,10 @@ exam = Table(
     Column("study_date", String(64)),
     Column("awaiting", Text),  # while it waits: what for
     Column("joined_to", Integer),  # the exam that this study's images are measured with
+    Column("trial_seen", Boolean),  # its present state was taken in by the trials; empty: it is news to them
     Index("exam_by_patient", "patient_key", "study_date"),
     Index("exam_by_owner", "joined_to"),
+    Index("exam_by_trial_news", "trial_seen", "state"),
 )
 
 #: One analysis. ``created_at`` stands as the production time in its results, the same for every attempt.
