@@ -205,7 +205,7 @@ signature = Table(
     Column("signed_by", String(64), nullable=False),
     Column("signed_at", UtcDateTime, nullable=False),
     Column("content_sha256", String(64), nullable=False),
-    Column("signed_via", String(96), nullable=False),  # web, or the command line with the system's user
+    Column("signed_via", String(96)),  # web, or the command line with the system's user
     Index("signature_by_subject", "subject_of", "subject_key"),
 )
 

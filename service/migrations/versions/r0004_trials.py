@@ -22,7 +22,7 @@ def upgrade() -> None:
         sa.Column("signed_by", sa.String(length=64), nullable=False),
         sa.Column("signed_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("content_sha256", sa.String(length=64), nullable=False),
-        sa.Column("signed_via", sa.String(length=96), nullable=False),
+        sa.Column("signed_via", sa.String(length=96), nullable=True),
         sa.PrimaryKeyConstraint("id"),
     )
     with op.batch_alter_table("signature", schema=None) as batch_op:
