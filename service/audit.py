@@ -26,6 +26,8 @@ class AuditKind(StrEnum):
     CALL_REFUSED = "call_refused"  # an association was rejected, or a certificate
     RELEASED = "released"  # a person let a held thing go on
     DISCARDED = "discarded"  # a person closed a case; data may be gone
+    DECIDED = "decided"  # a person signed: approved, rejected, queried, resolved, recalled, unblinded ...
+    EXPORTED = "exported"  # data of a study were written for a person, de-identified
     REPROCESSED = "reprocessed"  # a person had an exam measured again
     CORRECTED = "corrected"  # a person's discs came back and are measured
     VIEWED = "viewed"  # a person looked at the data of a study

@@ -208,15 +208,17 @@ signature = Table(
     Column("signed_by", String(64), nullable=False),
     Column("signed_at", UtcDateTime, nullable=False),
     Column("content_sha256", String(64), nullable=False),
+    Column("signed_via", String(96)),  # web, or the command line with the system's user
     Index("signature_by_subject", "subject_of", "subject_key"),
 )
 
-#: A question to a site about a visit.
+#: A question to a site about an exam, which may be a visit's.
 query = Table(
     "trial_query",
     metadata,
     Column("id", Integer, primary_key=True),
-    Column("visit_id", ForeignKey("trial_visit.id"), nullable=False, index=True),
+    Column("exam_id", ForeignKey("exam.id"), nullable=False, index=True),
+    Column("visit_id", ForeignKey("trial_visit.id"), index=True),
     Column("code", String(32), nullable=False),
     Column("text", Text, nullable=False),
     Column("state", String(16), nullable=False, index=True),  # service.states.QueryState

@@ -22,6 +22,7 @@ def upgrade() -> None:
         sa.Column("signed_by", sa.String(length=64), nullable=False),
         sa.Column("signed_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("content_sha256", sa.String(length=64), nullable=False),
+        sa.Column("signed_via", sa.String(length=96), nullable=True),
         sa.PrimaryKeyConstraint("id"),
     )
     with op.batch_alter_table("signature", schema=None) as batch_op:
@@ -295,7 +296,8 @@ def upgrade() -> None:
     op.create_table(
         "trial_query",
         sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("visit_id", sa.Integer(), nullable=False),
+        sa.Column("exam_id", sa.Integer(), nullable=False),
+        sa.Column("visit_id", sa.Integer(), nullable=True),
         sa.Column("code", sa.String(length=32), nullable=False),
         sa.Column("text", sa.Text(), nullable=False),
         sa.Column("state", sa.String(length=16), nullable=False),
@@ -307,12 +309,17 @@ def upgrade() -> None:
         sa.Column("resolved_by", sa.String(length=64), nullable=True),
         sa.Column("resolved_at", sa.DateTime(timezone=True), nullable=True),
         sa.ForeignKeyConstraint(
+            ["exam_id"],
+            ["exam.id"],
+        ),
+        sa.ForeignKeyConstraint(
             ["visit_id"],
             ["trial_visit.id"],
         ),
         sa.PrimaryKeyConstraint("id"),
     )
     with op.batch_alter_table("trial_query", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_trial_query_exam_id"), ["exam_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_trial_query_state"), ["state"], unique=False)
         batch_op.create_index(batch_op.f("ix_trial_query_visit_id"), ["visit_id"], unique=False)
 
@@ -333,6 +340,13 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("reading_id"),
     )
+    with op.batch_alter_table("delivery", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("release", sa.String(length=16), nullable=True))
+        batch_op.add_column(sa.Column("holds", sa.JSON(none_as_null=True), nullable=True))
+        batch_op.add_column(sa.Column("approved_sha256", sa.String(length=64), nullable=True))
+        batch_op.add_column(sa.Column("report_id", sa.Integer(), nullable=True))
+        batch_op.create_index("delivery_of_job", ["job_id"], unique=False)
+
     with op.batch_alter_table("exam", schema=None) as batch_op:
         batch_op.add_column(sa.Column("trial_seen", sa.Boolean(), nullable=True))
         batch_op.create_index("exam_by_trial_news", ["trial_seen", "state"], unique=False)
