@@ -75,6 +75,7 @@ trial_exam = Table(
     Column("visit_label", String(64)),  # the visit that it says; empty: only the date can tell
     Column("code", String(32)),
     Column("detail", Text),
+    Column("held_at", UtcDateTime),  # since when it is of a trial and of no subject
     Column("said_subject", String(64)),  # by a person, as all that follows
     Column("said_visit", String(64)),
     Column("set_aside", Boolean, nullable=False, default=False),

@@ -1,7 +1,8 @@
 """The desk that takes exams for visits: registers plans, looks at each exam that has news, tells what did not come."""
 
 import logging
-from datetime import datetime
+from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 from sqlalchemy import select, update
@@ -16,6 +17,7 @@ from service.trials.missing import tell_missed
 from service.trials.registry import register_plans, trials_of
 from service.trials.results import keep_results, new_results
 from service.trials.takeover import take_exam, update_subjects
+from service.trials.watch import trials_check
 
 _log = logging.getLogger(__name__)
 
@@ -35,6 +37,18 @@ class TrialDesk:
         table = node.exam
         with database.write() as connection:  # a look that a crash interrupted is taken again
             connection.execute(update(table).where(table.c.trial_seen.is_(False)).values(trial_seen=None))
+
+    def task(self) -> tuple[str, Callable[[], None], float]:
+        """For the schedule."""
+
+        def sweep() -> None:
+            self.sweep(datetime.now(UTC))
+
+        return "trials", sweep, SWEEP_S
+
+    def check(self) -> Callable[[], str]:
+        """For health: what is wrong with the plans."""
+        return trials_check(self._database, lambda: self.problems)
 
     def sweep(self, now: datetime) -> int:
         """Take what is new; returns how many exams were looked at. What it costs grows with what is new alone."""
