@@ -18,15 +18,13 @@ from service.trials.plans import take_plans
 from service.trials.priors import PRIORS_S, PriorsDesk
 from service.trials.registry import trials_of
 from service.trials.results import keep_results, new_results
-from service.trials.takeover import take_exam
+from service.trials.takeover import leave_exam, take_exam
 from service.trials.watch import trials_check
 
 _log = logging.getLogger(__name__)
 
 SWEEP_S = 2.0
 _MOST_EXAMS = 200  # of one look
-#: An exam in these is not looked at: it is still coming, or is measured as part of another.
-_NOT_YET = (ExamState.COLLECTING, ExamState.JOINED)
 
 
 class TrialDesk:
@@ -95,7 +93,7 @@ class TrialDesk:
         table = node.exam
         query = (
             select(table.c.id)
-            .where(table.c.trial_seen.is_(None), table.c.state.not_in([str(one) for one in _NOT_YET]))
+            .where(table.c.trial_seen.is_(None), table.c.state != str(ExamState.COLLECTING))  # that still comes
             .order_by(table.c.id)
             .limit(_MOST_EXAMS)
         )
@@ -108,6 +106,11 @@ class TrialDesk:
         with self._database.write() as connection:
             connection.execute(update(table).where(table.c.id == exam_id).values(trial_seen=False))
             trials = trials_of(connection)
+            state = connection.execute(select(table.c.state).where(table.c.id == exam_id)).scalar_one()
+            if state == ExamState.JOINED:
+                leave_exam(connection, trials, exam_id, now)
+                connection.execute(update(table).where(table.c.id == exam_id).values(trial_seen=True))
+                return
         facts = read_exam_facts(self._database, exam_id, [one.plan for one in trials])
         results = new_results(self._database, exam_id)
         with self._database.write() as connection:
