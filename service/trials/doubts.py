@@ -38,7 +38,8 @@ def identity_doubts(
     if one.claim_code:
         found.append(Doubt("claim", ReasonCode(one.claim_code), one.claim_detail))
     digest = facts.patient_digest
-    same = sorted(others.get(digest, ())) if digest is not None else []
+    is_listed = digest is not None and digest == subject.listed.patient_digest  # the subjects' table says whose it is
+    same = sorted(others.get(digest, ())) if digest is not None and not is_listed else []
     if same:
         text = f"its PatientID is also that of subject {' and '.join(same)}; it is said to be of subject {name}"
         found.append(Doubt("patient_id", conflict, text))
