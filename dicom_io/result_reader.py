@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from pydicom import dcmread
 from pydicom.dataset import Dataset, FileDataset
 
@@ -16,7 +17,6 @@ from dicom_io.segmentation_reader import read_segmentation
 from processing.common_voxels import AtlasDiscMaps
 from processing.results import LUMBAR_LEVELS, Affine, FloatArray, LabelArray, Level, Quantity
 from processing.volume import affine_from_orientation, spacing_mm
-
 
 _OFF_GRID = 0.1  # of a voxel: positions are written with a few decimals
 
@@ -86,10 +86,14 @@ def read_native_discs(folder: Path) -> NativeDiscs:
     within = np.argwhere(held)
     index = np.linalg.solve(affine, held_affine) @ np.column_stack([within, np.ones(len(within))]).T
     places = np.rint(index[:3]).astype(int)  # the slices of a Segmentation run the other way
-    if np.abs(index[:3] - places).max() > _OFF_GRID or (places < 0).any() or (places.T >= levels.shape).any():
+    if np.abs(index[:3] - places).max() > _OFF_GRID or not _is_inside(places, levels):
         raise UnreadableResult("the segmentation does not lie on the images it was made on")
     levels[tuple(places)] = held[tuple(within.T)]
     return NativeDiscs(levels, background.astype(np.float32), affine)
+
+
+def _is_inside(places: npt.NDArray[np.int_], levels: LabelArray) -> bool:
+    return bool((places >= 0).all() and (places < np.array(levels.shape)[:, None]).all())
 
 
 def _atlas_roles(folder: Path) -> Iterator[str]:
