@@ -5,7 +5,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from config.settings import Settings
-from service.trials import blinding_command, plan_command, status_command, subjects_command, visits_command
+from service.trials import (
+    blinding_command,
+    plan_command,
+    precision_command,
+    status_command,
+    subjects_command,
+    visits_command,
+)
 
 Load = Callable[[Path | None], Settings]
 
@@ -18,3 +25,4 @@ def add_arguments(parser: argparse.ArgumentParser, load: Load) -> None:
     subjects_command.add_actions(actions, load)
     visits_command.add_actions(actions, load)
     blinding_command.add_actions(actions, load)
+    precision_command.add_actions(actions, load)
