@@ -23,6 +23,7 @@ from service.signatures import CannotSign
 from service.states import DeliveryState, VisitState
 from tests.peers import Storescp
 
+
 @pytest.fixture(scope="module")
 def scp(tmp_path_factory: pytest.TempPathFactory) -> Any:
     with Storescp(tmp_path_factory.mktemp("scp")) as one:
@@ -250,7 +251,7 @@ def add_visit(database: Database, study: str) -> None:
     """The study's exam is subject R-001's baseline in DISC-1."""
     with database.write() as connection:
         exam = connection.execute(select(db.exam.c.id).where(db.exam.c.study_uid == study)).scalar_one()
-        trial = {"protocol_id": "DISC-1", "plan": "", "plan_sha256": "", "registered_at": NOW}
+        trial = {"protocol_id": "DISC-1", "plan": "", "plan_sha256": "", "file": "", "registered_at": NOW}
         connection.execute(insert(trials.trial).values(id=1, **trial))
         subject = {"trial_id": 1, "subject_id": "R-001", "site_id": "S1", "state": "active", "created_at": NOW}
         connection.execute(insert(trials.subject).values(id=1, **subject))

@@ -167,9 +167,9 @@ def test_a_person_signs_in_a_browser(tmp_path: Path) -> None:
     try:
         with Browser(tmp_path / "profile") as browser:
             browser.open(f"http://127.0.0.1:{port}/")
-            browser.wait("document.querySelector('table.held a')", "the list")
+            browser.wait("!!document.querySelector('table.held a')", "the list")
             browser.evaluate("document.querySelector('table.held a').click()")
-            browser.wait("document.querySelector('form.approve')", "the form")
+            browser.wait("!!document.querySelector('form.approve')", "the form")
             browser.evaluate(
                 "(() => { const form = document.querySelector('form.approve'); form.by.value = 'Dr Ann';"
                 " form.querySelector('button').click(); })()"
@@ -204,7 +204,10 @@ def test_commands_sign_and_tell_the_system_s_user(tmp_path: Path, capsys: pytest
     assert run("approve", "1", "--by", "Dr Ann", "--reason", "seen")[0] == 3
     assert run("approve", "1", *signed, "--reason", "seen")[:2] == (0, "job 1 approved: 2 objects go\n")
     assert run("reject", "2", *signed, "--reason", "moved", "--code", "MOTION")[0] == 0
-    assert run("query", "3", *signed, "--reason", "which coil?", "--code", "SCANNER_CHANGED", "--due", "2026-01-31")[0] == 0
+    assert (
+        run("query", "3", *signed, "--reason", "which coil?", "--code", "SCANNER_CHANGED", "--due", "2026-01-31")[0]
+        == 0
+    )
     assert "due 2026-01-31 OVERDUE  SCANNER_CHANGED: which coil?" in run("queries")[1]
     assert run("approve", "3", *signed, "--reason", "seen")[::2] == (3, "job 3 has an open query: resolve it first\n")
     assert run("resolve", "1", *signed, "--reason", "the same", "--code", "ACCEPTED")[0] == 0
