@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from config.settings import Settings
-from service.trials import blinding_command, plan_command
+from service.trials import blinding_command, deidentify_command, plan_command, readings_command
 
 Load = Callable[[Path | None], Settings]
 
@@ -15,3 +15,5 @@ def add_arguments(parser: argparse.ArgumentParser, load: Load) -> None:
     actions = parser.add_subparsers(required=True, metavar="ACTION")
     plan_command.add_actions(actions, load)
     blinding_command.add_actions(actions, load)
+    deidentify_command.add_actions(actions, load)
+    readings_command.add_actions(actions, load)
