@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 import yaml
 from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
 
+from config.deidentification import Deidentification
 from config.release import Release as Release
 from config.sections import Name, Section, SettingsError
 from config.settings import Repeats, explain
@@ -169,6 +170,7 @@ class TrialPlan(Section):
     )
     blinding: Blinding = Blinding()
     phantom: PhantomRule = PhantomRule()
+    deidentification: Deidentification = Deidentification()
 
     @field_validator("subject_pattern")
     @classmethod

@@ -7,8 +7,10 @@ from pathlib import Path
 from config.settings import Settings
 from service.trials import (
     blinding_command,
+    deidentify_command,
     plan_command,
     precision_command,
+    readings_command,
     status_command,
     subjects_command,
     visits_command,
@@ -26,3 +28,5 @@ def add_arguments(parser: argparse.ArgumentParser, load: Load) -> None:
     visits_command.add_actions(actions, load)
     blinding_command.add_actions(actions, load)
     precision_command.add_actions(actions, load)
+    deidentify_command.add_actions(actions, load)
+    readings_command.add_actions(actions, load)
