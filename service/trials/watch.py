@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
+from config.sections import SettingsError
 from processing.refusal import ReasonCode
 from service import trial_tables as db
 from service.database import Database
@@ -23,6 +24,8 @@ def trials_check(database: Database, problems: Callable[[], tuple[str, ...]]) ->
         try:
             with database.read() as connection:
                 wrong = [*problems(), *_deviations(connection)]
+        except SettingsError as error:  # of an earlier program, which allowed what this one does not
+            return f"the plan on record cannot be used: {str(error).splitlines()[0]}"
         except SQLAlchemyError as error:
             return f"the trials cannot be looked at ({type(error).__name__})"
         return "; ".join(wrong)
