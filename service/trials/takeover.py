@@ -211,11 +211,20 @@ def _settle(connection: Connection, trials: dict[int, Trial], subject_id: int, n
     decision = decide(trial, subject, candidates, _others(connection, subject, digests), now)
     changes = _write_visits(connection, subject_id, decision.visits, now)
     if trial.plan.day_zero != "given":
-        connection.execute(update(db.subject).where(db.subject.c.id == subject_id).values(day_zero=decision.day_zero))
+        table = db.subject
+        is_other = table.c.day_zero.is_distinct_from(decision.day_zero)  # then priors of other days are to be asked for
+        values = {"day_zero": decision.day_zero, "priors_asked_at": None}
+        connection.execute(update(table).where(table.c.id == subject_id, is_other).values(**values))
     note_expected(connection, trial, subject, decision, now)
     settle_release(connection, decision.visits, trial.plan)
-    if changes and any(one.state is VisitState.MEASURED for one in decision.visits):
+    is_measured = any(one.state is VisitState.MEASURED for one in decision.visits)
+    if changes and (is_measured or _has_report(connection, subject_id)):
         ask_for_report(connection, subject_id, "; ".join(changes), now)
+
+
+def _has_report(connection: Connection, subject_id: int) -> bool:
+    table = db.subject_report
+    return connection.execute(select(table.c.id).where(table.c.subject_id == subject_id).limit(1)).first() is not None
 
 
 def _drop_if_nothing(connection: Connection, trials: dict[int, Trial], subject_id: int, now: datetime) -> None:
