@@ -104,7 +104,7 @@ USUAL = (
         "M3",
         94,
         "14:25",
-        {level: 0.93 for level in ALL} | {Level.L4L5: 1.12},
+        dict.fromkeys(ALL, 0.93) | {Level.L4L5: 1.12},
         deviations=_CLOCK,
         reasons=(Reason(ReasonCode.MOTION, "T2 image at 51.4 ms: the discs moved by 1.4 mm"),),
     ),
