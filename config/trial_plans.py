@@ -199,6 +199,10 @@ class TrialPlan(Section):
                 raise ValueError("primary: the level 'treated' needs the file treated_levels")
         return self
 
+    def is_subject(self, name: str) -> bool:
+        """Whether a text is of the form of a subject's ID."""
+        return re.fullmatch(self.subject_pattern, name) is not None
+
     @property
     def baseline(self) -> Visit:
         """The visit that later ones are compared with."""

@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser, load: Load) -> None:
     back = add("recall", _recall, "stop what waits, send nothing again, and list all that was ever sent")
     _add_selection(back)
     for action, needs_reason in ((approve, False), (reject, True), (ask, True), (resolve, True), (back, False)):
-        _add_signature(action, needs_reason=needs_reason)
+        add_signature(action, needs_reason=needs_reason)
     approve.add_argument("--sha256", default="", metavar="DIGEST", help="what you looked at (content_sha256 of show)")
 
 
@@ -64,7 +64,8 @@ def _add_selection(back: argparse.ArgumentParser) -> None:
     back.add_argument("--dry-run", action="store_true", help="only list what was sent; change nothing")
 
 
-def _add_signature(action: argparse.ArgumentParser, *, needs_reason: bool) -> None:
+def add_signature(action: argparse.ArgumentParser, *, needs_reason: bool) -> None:
+    """The arguments of a signature, on the command line."""
     action.add_argument("--by", default="", metavar="WHO", help="who signs (default: the system's user)")
     action.add_argument("--meaning", default="", help="e.g. 'I reviewed the segmentation and approve release'")
     action.add_argument("--reason", default="", required=needs_reason, help="why; no identity in it")
@@ -85,7 +86,8 @@ def _run(run: Callable[[argparse.Namespace, Database], int], options: argparse.N
         return _REFUSED
 
 
-def _signing(options: argparse.Namespace) -> Signing:
+def signing_of(options: argparse.Namespace) -> Signing:
+    """What the arguments say, with the system's user."""
     user = person()
     return Signing(
         by=options.by or user,
@@ -126,7 +128,7 @@ def _show(options: argparse.Namespace, database: Database) -> int:
 
 
 def _approve(options: argparse.Namespace, database: Database) -> int:
-    n_objects = release.approve(database, options.target, _signing(options))
+    n_objects = release.approve(database, options.target, signing_of(options))
     item = release.get_item(database, options.target)
     left = "" if item is None or not item.holds else f"; the others stay held: {'; '.join(item.holds.values())}"
     sys.stdout.write(f"{options.target} approved: {n_objects} objects go{left}\n")
@@ -134,20 +136,20 @@ def _approve(options: argparse.Namespace, database: Database) -> int:
 
 
 def _reject(options: argparse.Namespace, database: Database) -> int:
-    n_objects = release.reject(database, options.target, _signing(options))
+    n_objects = release.reject(database, options.target, signing_of(options))
     sys.stdout.write(f"{options.target} rejected: {n_objects} objects will never be sent\n")
     return _OK
 
 
 def _query(options: argparse.Namespace, database: Database) -> int:
     due_on = options.due or datetime.now(UTC).date() + timedelta(days=14)
-    number = release.ask_site(database, options.target, _signing(options), due_on)
+    number = release.ask_site(database, options.target, signing_of(options), due_on)
     sys.stdout.write(f"query {number} about {options.target}, to be answered by {due_on}\n")
     return _OK
 
 
 def _resolve(options: argparse.Namespace, database: Database) -> int:
-    queries.resolve(database, options.query, _signing(options))
+    queries.resolve(database, options.query, signing_of(options))
     sys.stdout.write(f"query {options.query} resolved\n")
     return _OK
 
@@ -172,7 +174,7 @@ def _recall(options: argparse.Namespace, database: Database) -> int:
         sys.stderr.write("name one: --job, --study, --subject (and --trial), or --trial\n")
         return _USAGE
     found = (
-        recall.list_sent(database, chosen) if options.dry_run else recall.recall(database, chosen, _signing(options))
+        recall.list_sent(database, chosen) if options.dry_run else recall.recall(database, chosen, signing_of(options))
     )
     text = found.to_csv() if options.format == "csv" else found.to_json()
     if options.out is None:

@@ -43,6 +43,7 @@ subject = Table(
     Column("is_listed", Boolean, nullable=False, default=False),  # by a person, in the subjects' table
     Column("imported", JSON),  # what that table says of the identity: the images must agree
     Column("levels", JSON),  # discs of the exam that a person looked at when confirming, from below
+    Column("withdrawn_on", Date),
     Column("look_on", Date),  # the day from which a visit of it is missed
     Column("priors_asked_at", UtcDateTime),
     UniqueConstraint("trial_id", "subject_id"),
@@ -70,13 +71,15 @@ trial_exam = Table(
     Column("has_time", Boolean, nullable=False),
     Column("disagreement", Text, nullable=False),  # in what its images name different subjects; "" where they agree
     Column("is_phantom", Boolean, nullable=False),
+    Column("claimed_by", String(16)),  # attributes, mapping, date, person: what says whose it is
+    Column("visit_label", String(64)),  # the visit that it says; empty: only the date can tell
     Column("code", String(32)),
     Column("detail", Text),
     Column("said_subject", String(64)),  # by a person, as all that follows
     Column("said_visit", String(64)),
     Column("set_aside", Boolean, nullable=False, default=False),
     Column("not_evaluable", Text),  # why a person says so
-    Column("accepted", JSON),  # reason codes that a person has looked into and found to be no reason
+    Column("accepted", JSON),  # {kind of doubt: why}: what a person has looked into and found to be no reason
     Column("said_by", String(64)),
     Column("said_reason", Text),
     Column("said_at", UtcDateTime),
@@ -205,7 +208,7 @@ signature = Table(
     Column("signed_by", String(64), nullable=False),
     Column("signed_at", UtcDateTime, nullable=False),
     Column("content_sha256", String(64), nullable=False),
-    Column("signed_via", String(96), nullable=False),  # web, or the command line with the system's user
+    Column("signed_via", String(96)),  # web, or the command line with the system's user
     Index("signature_by_subject", "subject_of", "subject_key"),
 )
 

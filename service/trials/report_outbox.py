@@ -1,4 +1,4 @@
-"""A subject's report on its way out: to the trial's destinations, held as the rules say, in place of the version before."""
+"""A report on its way out: to its trial's destinations, held as the rules say, in place of the version before."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

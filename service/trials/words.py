@@ -12,7 +12,7 @@ from service import trial_tables as db
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """Empty where nobody said anything. ``accepted``: reason codes that a person lets pass, with why."""
+    """Empty where nobody said anything. ``accepted``: kinds of doubt that a person lets pass, with why."""
 
     trial_id: int | None = None
     subject_id: str = ""

@@ -1,22 +1,26 @@
 """Exams of trial subjects in a node's record, with real headers and results as small as can be."""
 
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import pydicom
+import numpy as np
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 from records import open_database, settings_in
 from sqlalchemy import insert, select
 
 from config.settings import Settings
+from processing.refusal import Reason, ReasonCode
+from processing.results import Verdict
 from service import database as db
 from service import jobs
+from service import trial_tables as trials
 from service.database import Database
 from service.states import ExamState, InstanceState
+from service.trials.desk import TrialDesk
 
 PLAN: dict[str, Any] = {
     "protocol_id": "DISC-1",
@@ -30,7 +34,7 @@ PLAN: dict[str, Any] = {
     "protocol": "ge-mapss",
 }
 DAY_ZERO = date(2026, 3, 2)
-NOW = datetime(2026, 12, 1, 12, 0, tzinfo=UTC)
+NOW = datetime(2027, 6, 1, 12, 0, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,31 @@ class Scan:
             if value:
                 setattr(image, keyword, value)
         return image
+
+
+class VisitRow(NamedTuple):
+    subject: str
+    name: str
+    state: str
+    code: str
+    detail: str
+    job_id: int | None
+
+
+VERSIONS = {"discnode": "0.2.0", "model_sha256": "ab" * 32}
+
+
+def spine(person: int = 0, *, lowest: int = 0, n: int = 5) -> list[dict[str, Any]]:
+    """The discs of a result, from below. ``person``: whose spine; ``lowest``: how far up the names begin."""
+    names = ("L5S1", "L4L5", "L3L4", "L2L3", "L1L2", "T12L1")
+    discs = []
+    place = 0.0
+    for index in range(n):
+        factor = 1 + 0.08 * np.sin(1.7 * index + 2.3 * person) * (person > 0)
+        shape = {"height_mm": 9 - index / 2, "depth_mm": 34 * factor, "centroid_mm": [0.0, 0.0, round(place, 2)]}
+        discs.append({"level": names[index + lowest], "volume_mm3": 8000.0, "shape": shape})
+        place += (36 + 1.1 * index) * factor
+    return discs
 
 
 @dataclass
@@ -131,6 +160,44 @@ class Site:
                 jobs.enqueue(connection, jobs.JobRequest(exam_id, (name,), study_uid, "SCANNER", "ge-mapss"), NOW)
         return exam_id
 
+    def measure(self, exam_id: int, verdict: str = "ok", **content: Any) -> int:
+        """The exam's newest analysis is done, with this ``result.json``; returns the job's number."""
+        job = next(one for one in reversed(jobs.list_jobs(self.database)) if one.exam_id == exam_id)
+        claimed = jobs.claim(self.database, "w", NOW, 60.0)
+        assert claimed is not None
+        assert claimed.id == job.id
+        folder = self.settings.storage_dir / claimed.result_folder
+        folder.mkdir(parents=True)
+        result = {"status": verdict, "reasons": [], "discs": spine(), "versions": VERSIONS} | content
+        (folder / "result.json").write_text(json.dumps(result))
+        reasons = [Reason(ReasonCode(one["code"]), one["detail"]) for one in result["reasons"]]
+        jobs.finish(self.database, claimed, Verdict(verdict), reasons, (), NOW)
+        return claimed.id
+
+    def sweep(self, now: datetime = NOW) -> int:
+        return TrialDesk(self.database, self.settings).sweep(now)
+
+    def visits(self) -> dict[int, VisitRow]:
+        """Exam -> what was decided of it."""
+        table, subject = trials.visit, trials.subject
+        query = select(table, subject.c.subject_id.label("subject")).join(subject, subject.c.id == table.c.subject_id)
+        with self.database.read() as connection:
+            return {
+                row.exam_id: VisitRow(row.subject, row.name, row.state, row.code or "", row.detail or "", row.job_id)
+                for row in connection.execute(query)
+            }
+
+    def at_the_door(self) -> dict[int, tuple[str, str]]:
+        """Exam of a trial but of no subject -> code and detail."""
+        table = trials.trial_exam
+        query = select(table).where(table.c.trial_id.is_not(None), table.c.subject_id.is_(None))
+        with self.database.read() as connection:
+            return {row.exam_id: (row.code, row.detail) for row in connection.execute(query)}
+
+    def rows(self, table: Any) -> list[Any]:
+        with self.database.read() as connection:
+            return list(connection.execute(select(table).order_by(*table.primary_key)).all())
+
 
 def open_site(folder: Path, **changes: Any) -> Site:
     """A node that follows one trial. ``changes``: of its plan."""
@@ -142,4 +209,4 @@ def open_site(folder: Path, **changes: Any) -> Site:
     return site
 
 
-__all__ = ["DAY_ZERO", "NOW", "PLAN", "Scan", "Site", "open_site", "pydicom", "replace", "select"]
+__all__ = ["DAY_ZERO", "NOW", "PLAN", "VERSIONS", "Scan", "Site", "VisitRow", "open_site", "spine"]

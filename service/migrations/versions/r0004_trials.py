@@ -22,7 +22,7 @@ def upgrade() -> None:
         sa.Column("signed_by", sa.String(length=64), nullable=False),
         sa.Column("signed_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("content_sha256", sa.String(length=64), nullable=False),
-        sa.Column("signed_via", sa.String(length=96), nullable=False),
+        sa.Column("signed_via", sa.String(length=96), nullable=True),
         sa.PrimaryKeyConstraint("id"),
     )
     with op.batch_alter_table("signature", schema=None) as batch_op:
@@ -108,6 +108,7 @@ def upgrade() -> None:
         sa.Column("is_listed", sa.Boolean(), nullable=False),
         sa.Column("imported", sa.JSON(), nullable=True),
         sa.Column("levels", sa.JSON(), nullable=True),
+        sa.Column("withdrawn_on", sa.Date(), nullable=True),
         sa.Column("look_on", sa.Date(), nullable=True),
         sa.Column("priors_asked_at", sa.DateTime(timezone=True), nullable=True),
         sa.ForeignKeyConstraint(
@@ -138,6 +139,8 @@ def upgrade() -> None:
         sa.Column("has_time", sa.Boolean(), nullable=False),
         sa.Column("disagreement", sa.Text(), nullable=False),
         sa.Column("is_phantom", sa.Boolean(), nullable=False),
+        sa.Column("claimed_by", sa.String(length=16), nullable=True),
+        sa.Column("visit_label", sa.String(length=64), nullable=True),
         sa.Column("code", sa.String(length=32), nullable=True),
         sa.Column("detail", sa.Text(), nullable=True),
         sa.Column("said_subject", sa.String(length=64), nullable=True),
