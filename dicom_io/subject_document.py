@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
+from pathlib import Path
 from typing import Any
 
 from highdicom.base import SOPClass
+from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import EncapsulatedPDFStorage, ExplicitVRLittleEndian
@@ -63,6 +65,15 @@ class SubjectReport:
         found = max(measured, key=lambda one: (one.scan_date or date.min, one.order)).segmentation
         assert found is not None
         return found
+
+
+def read_header(path: Path) -> Dataset:
+    """The header of an object of ours.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    return dcmread(path, stop_before_pixels=True)
 
 
 def subject_identity(report: SubjectReport, role: str, series_number: int) -> dict[str, Any]:

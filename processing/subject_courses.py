@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,7 @@ def draw_courses(courses: Sequence[Course], names: Sequence[str]) -> npt.NDArray
         names: of the visits, in order, written at the lowest row.
     """
     kinds = list(dict.fromkeys((one.quantity, one.region) for one in courses))
-    height_in = 0.42 + _ROW_IN * len(kinds)
+    height_in = 0.52 + _ROW_IN * len(kinds)
     figure = Figure(figsize=(_WIDTH_IN, height_in), dpi=_DPI, facecolor="#ffffff")
     canvas = FigureCanvasAgg(figure)
     cells = figure.subplots(
@@ -58,7 +59,7 @@ def draw_courses(courses: Sequence[Course], names: Sequence[str]) -> npt.NDArray
             "left": 0.058,
             "right": 0.995,
             "top": 1 - 0.26 / height_in,
-            "bottom": 0.36 / height_in,
+            "bottom": 0.44 / height_in,
             "wspace": 0.06,
             "hspace": 0.12,
         },
@@ -67,7 +68,7 @@ def draw_courses(courses: Sequence[Course], names: Sequence[str]) -> npt.NDArray
         for column, level in enumerate(_FROM_ABOVE):
             axes = cells[row][column]
             own = [one for one in courses if (one.level, one.quantity, one.region) == (level, quantity, region)]
-            _frame(axes)
+            _frame(axes, is_first=column == 0)
             if own:
                 _draw(axes, own[0])
             if row == 0:
@@ -80,8 +81,9 @@ def draw_courses(courses: Sequence[Course], names: Sequence[str]) -> npt.NDArray
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def _frame(axes: Axes) -> None:
+def _frame(axes: Axes, *, is_first: bool) -> None:
     axes.tick_params(colors=_FAINT, labelsize=8.5, length=2)
+    axes.tick_params(axis="y", length=2 if is_first else 0)
     axes.grid(visible=True, axis="y", color=_LINE, linewidth=0.6)
     axes.set_axisbelow(True)
     for name, spine in axes.spines.items():
@@ -130,21 +132,25 @@ def _band(axes: Axes, course: Course, judged: dict[str, Change]) -> None:
     if not bounds:
         return
     days = [one.day for one in course.observations]
-    edges = [min(days), *((one[0] + other[0]) / 2 for one, other in zip(bounds, bounds[1:], strict=False)), max(days)]
-    for (_, low, high), start, end in zip(bounds, edges, edges[1:], strict=False):
+    edges = [min(days), *((one[0] + other[0]) / 2 for one, other in pairwise(bounds)), max(days)]
+    for (_, low, high), (start, end) in zip(bounds, pairwise(edges), strict=True):
         axes.fill_between([start, end], [low, low], [high, high], color=_BAND, linewidth=0, zorder=1)
 
 
 def _name_visits(cells: Sequence[Axes], courses: Sequence[Course], names: Sequence[str], *, last: bool) -> None:
-    """The visits' names below the lowest row, at their days."""
+    """The visits' names below the lowest row, at their days; one that would lie on its neighbour stands lower."""
     days = {one.visit: one.day for course in courses for one in course.observations}
-    shown = [name for name in names if name in days]
-    span = max(days.values()) - min(days.values()) if days else 0
+    shown = sorted((name for name in names if name in days), key=days.__getitem__)
+    span = max(max(days.values()) - min(days.values()), 1) if days else 1
+    labels: list[str] = []
+    for at, name in enumerate(shown):
+        is_near = at > 0 and days[name] - days[shown[at - 1]] < 0.16 * span and not labels[-1].startswith("\n")
+        labels.append(("\n" if is_near else "") + _short(name))
     for axes in cells:
-        axes.set_xticks([days[name] for name in shown], [_short(name) for name in shown] if last else [""] * len(shown))
-        axes.set_xlim(min(days.values()) - 0.07 * max(span, 1), max(days.values()) + 0.07 * max(span, 1))
+        axes.set_xticks([days[name] for name in shown], labels if last else [""] * len(shown))
+        axes.set_xlim(min(days.values()) - 0.07 * span, max(days.values()) + 0.07 * span)
 
 
 def _short(name: str) -> str:
     """A visit's name as it fits below an axis."""
-    return name if len(name) <= 5 else f"{name[:4]}…"
+    return name if len(name) <= 7 else f"{name[:6]}…"

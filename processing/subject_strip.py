@@ -1,4 +1,4 @@
-"""One subject's discs at all visits, side by side: levels from above, visits from the left, one scale and one window."""
+"""One subject's discs at all visits, side by side: levels from above, visits from the left, one scale, one window."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ _DPI = 150
 _WIDTH_IN = 10.6  # printed at two thirds
 _HEAD_IN, _FOOT_IN, _GAP_IN, _SCALE_IN = 0.5, 0.04, 0.06, 0.78
 _MOST_PANEL_IN = 2.45
-_MARGIN_MM = 5.0
+_MARGIN_MM = 4.5
 _INK, _FAINT, _ABSENT, _LINE = "#1b2530", "#5a6670", "#f1f3f5", "#c9d1d8"
 _ON_IMAGE = "#f2f4f5"
 _HALO = [withStroke(linewidth=2.2, foreground="#101418")]
@@ -35,8 +35,8 @@ _FROM_ABOVE = tuple(reversed(LUMBAR_LEVELS))
 class StripVisit:
     """One column: what stands above it, and what it shows.
 
-    ``images`` None: ``absent`` says why, in a word or two. ``without_value``: levels that are shown without colours, and
-    why.
+    ``images`` None: ``absent`` says why, in a word or two. ``without_value``: levels that are shown without colours,
+    and why.
     """
 
     name: str
@@ -97,7 +97,7 @@ def _sizes_mm(shown: Sequence[VisitImages]) -> tuple[list[float], float]:
             tall = max(tall, float(np.ptp(i)) * row_mm)
             width = max(width, float(np.ptp(j)) * column_mm)
         heights.append(tall + 2 * _MARGIN_MM)
-    return heights, max(width, 30.0) + 4 * _MARGIN_MM
+    return heights, max(width, 30.0) + 3.2 * _MARGIN_MM
 
 
 def _middle(levels: npt.NDArray[np.uint8], level: Level) -> tuple[int, float, float] | None:
@@ -201,7 +201,7 @@ def _write(axes: Axes, level: Level, why: str, where: str) -> None:
     axes.text(0.03, 0.94, LEVEL_NAMES[level], va="top", fontsize=10, fontweight="bold", **burnt)
     axes.text(0.97, 0.06, where, ha="right", va="bottom", fontsize=7, **burnt)
     if why:
-        axes.text(0.5, 0.06, why, ha="center", va="bottom", fontsize=9, **burnt)
+        axes.text(0.97, 0.94, why, ha="right", va="top", fontsize=9, **burnt)
 
 
 def _bar(axes: Axes, size_mm: tuple[float, float]) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from config.settings import Settings
-from service.trials import blinding_command, plan_command
+from service.trials import blinding_command, plan_command, report_command
 
 Load = Callable[[Path | None], Settings]
 
@@ -15,3 +15,4 @@ def add_arguments(parser: argparse.ArgumentParser, load: Load) -> None:
     actions = parser.add_subparsers(required=True, metavar="ACTION")
     plan_command.add_actions(actions, load)
     blinding_command.add_actions(actions, load)
+    report_command.add_actions(actions, load)

@@ -12,12 +12,13 @@ from sqlalchemy import Row, select
 from config.settings import Settings
 from config.trial_plans import TrialPlan, Visit
 from processing.results import Level
-from processing.visits import Acquisition, Cell, Change, Difference, Observation
+from processing.visits import Acquisition, Cell, Change, ChangeTable, Difference, Observation
 from service import database as db
 from service import trial_tables as tables
 from service.database import Database
 from service.job_records import exam_folder
 from service.states import SubjectState, VisitState
+from service.trials.assessment import assess
 from service.trials.observations import observe
 from service.trials.treated_levels import treated_level
 from service.trials.visit_record import VisitRecord as VisitRecord
@@ -36,7 +37,7 @@ class SubjectHistory:
     ``visits``: every planned one, in the plan's order, whether a scan came or not; unscheduled ones among them by their
     day. ``set_aside``: scans that count for none of them. ``treated_level``: None where it is not known, or may not be
     shown. ``non_evaluable``: level -> (from visit, reason). ``observations``: of every cell, one for each of
-    ``visits``. ``warnings``: in words.
+    ``visits``. ``changes``: those of ``assessment``. ``warnings``: in words.
     """
 
     plan: TrialPlan
@@ -53,6 +54,7 @@ class SubjectHistory:
     changes: tuple[Change, ...]
     warnings: tuple[str, ...]
     freeze: dict[str, Any] | None
+    assessment: ChangeTable
     set_aside: tuple[VisitRecord, ...] = ()
 
     @property
@@ -99,6 +101,9 @@ def read_history(
     scans = [replace(one, day=_days(one.scan_date, day_zero)) for one in scans]
     visits, set_aside = _in_order(plan, scans)
     shown = plan.blinding.show_treated_level if show_treated_level is None else show_treated_level
+    treated = treated_level(plan.treated_levels, subject["subject_id"]) if shown else None
+    observations = observe(visits, non_evaluable, plan.acceptance.max_excluded_share)
+    assessment = assess(plan, visits, observations, non_evaluable, treated)
     return SubjectHistory(
         plan=plan,
         plan_sha256=trial.plan_sha256,
@@ -107,13 +112,14 @@ def read_history(
         state=SubjectState(subject["state"]),
         day_zero=day_zero,
         levels_confirmed=_levels_confirmed(subject),
-        treated_level=treated_level(plan.treated_levels, subject["subject_id"]) if shown else None,
+        treated_level=treated,
         visits=visits,
         non_evaluable=non_evaluable,
-        observations=observe(visits, non_evaluable, plan.acceptance.max_excluded_share),
-        changes=(),
+        observations=observations,
+        changes=assessment.changes,
         warnings=tuple(_warnings(plan, visits, _levels_confirmed(subject))),
         freeze=trial.freeze,
+        assessment=assessment,
         set_aside=set_aside,
     )
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from processing.display import LEVEL_NAMES
 from processing.results import LUMBAR_LEVELS, Level, Quantity, Region
-from processing.visits import Cell, Observation
+from processing.visits import NO_SCAN, Cell, Observation
 from service.states import VisitState
 from service.trials.visit_record import VisitRecord
 
@@ -17,7 +17,7 @@ CELLS = tuple(
 )
 
 _NOT_COUNTED = {
-    None: "no scan",
+    None: NO_SCAN,
     VisitState.HELD: "held",
     VisitState.AWAITED: "not measured yet",
     VisitState.NOT_EVALUABLE: "not evaluable",

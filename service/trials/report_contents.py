@@ -38,6 +38,7 @@ class ReportEdition:
     inputs_digest: str
     software: str
     earlier: tuple[EarlierVersion, ...] = ()
+    is_draft: bool = False  # made for a person to look at; no such version is on record
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """The pictures of a subject's report: the strip of discs and visits, and how values run over time."""
 
+from collections.abc import Sequence
 from io import BytesIO
 
 import numpy as np
@@ -11,6 +12,7 @@ from processing.results import Level, Quantity, Region
 from processing.subject_courses import Course, draw_courses
 from processing.subject_strip import StripVisit, draw_strip
 from service.reports.document import Picture
+from service.reports.words import listed
 from service.trials.history import VisitRecord
 from service.trials.report_contents import ReportContents
 from service.trials.report_words import state_text
@@ -24,10 +26,10 @@ def strip_picture(contents: ReportContents, quantity: Quantity | None) -> Pictur
     if all(one.images is None for one in columns):
         return None
     what = "Segmented images" if quantity is None else f"{QUANTITY_NAMES[quantity]} in colour on the segmented images"
-    colours = "" if quantity is None else " Colours mean the same ms in every panel and every report."
+    colours = "" if quantity is None else " Colours mean the same ms everywhere."
     caption = (
-        f"{what}, each disc in the slice through its middle, all at one scale, outlined as it was measured. Grey is"
-        f" scaled to each scan, whose signal has no unit.{colours} Hatched: nothing to be shown."
+        f"{what}: each disc in the slice through its middle, at one scale, outlined as measured. Grey is scaled to each"
+        f" scan.{colours} Hatched: nothing to show."
     )
     description = f"Discs L1/L2 to L5/S1 from above, visits {', '.join(one.name for one in columns)} from the left."
     return _picture(draw_strip(columns, quantity), description, caption)
@@ -56,8 +58,10 @@ def _is_discarded(contents: ReportContents, level: Level, visit: VisitRecord) ->
     return first not in names or names.index(visit.name) >= names.index(first)
 
 
-def courses_picture(contents: ReportContents, region: Region) -> Picture | None:
-    """How the values of one part of all discs run over the visits; None where nothing is measured."""
+def courses_picture(
+    contents: ReportContents, regions: Sequence[Region], quantities: Sequence[Quantity]
+) -> Picture | None:
+    """How the values of parts of all discs run over the visits; None where nothing is measured."""
     history = contents.history
     courses = [
         Course(
@@ -67,18 +71,22 @@ def courses_picture(contents: ReportContents, region: Region) -> Picture | None:
             observations,
             tuple(one for one in contents.table.changes if one.cell == cell),
         )
+        for quantity in quantities
+        for region in regions
         for cell, observations in history.observations.items()
-        if cell.region is region
+        if cell.quantity is quantity and cell.region is region
     ]
     if not courses:
         return None
     pixels = draw_courses(courses, [one.name for one in history.visits])
-    caption = (
-        f"{REGION_NAMES[region].capitalize()}, mean in ms, over the days. Band: within measurement error of the"
-        " baseline, as wide as each visit's limits. Orange diamond: beyond them. Hollow: not judged. Cross: no value."
-        " Lines are not drawn through visits without a value."
+    what = listed(
+        [f"{QUANTITY_NAMES[quantity]} of the {REGION_NAMES[region]}" for quantity in quantities for region in regions]
     )
-    return _picture(pixels, f"Values of the {REGION_NAMES[region]} of each disc over the visits.", caption)
+    caption = (
+        f"{what}, means in ms over the days. Band: within measurement error of the baseline. Orange diamond: beyond it."
+        " Hollow: not judged. Cross: no value; no line is drawn across it."
+    )
+    return _picture(pixels, f"{what} of each disc over the visits.", caption)
 
 
 def measured_quantities(contents: ReportContents) -> tuple[Quantity, ...]:

@@ -8,7 +8,7 @@ from processing.display import LEVEL_NAMES, QUANTITY_NAMES, REGION_NAMES
 from processing.results import LUMBAR_LEVELS, Quantity, Region
 from processing.visits import Acquisition, Cell, Change
 from service.reports.document import Column, Row, Table
-from service.reports.words import NONE, number
+from service.reports.words import NONE, listed, number
 from service.trials.history import VisitRecord
 from service.trials.report_contents import ReportContents
 from service.trials.report_words import (
@@ -22,7 +22,7 @@ from service.trials.report_words import (
 
 _FROM_ABOVE = tuple(reversed(LUMBAR_LEVELS))
 _REGIONS = (Region.NUCLEUS, Region.WHOLE_DISC, Region.ANTERIOR_ANNULUS, Region.POSTERIOR_ANNULUS)
-_VISITS_BESIDE = 4  # of a table of changes, as many as fit on a sheet
+_VISITS_BESIDE = 3  # of a table of changes, as many as fit on a sheet
 
 
 def visit_table(contents: ReportContents) -> Table:
@@ -37,12 +37,20 @@ def visit_table(contents: ReportContents) -> Table:
             contents.day_text(visit.scan_date) or NONE,
             NONE if visit.day is None else f"{visit.day}",
             clock,
-            state_text(visit, is_over=contents.is_over(visit)),
             deviations if visit.scan_date else NONE,
+            state_text(visit, is_over=contents.is_over(visit)),
         )
         rows.append(Row(visit.name, cells))
-    names = ("planned", "scanned", "day", "clock", "state", "deviations")
-    return Table("Visits", (Column("visit"), *(Column(name) for name in names)), tuple(rows))
+    columns = (
+        Column("visit"),
+        Column("planned", is_text=True),
+        Column("scanned"),
+        Column("day"),
+        Column("clock"),
+        Column("deviations"),
+        Column("state", is_text=True),
+    )
+    return Table("Visits", columns, tuple(rows))
 
 
 def primary_table(contents: ReportContents) -> Table | None:
@@ -50,7 +58,10 @@ def primary_table(contents: ReportContents) -> Table | None:
     shown = [one for one in contents.table.changes if one.is_primary]
     if not shown:
         return None
-    columns = ("visit", "baseline", "value", "change", "change %", "limits (ms)", "verdict")
+    columns = (
+        *(Column(name) for name in ("visit", "baseline", "value", "change", "change %", "limits")),
+        Column("verdict", is_text=True),
+    )
     rows = [
         Row(
             cell_name(one.cell),
@@ -69,7 +80,7 @@ def primary_table(contents: ReportContents) -> Table | None:
     bases = dict.fromkeys(one.basis for one in shown if one.basis)
     return Table(
         "Declared in advance: primary cells (ms)",
-        (Column("cell"), *(Column(name) for name in columns)),
+        (Column("cell"), *columns),
         tuple(rows),
         f"Basis of the limits: {'; '.join(bases)}." if bases else "",
     )
@@ -79,7 +90,10 @@ def change_tables(contents: ReportContents, quantity: Quantity) -> Iterator[Tabl
     """Every cell of a quantity: baseline, and value, change and limits of each later visit; a few visits in a table."""
     history = contents.history
     changes = {(one.cell, one.visit): one for one in contents.table.changes}
-    later = [one for one in history.visits if one is not history.baseline]
+    later = [one for one in history.visits if one is not history.baseline and one.state is not None]
+    absent = [one.name for one in history.visits if one.state is None and one is not history.baseline]
+    kind = "all exploratory" if not any(one.is_primary for one in changes.values()) else "primary (*) and exploratory"
+    note = f"{MARKS_NOTE} No scan: {listed(absent)}." if absent else MARKS_NOTE
     for first in range(0, len(later), _VISITS_BESIDE):
         visits = later[first : first + _VISITS_BESIDE]
         columns = [Column("disc"), Column("baseline")]
@@ -94,12 +108,7 @@ def change_tables(contents: ReportContents, quantity: Quantity) -> Iterator[Tabl
                 if cell in history.observations:
                     own = [changes.get((cell, visit.name)) for visit in visits]
                     rows.append(_change_row(cell, own))
-        yield Table(
-            f"{QUANTITY_NAMES[quantity]} in ms: {'exploratory' if contents.is_blinded else 'primary (*) and exploratory'}",
-            tuple(columns),
-            tuple(rows),
-            MARKS_NOTE,
-        )
+        yield Table(f"{QUANTITY_NAMES[quantity]} in ms: {kind}", tuple(columns), tuple(rows), note, is_dense=True)
 
 
 def _change_row(cell: Cell, changes: Sequence[Change | None]) -> Row:
@@ -166,12 +175,13 @@ def control_table(contents: ReportContents) -> Table | None:
         for one in contents.table.controls
         if one.region in (Region.NUCLEUS, Region.WHOLE_DISC)
     ]
-    names = ("treated level", "its change", "mean change of the others", "difference", "limits", "verdict")
+    names = ("treated level", "its change", "mean of the others", "difference", "limits")
     return Table(
         "Untreated levels as control (ms)",
-        (Column("cell"), *(Column(name) for name in names)),
+        (Column("cell"), *(Column(name) for name in names), Column("verdict", is_text=True)),
         tuple(rows),
         "What moves all discs (hour of the day, hydration, scanner, coil) cancels in the difference.",
+        is_dense=True,
     )
 
 
@@ -242,7 +252,7 @@ def acquisition_table(contents: ReportContents) -> Table | None:
         "≠ differs from the baseline: noted, and the limits may be wider. ✕ differs so that no change is judged. What a"
         " header does not tell is not known, and is never taken for equal."
     )
-    return Table("Acquisition, compared with the baseline", columns, tuple(rows), note)
+    return Table("Acquisition, compared with the baseline", columns, tuple(rows), note, is_dense=True)
 
 
 def _equality_cell(visit: VisitRecord, what: Sequence[str], show: _Show) -> str:
@@ -268,7 +278,10 @@ def quality_table(contents: ReportContents) -> Table | None:
         Row("Lowest Dice with the atlas disc", tuple(_extreme(one, "registration", "dice", min) for one in results)),
         Row("Largest SD of det J", tuple(_extreme(one, "registration", "sd_jacobian", max) for one in results)),
         Row("Lowest det J", tuple(_extreme(one, "registration", "min_jacobian", min) for one in results)),
-        Row("Lowest Dice among the networks", tuple(_extreme(one, "segmentation", "member_dice", min) for one in results)),
+        Row(
+            "Lowest Dice among the networks",
+            tuple(_extreme(one, "segmentation", "member_dice", min) for one in results),
+        ),
         Row("Lowest Dice with the visit before", tuple(_dice_before(contents, one) for one in shown)),
         Row("QC phantom of the scanner", tuple(_phantom(contents, one) for one in shown)),
     ]

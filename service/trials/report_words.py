@@ -15,8 +15,8 @@ MARKS = {
     ChangeVerdict.MISSING: NONE,
 }
 MARKS_NOTE = (
-    "▲ ▼ beyond measurement error, n/c not comparable with the baseline, n/e not evaluable, – no scan. The limits are"
-    " those of measurement error around no change."
+    "▲ ▼ beyond measurement error, n/c not comparable with the baseline, n/e not evaluable. Limits: of measurement"
+    " error around no change."
 )
 
 

@@ -1,4 +1,4 @@
-"""The longitudinal report of a trial's subject: one page that tells it, then all changes, acquisition, quality, words."""
+"""The longitudinal report of a trial's subject: one page that tells it, then all changes, acquisition, quality."""
 
 from collections.abc import Iterator, Sequence
 from typing import Final
@@ -28,8 +28,7 @@ def subject_report(contents: ReportContents) -> Document:
         Page("Pictures", tuple(_pictures(contents))),
         Page("Method, signatures and versions", tuple(_records(contents))),
     )
-    footer = f"{contents.history.plan.protocol_id}, subject {contents.history.subject_id}, report version"
-    footer += f" {contents.edition.version}, discnode {contents.edition.software}"
+    footer = f"{contents.history.plan.protocol_id}, {contents.history.subject_id}, version {contents.edition.version}"
     return Document(TITLE, words.USE, footer, tuple(page for page in pages if page.blocks))
 
 
@@ -42,7 +41,7 @@ def _summary(contents: ReportContents) -> Iterator[Block]:
     yield _reading(contents)
     yield tables.visit_table(contents)
     strip = strip_picture(contents, contents.shown_quantity)
-    courses = courses_picture(contents, contents.shown_region)
+    courses = courses_picture(contents, (contents.shown_region,), (contents.shown_quantity,))
     yield from (one for one in (strip, courses) if one is not None)
 
 
@@ -52,11 +51,10 @@ def _about(contents: ReportContents) -> Facts:
     site = next((one for one in plan.sites if one.id == history.site_id), None)
     freeze = "frozen" if history.freeze else "not frozen"
     withdrawn = ", withdrawn" if history.state is SubjectState.WITHDRAWN else ""
-    measured = [one.name for one in history.visits if one.is_measured]
     facts = (
         Fact("Trial", ", ".join(part for part in (plan.protocol_id, plan.name) if part)),
         Fact("Subject", f"{history.subject_id}{withdrawn}, site {history.site_id}{_named(site.name if site else '')}"),
-        Fact("Measured", f"{words.listed(measured) or 'no visit'} of {len(plan.visits)} planned visits"),
+        Fact("Measured", _measured_text(contents)),
         Fact("Report", _edition_text(contents)),
         Fact("Levels", _levels_text(contents)),
         Fact("Plan", f"SHA-256 {history.plan_sha256[:16]}…, {freeze}"),
@@ -66,12 +64,23 @@ def _about(contents: ReportContents) -> Facts:
     return Facts("", facts)
 
 
+def _measured_text(contents: ReportContents) -> str:
+    visits = contents.history.visits
+    came = [one.name for one in visits if one.is_measured and one.planned is not None]
+    further = sum(one.is_measured and one.planned is None for one in visits)
+    text = f"{len(came)} of {len(contents.history.plan.visits)} planned visits"
+    text += f" ({', '.join(came)})" if came else ""
+    return f"{text}, {further} unscheduled" if further else text
+
+
 def _named(name: str) -> str:
     return f" ({name})" if name else ""
 
 
 def _edition_text(contents: ReportContents) -> str:
     edition = contents.edition
+    if edition.is_draft:
+        return f"DRAFT of version {edition.version}, not on record"
     made = "" if contents.days_only else f" of {edition.made_at:%Y-%m-%d %H:%M} UTC"
     earlier = f", supersedes version {edition.earlier[-1].version}" if edition.earlier else ", the first"
     return f"version {edition.version}{made}{earlier}"
@@ -82,7 +91,7 @@ def _levels_text(contents: ReportContents) -> str:
         return "NOT confirmed by a person"
     if contents.days_only:  # who and when are not for a de-identified report
         return "confirmed by a person"
-    return f"confirmed: {contents.history.levels_confirmed}"
+    return f"confirmed: {words.in_words(contents.history.levels_confirmed)}"
 
 
 def _blinding_text(contents: ReportContents) -> str:
@@ -99,7 +108,7 @@ def _cautions(contents: ReportContents) -> Iterator[Notice]:
     if not told:
         return
     lines = told if len(told) <= _MOST_WARNINGS else [*told[: _MOST_WARNINGS - 1], _more(told)]
-    yield Notice(Tone.CAUTION, f"To be read with: {words.count(len(told), 'warning', 'warnings')}", tuple(lines))
+    yield Notice(Tone.CAUTION, f"Read with {words.count(len(told), 'warning', 'warnings')}", tuple(lines))
 
 
 def _more(told: Sequence[str]) -> str:
@@ -111,7 +120,9 @@ def _reading(contents: ReportContents) -> Notice:
     lines = []
     if contents.hidden_primary:
         declared = [one for one in contents.history.plan.primary if one.level == "treated"]
-        names = words.listed([f"{QUANTITY_NAMES[Quantity(one.quantity)]} of the {_region(one.region)}" for one in declared])
+        names = words.listed(
+            [f"{QUANTITY_NAMES[Quantity(one.quantity)]} of the {_region(one.region)}" for one in declared]
+        )
         lines.append(
             f"Declared in advance: {names} at the treated level. Which level that is, this report does not show: all"
             " five stand alike, and nothing here is the primary analysis."
@@ -127,9 +138,14 @@ def _region(name: str) -> str:
 
 
 def _changes(contents: ReportContents) -> Iterator[Block]:
-    for quantity in measured_quantities(contents):
+    quantities = measured_quantities(contents)
+    for quantity in quantities:
         yield from tables.change_tables(contents, quantity)
-    for table in (tables.control_table(contents), tables.slope_table(contents)):
+    regions = tuple(dict.fromkeys((contents.shown_region, Region.WHOLE_DISC)))
+    courses = courses_picture(contents, regions, quantities)
+    if courses is not None:
+        yield courses
+    for table in (tables.slope_table(contents), tables.control_table(contents)):
         if table is not None:
             yield table
     if contents.table.warnings:
@@ -179,10 +195,6 @@ def _pictures(contents: ReportContents) -> Iterator[Picture]:
         picture = strip_picture(contents, quantity)
         if picture is not None:
             yield picture
-    if contents.shown_region is not Region.WHOLE_DISC:
-        courses = courses_picture(contents, Region.WHOLE_DISC)
-        if courses is not None:
-            yield courses
 
 
 def _records(contents: ReportContents) -> Iterator[Block]:
@@ -246,4 +258,5 @@ def _editions(edition: ReportEdition) -> Table:
         "Signatures under this version are made after it and stand in the node's record, bound to its SHA-256. Digest"
         f" of all that it shows: {edition.inputs_digest[:32]}…"
     )
-    return Table("Versions and signatures", (Column("version"), Column("made"), Column("signatures")), tuple(rows), note)
+    columns = (Column("version"), Column("made", is_text=True), Column("signatures", is_text=True))
+    return Table("Versions and signatures", columns, tuple(rows), note)

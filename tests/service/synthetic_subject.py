@@ -199,6 +199,7 @@ def _add_subject(connection: Any, plan_path: Path, now: datetime) -> int:
             protocol_id="EXAMPLE-01",
             plan=plan_path.read_text(),
             plan_sha256=plan_sha256(plan_path),
+            file=str(plan_path.resolve()),
             registered_at=now,
         )
     )
@@ -310,7 +311,8 @@ def _source(source: SourceExam, scan: Scan, number: int) -> SourceExam:
         one.StudyDate = one.SeriesDate = one.AcquisitionDate = one.ContentDate = day
         one.PatientID, one.PatientName = "P-4711", "Canary^Bird"
         one.ClinicalTrialProtocolID, one.ClinicalTrialSiteID, one.ClinicalTrialSubjectID = "EXAMPLE-01", "01", "01-007"
-        one.ClinicalTrialTimePointID = scan.name
+        one.ClinicalTrialSponsorName, one.ClinicalTrialProtocolName = "Sponsor", "Cells for discs"
+        one.ClinicalTrialSiteName, one.ClinicalTrialTimePointID = "", scan.name
     return replace(
         source,
         grid_instances=tuple(changed[id(one)] for one in source.grid_instances),
