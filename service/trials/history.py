@@ -37,7 +37,7 @@ class SubjectHistory:
     ``visits``: every planned one, in the plan's order, whether a scan came or not; unscheduled ones among them by their
     day. ``set_aside``: scans that count for none of them. ``treated_level``: None where it is not known, or may not be
     shown. ``non_evaluable``: level -> (from visit, reason). ``observations``: of every cell, one for each of
-    ``visits``. ``changes``: those of ``assessment``. ``warnings``: in words.
+    ``visits``; ``are_common``: their means are over the voxels that have a value at all of them. ``changes``: those of ``assessment``. ``warnings``: in words.
     """
 
     plan: TrialPlan
@@ -55,6 +55,7 @@ class SubjectHistory:
     warnings: tuple[str, ...]
     freeze: dict[str, Any] | None
     assessment: ChangeTable
+    are_common: bool = False
     set_aside: tuple[VisitRecord, ...] = ()
 
     @property
@@ -102,8 +103,8 @@ def read_history(
     visits, set_aside = _in_order(plan, scans)
     shown = plan.blinding.show_treated_level if show_treated_level is None else show_treated_level
     treated = treated_level(plan.treated_levels, subject["subject_id"]) if shown else None
-    observations = observe(visits, non_evaluable, plan.acceptance.max_excluded_share)
-    assessment = assess(plan, visits, observations, non_evaluable, treated)
+    observed = observe(visits, non_evaluable, plan)
+    assessment = assess(plan, visits, observed.cells, non_evaluable, treated)
     return SubjectHistory(
         plan=plan,
         plan_sha256=trial.plan_sha256,
@@ -115,9 +116,13 @@ def read_history(
         treated_level=treated,
         visits=visits,
         non_evaluable=non_evaluable,
-        observations=observations,
+        observations=observed.cells,
+        are_common=observed.are_common,
         changes=assessment.changes,
-        warnings=tuple(_warnings(plan, visits, _levels_confirmed(subject))),
+        warnings=(
+            *([observed.warning] if observed.warning else []),
+            *_warnings(plan, visits, _levels_confirmed(subject)),
+        ),
         freeze=trial.freeze,
         assessment=assessment,
         set_aside=set_aside,

@@ -209,7 +209,7 @@ def _method(contents: ReportContents) -> Iterator[str]:
     yield (
         "Each exam was measured by itself: networks outlined the discs on the first image, each disc was registered to"
         " the disc of its level in an atlas, and T1ρ and T2 were fitted in every voxel as mono-exponential decays. The"
-        f" values are means over the voxels with a value. Method: {_CITATION}"
+        f" values are means over {_voxels(contents)}. Method: {_CITATION}"
     )
     if rule.limit == "rcv":
         limits = "the reference change value exp(± z·√2·σ) − 1 of the baseline, which is not symmetric"
@@ -224,6 +224,12 @@ def _method(contents: ReportContents) -> Iterator[str]:
     for source in dict.fromkeys(contents.table.notes):
         if "borrowed" in source:
             yield source
+
+
+def _voxels(contents: ReportContents) -> str:
+    if contents.history.are_common:
+        return "the voxels of the atlas that have a value at all visits, so that no mean changes with what was fitted"
+    return "the voxels of each visit that have a value"
 
 
 def _made_with(contents: ReportContents) -> Table:

@@ -20,8 +20,8 @@ from sqlalchemy import Row, insert, select
 from config.settings import ObjectKind, Settings
 from config.trial_plans import TrialPlan, load_plan, plan_sha256
 from dicom_io.atlas_images import atlas_layouts
-from dicom_io.map_writer import atlas_map_object, map_name, map_object
-from dicom_io.mr_writer import reference_series
+from dicom_io.map_writer import MapKind, atlas_map_object, map_name, map_object
+from dicom_io.mr_writer import atlas_series, reference_series
 from dicom_io.reference_images import REFERENCE
 from dicom_io.report_writer import report_object
 from dicom_io.result_objects import WrittenObject
@@ -373,9 +373,11 @@ def _write_objects(result: ExamResult, source: SourceExam, folder: Path) -> list
     made += [("seg", "seg", segmentation), ("sr", "sr", report_object(result, source, segmentation))]
     made += [("pmap", map_name(quantity), map_object(result, source, quantity)) for quantity in result.maps]
     for role, layout, discs in atlas_layouts(result):
+        made += [("mr", f"{role}-{one.InstanceNumber:03d}", one) for one in atlas_series(result, source, layout, role)]
         for quantity in result.maps:
-            found = atlas_map_object(result, source, role, layout, discs, quantity)
-            made.append(("pmap", map_name(quantity, where=role), found))
+            for kind in (MapKind.TIME, MapKind.STANDARD_ERROR):
+                found = atlas_map_object(result, source, role, layout, discs, quantity, kind)
+                made.append(("pmap", map_name(quantity, kind, role), found))
     written = []
     for kind, name, dataset in made:
         path = Path("dicom") / f"{name}.dcm"
