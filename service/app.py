@@ -38,6 +38,7 @@ from service.retention import apply_retention, unasked_destinations
 from service.schedule import Lateness, build_schedule
 from service.service_manager import READY, STOPPING, tell_service_manager
 from service.sources import SourceDesk
+from service.trials.desk import TrialDesk
 from service.trials.report_demands import count_stuck, forgive_attempts
 
 if TYPE_CHECKING:
@@ -146,6 +147,7 @@ class _Node:
             one.name: SourceDesk(self._database, settings, one, judge=self._sweep_intake, stopping=stop.is_set)
             for one in settings.sources
         }
+        self._trials = None if settings.trials_dir is None else TrialDesk(self._database, settings)
         self._receiver_answered_at_s = time.monotonic()
         self._hearing_since_s = 0.0  # all times of this node itself are of the monotonic clock: the other may be set
         self._has_answered = False
@@ -162,6 +164,7 @@ class _Node:
             Probe("schedule", self._check_schedule),
             *([Probe("reports", self._check_reports, vital=False)] if self._n_reporters else []),
             *([Probe("web", self._check_web, vital=False)] if settings.web.port else []),
+            *([] if self._trials is None else [Probe("trials", self._trials.check(), vital=False)]),
         ]
         self._observation = Observation(self._database, settings, probes)
 
@@ -172,6 +175,8 @@ class _Node:
             _log.warning("job was interrupted", extra={"job": job.id, "state": job.state})
         warn_of_strays(self._database, self._settings)
         forgive_attempts(self._database, now)
+        if self._trials is not None:
+            self._trials.register(now)  # before the first result: a worker asks which trial an exam is of
         schedule = build_schedule(
             self._settings,
             sweep_intake=self._sweep_intake,
@@ -183,7 +188,7 @@ class _Node:
             report_commitments=self._report_commitments,
             apply_retention=self._apply_retention,
             ask_source=lambda name: self._sources[name].look(datetime.now(UTC)),
-            others=self._observation.tasks(),
+            others=[*self._observation.tasks(), *([] if self._trials is None else [self._trials.task()])],
             lateness=self._lateness,
         )
         self._observation.start()

@@ -1,8 +1,9 @@
 """What an exam says of trials: read from a header of each of its series, and kept without identity."""
 
+import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from pathlib import Path
 
@@ -53,7 +54,15 @@ def read_exam_facts(database: Database, exam_id: int, plans: Sequence[TrialPlan]
     if not headers:
         return None
     patterns = [re.compile(plan.phantom.patient_id_pattern) for plan in plans]
+    headers = [replace(one, subject_id=_as_kept(one.subject_id, plans)) for one in headers]
     return _together(headers, database.storage_dir, patterns)
+
+
+def _as_kept(subject_id: str, plans: Sequence[TrialPlan]) -> str:
+    """A subject's ID; of one that no plan allows, which may be anyone's name, what tells it from others."""
+    if not subject_id or any(plan.is_subject(subject_id) for plan in plans):
+        return subject_id
+    return f"?{hashlib.sha256(subject_id.encode()).hexdigest()[:16]}"
 
 
 def _one_of_each_series(connection: Connection, exam_id: int) -> list[str]:
