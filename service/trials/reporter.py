@@ -18,6 +18,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, insert, select
 
 from config.settings import Settings
+from processing.precision_profile import read_precision
 from service import trial_tables as tables
 from service.children import receive_message
 from service.database import Database, open_database
@@ -99,7 +100,7 @@ def make_report(database: Database, settings: Settings, subject_id: int, asked_a
     number = len(source.earlier) + 1
     place = REPORTS / f"subject-{subject_id:06d}" / f"v{number}"
     building = settings.storage_dir / place.with_name(f".building-v{number}-{os.getpid()}")
-    shutil.rmtree(building, ignore_errors=True)
+    _clear(building.parent)
     building.mkdir(parents=True)
     try:
         earlier = None if not source.earlier else settings.storage_dir / place.with_name(f"v{number - 1}")
@@ -167,7 +168,9 @@ def contents_of(source: ReportSource, edition: ReportEdition, *, days_only: bool
                 images[visit.name] = read_visit_images(visit.folder)
             except ResultIncomplete:
                 continue  # retention has taken its objects; the report says that there are no images
-    return ReportContents(source.history, source.history.assessment, images, source.quality, edition, days_only)
+    history = source.history
+    precision = read_precision(history.plan.change.precision)
+    return ReportContents(history, history.assessment, images, source.quality, edition, precision, days_only)
 
 
 def _write(
@@ -223,6 +226,14 @@ def _record(
     )
     assert result.inserted_primary_key is not None
     return int(result.inserted_primary_key[0])
+
+
+def _clear(folder: Path) -> None:
+    """Remove what attempts that died have left there."""
+    for left in folder.glob(".building-*"):
+        pid = left.name.split("-")[2]
+        if int(pid) == os.getpid() or not Path("/proc", pid).exists():
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _publish(building: Path, final: Path) -> None:
