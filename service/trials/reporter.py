@@ -9,7 +9,7 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -160,6 +160,7 @@ def read_source(database: Database, settings: Settings, subject_id: int) -> Repo
 def contents_of(source: ReportSource, edition: ReportEdition, *, days_only: bool = False) -> ReportContents:
     """Everything that a report shows, its pictures among it."""
     from dicom_io.visit_images import ResultIncomplete, read_visit_images
+    from service.trials.visit_quality import dice_with_visit_before
 
     images = {}
     for visit in source.history.visits:
@@ -169,8 +170,13 @@ def contents_of(source: ReportSource, edition: ReportEdition, *, days_only: bool
             except ResultIncomplete:
                 continue  # retention has taken its objects; the report says that there are no images
     history = source.history
+    dice = dice_with_visit_before(history.visits, images)
+    quality = {
+        one.name: replace(source.quality.get(one.name, VisitQuality()), dice_before=dice.get(one.name))
+        for one in history.visits
+    }
     precision = read_precision(history.plan.change.precision)
-    return ReportContents(history, history.assessment, images, source.quality, edition, precision, days_only)
+    return ReportContents(history, history.assessment, images, quality, edition, precision, days_only)
 
 
 def _write(
