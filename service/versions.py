@@ -13,7 +13,7 @@ from processing.registration import SEED
 from processing.results import Level, MaskOrigin
 
 #: Packages whose version can change a number.
-_PACKAGES = ("highdicom", "itk-elastix", "numpy", "onnxruntime-gpu", "pydicom", "scikit-image", "scipy")
+PACKAGES = ("highdicom", "itk-elastix", "numpy", "onnxruntime-gpu", "pydicom", "scikit-image", "scipy")
 
 
 def software_versions(
@@ -26,7 +26,7 @@ def software_versions(
 ) -> dict[str, str]:
     """Name -> version or digest of everything that made a result; also a person's word on the lowest disc, or mask."""
     versions = {"discnode": version("discnode")}
-    versions |= {package: version(package) for package in _PACKAGES}
+    versions |= {package: version(package) for package in PACKAGES}
     record = model.record
     resolved = _with_threshold(settings, record)
     atlas = read_atlas(settings.registration.atlas)
