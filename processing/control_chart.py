@@ -103,8 +103,7 @@ def control_chart(scans: Sequence[Mapping[VialKey, float]], rules: ChartRules) -
     """Judge every scan of a series by those that set its limits, and by what came just before it.
 
     Limits of "2 SD" and "3 SD" are two-sided probabilities of 4.6 % and 0.27 % for a scan as a whole: each of m vials
-    and quantities is given 1 - (1 - p)^(1/m) (Šidák), and the interval is that of a further value of which ``min_scans``
-    are known. So a scanner in order is warned of as often as one that has a single vial and known limits.
+    and quantities is given 1 - (1 - p)^(1/m) (Šidák), and the interval is that of a further value. So a scanner in order is warned of as often as one that has a single vial and known limits.
 
     Rules on single vials: beyond 2 SD or ``warn_share`` a warning, beyond 3 SD or ``hold_share`` a hold. Rules on all
     vials of a quantity together, where a drift of the scanner shows first: the same limits; two scans in a row beyond 2
@@ -160,6 +159,20 @@ def control_chart(scans: Sequence[Mapping[VialKey, float]], rules: ChartRules) -
         judgements=tuple(judgements),
         rules=rules,
     )
+
+
+def common_half_widths(chart: Chart, quantity: str) -> tuple[float, float]:
+    """Of all vials of a quantity together, relative: half the widths of the limits of 2 SD and of 3 SD."""
+    limits, n_charts = chart.common_limits[quantity], len(chart.common)
+    return limits.half_width(shared(_TWO_SD, n_charts)), limits.half_width(shared(_THREE_SD, n_charts))
+
+
+def ewma_half_widths(chart: Chart, quantity: str) -> tuple[float, ...]:
+    """Half the widths of the limit of hold of the weighted mean, one for each scan after those that set the limits."""
+    limits = chart.common_limits[quantity]
+    level = shared(_THREE_SD, len(chart.common))
+    n_after = len(chart.common[quantity]) - limits.n
+    return tuple(ewma_half_width(limits, at, level) for at in range(1, n_after + 1))
 
 
 def shared(two_sided: float, n_charts: int) -> float:

@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,8 +15,8 @@ from typing import Any
 from PIL import Image
 
 from config.phantom_templates import PhantomTemplate, load_templates
-from config.settings import Settings
-from config.trial_plans import load_plans
+from config.settings import Settings, SettingsError
+from config.trial_plans import load_plan
 from dicom_io.document_writer import ReportPdf
 from dicom_io.exam_heading import exam_heading
 from dicom_io.phantom_heading import read_scanner
@@ -35,6 +36,8 @@ from service.result_folder import json_number, whole_folder, write_json, write_r
 from service.result_versions import Edition
 from service.versions import PACKAGES
 
+_log = logging.getLogger(__name__)
+
 _CSV_COLUMNS = (
     *("vial", "quantity", "slice", "mean_ms", "sd_ms", "median_ms", "n", "n_excluded", "snr", "nominal_ms"),
     *("residuals_percent", "use"),
@@ -43,8 +46,16 @@ _CSV_COLUMNS = (
 
 def is_phantom_id(settings: Settings, patient_id: str) -> bool:
     """Whether a PatientID is that of a QC phantom, by the patterns of the node's trials."""
-    plans = load_plans(settings.trials_dir)
-    return any(re.search(plan.phantom.patient_id_pattern, patient_id) for _, plan in plans)
+    folder = settings.trials_dir
+    for path in sorted(folder.glob("*.yaml")) if folder is not None else ():
+        try:
+            pattern = load_plan(path).phantom.patient_id_pattern
+        except SettingsError:  # the trial desk tells it; the exam of another trial must not wait for that
+            _log.warning("a trial's plan cannot be used", extra={"file": path.name})
+            continue
+        if re.search(pattern, patient_id):
+            return True
+    return False
 
 
 def phantom_in(images: ExamImages, settings: Settings) -> PhantomTemplate | None:
