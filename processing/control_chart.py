@@ -77,8 +77,11 @@ class Judgement:
 
     @property
     def text(self) -> str:
-        """In a line, for people."""
-        return "; ".join(finding.text for finding in self.findings)
+        """In a line, for people: the gravest findings, and how many others there are."""
+        first = [finding for finding in self.findings if finding.verdict is self.verdict]
+        others = len(self.findings) - len(first)
+        more = [f"{others} warning{'s' if others > 1 else ''} besides"] if others else []
+        return "; ".join([*(finding.text for finding in first), *more])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,8 +105,9 @@ class Chart:
 def control_chart(scans: Sequence[Mapping[VialKey, float]], rules: ChartRules) -> Chart:
     """Judge every scan of a series by those that set its limits, and by what came just before it.
 
-    Limits of "2 SD" and "3 SD" are two-sided probabilities of 4.6 % and 0.27 % for a scan as a whole: each of m vials
-    and quantities is given 1 - (1 - p)^(1/m) (Šidák), and the interval is that of a further value. So a scanner in order is warned of as often as one that has a single vial and known limits.
+    "2 SD" and "3 SD" stand for two-sided probabilities of 4.6 % and 0.27 % for a scan as a whole: each of m vials and
+    quantities is given 1 - (1 - p)^(1/m) (Šidák), and the interval is that of a further value. A scanner in order is
+    then warned of as often as one that has a single vial and known limits.
 
     Rules on single vials: beyond 2 SD or ``warn_share`` a warning, beyond 3 SD or ``hold_share`` a hold. Rules on all
     vials of a quantity together, where a drift of the scanner shows first: the same limits; two scans in a row beyond 2
@@ -217,28 +221,37 @@ def _early_findings(keys: Sequence[VialKey], table: _Float64, rules: ChartRules)
 
 
 def _share_findings(keys: Sequence[VialKey], values: _Float64, means: _Float64, rules: ChartRules) -> list[Finding]:
-    found = []
-    for (vial, quantity), value, mean in zip(keys, values, means, strict=True):
-        share = value / mean - 1
-        for limit, verdict in ((rules.hold_share, PhantomVerdict.HOLD), (rules.warn_share, PhantomVerdict.WARNING)):
-            if abs(share) > limit:
-                text = f"{vial} {quantity} {100 * share:+.1f} % from its mean (limit {100 * limit:g} %)"
-                found.append(Finding("share", verdict, text))
-                break
-    return found
+    """One finding for all vials that are further from their means than a share."""
+    shares = values / means - 1
+    far = float(np.abs(shares).max())
+    for limit, verdict in ((rules.hold_share, PhantomVerdict.HOLD), (rules.warn_share, PhantomVerdict.WARNING)):
+        if far > limit:
+            number = int((np.abs(shares) > limit).sum())
+            at = int(np.abs(shares).argmax())
+            furthest = f"{' '.join(keys[at])} {100 * shares[at]:+.1f} %"
+            text = f"{number} of {len(keys)} vial times more than {100 * limit:g} % off their means, {furthest}"
+            return [
+                Finding("share", verdict, text if number > 1 else f"{furthest} off its mean (limit {100 * limit:g} %)")
+            ]
+    return []
 
 
 def _vial_findings(
     keys: Sequence[VialKey], values: _Float64, limits: Mapping[VialKey, Limits], rules: ChartRules
 ) -> list[Finding]:
-    means = np.array([limits[key].mean for key in keys])
-    found = _share_findings(keys, values, means, rules)
-    for key, value in zip(keys, values, strict=True):
-        gap = value - limits[key].mean
-        verdict = _beyond(gap, limits[key], len(keys))
-        if verdict is not None:
-            words = f"{key[0]} {key[1]} {gap:+.2f} ms from its mean {limits[key].mean:.2f}"
-            found.append(Finding("sd", verdict, f"{words} ({_name(verdict)}, SD {limits[key].sd:.2f})"))
+    found = _share_findings(keys, values, np.array([limits[key].mean for key in keys]), rules)
+    verdicts = [
+        _beyond(value - limits[key].mean, limits[key], len(keys)) for key, value in zip(keys, values, strict=True)
+    ]
+    for verdict in (PhantomVerdict.HOLD, PhantomVerdict.WARNING):
+        odd = [at for at, one in enumerate(verdicts) if one is verdict]
+        if odd:
+            scores = [abs(values[at] - limits[keys[at]].mean) / limits[keys[at]].sd for at in odd]
+            at = odd[int(np.argmax(scores))]
+            one = limits[keys[at]]
+            furthest = f"{' '.join(keys[at])} {values[at] - one.mean:+.2f} ms from {one.mean:.2f} (SD {one.sd:.2f})"
+            number = f"{len(odd)} vial times {_name(verdict)}, " if len(odd) > 1 else f"{_name(verdict)}: "
+            found.append(Finding("sd", verdict, number + furthest))
     return found
 
 

@@ -51,6 +51,7 @@ def chart_page(
         _notice(scans),
         Facts("", tuple(facts)),
         Picture(png, width, height, "Control charts by quantity.", "Left: all vials together. Right: each vial."),
+        _remarks([*scans, *set_aside]),
         _table([*scans, *set_aside]),
         Text("Method", (_METHOD,)),
     ]
@@ -69,15 +70,27 @@ def _notice(scans: Sequence[PhantomScan]) -> Notice:
 
 
 def _table(scans: Sequence[PhantomScan]) -> Table:
-    columns = tuple(Column(name) for name in ("Scan", "Date", "Verdict", "°C", "Remarks"))
+    columns = tuple(Column(name) for name in ("Scan", "Date", "Verdict", "°C"))
     rows = []
-    for one in sorted(scans, key=lambda scan: (scan.scan_date, scan.id), reverse=True):
-        remarks = [one.event, one.detail]
-        if one.accepted_by:
-            remarks.append(f"accepted by {one.accepted_by}: {one.accepted_reason}")
-        if one.is_set_aside:
-            remarks.append(f"set aside by {one.set_aside_by}: {one.set_aside_reason}")
-        verdict = "set aside" if one.is_set_aside else str(one.verdict)
-        text = "; ".join(part for part in remarks if part)
-        rows.append(Row(str(one.id), (one.scan_date.isoformat(), verdict, one.temperature_c or words.NONE, text)))
+    for one in _newest_first(scans):
+        verdict = "set aside" if one.is_set_aside else f"{one.verdict}{', accepted' if one.accepted_by else ''}"
+        rows.append(Row(str(one.id), (one.scan_date.isoformat(), verdict, one.temperature_c or words.NONE)))
     return Table("Scans, newest first", columns, tuple(rows))
+
+
+def _remarks(scans: Sequence[PhantomScan]) -> Text:
+    lines = []
+    for one in _newest_first(scans):
+        said = [one.event, one.detail]
+        if one.accepted_by:
+            said.append(f"accepted by {one.accepted_by}: {one.accepted_reason}")
+        if one.is_set_aside:
+            said.append(f"set aside by {one.set_aside_by}: {one.set_aside_reason}")
+        if any(said):
+            text = "; ".join(part for part in said if part)
+            lines.append(f"Scan {one.id}, {one.scan_date.isoformat()}: {text}.")
+    return Text("Remarks", tuple(lines) or ("None.",))
+
+
+def _newest_first(scans: Sequence[PhantomScan]) -> list[PhantomScan]:
+    return sorted(scans, key=lambda scan: (scan.scan_date, scan.id), reverse=True)

@@ -13,6 +13,7 @@ from service.database import Database
 from service.states import ExamState
 from service.trials.exam_facts import read_exam_facts
 from service.trials.missing import tell_missed
+from service.trials.phantoms import sweep_phantoms
 from service.trials.registry import register_plans, trials_of
 from service.trials.results import keep_results, new_results
 from service.trials.takeover import take_exam, update_subjects
@@ -43,6 +44,7 @@ class TrialDesk:
             trials = trials_of(connection)
         if not trials:
             return 0
+        sweep_phantoms(self._database, now)
         exams = self._with_news()
         for exam_id in exams:
             self._look(exam_id, now)
