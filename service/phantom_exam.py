@@ -19,7 +19,6 @@ from config.settings import Settings, SettingsError
 from config.trial_plans import load_plan
 from dicom_io.document_writer import ReportPdf
 from dicom_io.exam_heading import exam_heading
-from dicom_io.phantom_heading import read_scanner
 from dicom_io.phantom_objects import write_phantom_objects
 from dicom_io.volume_reader import ExamImages
 from processing.display import RESEARCH_USE_ONLY
@@ -178,14 +177,14 @@ def phantom_entry(images: ExamImages, result: PhantomResult) -> dict[str, Any]:
     """The block ``phantom`` of result.json. It says nothing about whose the ID of the phantom is."""
     placed = result.placed
     nominal = {vial.name: {"T1rho": vial.t1rho_ms, "T2": vial.t2_ms} for vial in placed.template.vials}
-    acquisition = read_scanner(images.source)
+    acquisition = images.acquisition
     return {
         "template": placed.template.name,
         "scanner": {
             "device_serial": acquisition.device_serial,
             "software_versions": acquisition.software_versions,
             "receive_coil": acquisition.receive_coil,
-            "protocol": " + ".join(images.protocols),
+            "protocol": acquisition.protocol,
         },
         "acquired_at": None if acquisition.acquired_at is None else acquisition.acquired_at.isoformat(),
         "turn_deg": json_number(placed.turn_deg),

@@ -75,6 +75,7 @@ trial_exam = Table(
     Column("visit_label", String(64)),  # the visit that it says; empty: only the date can tell
     Column("code", String(32)),
     Column("detail", Text),
+    Column("held_at", UtcDateTime),  # since when it is of a trial and of no subject
     Column("said_subject", String(64)),  # by a person, as all that follows
     Column("said_visit", String(64)),
     Column("set_aside", Boolean, nullable=False, default=False),
@@ -131,6 +132,7 @@ visit = Table(
     Column("assigned_by", String(16), nullable=False),  # attributes, mapping, date, person
     Column("code", String(32)),  # why it is held or does not count: a reason code
     Column("detail", Text),
+    Column("doubts", JSON),  # kinds of doubt for which it is held: what a person may accept; "" is nothing of these
     Column("deviations", JSON),  # [{"what", "baseline", "visit", "hard", "text"}]
     Column("changed_at", UtcDateTime, nullable=False),
     Index("trial_visit_by_name", "subject_id", "name"),

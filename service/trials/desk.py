@@ -1,7 +1,8 @@
 """The desk that takes exams for visits: registers plans, looks at each exam that has news, tells what did not come."""
 
 import logging
-from datetime import datetime
+from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 from sqlalchemy import select, update
@@ -13,10 +14,13 @@ from service.database import Database
 from service.states import ExamState
 from service.trials.exam_facts import read_exam_facts
 from service.trials.missing import tell_missed
-from service.trials.phantoms import sweep_phantoms
-from service.trials.registry import register_plans, trials_of
+from service.trials.phantom_scans import take_scans
+from service.trials.phantoms import tell_overdue
+from service.trials.plans import take_plans
+from service.trials.registry import trials_of
 from service.trials.results import keep_results, new_results
-from service.trials.takeover import take_exam, update_subjects
+from service.trials.takeover import take_exam
+from service.trials.watch import trials_check
 
 _log = logging.getLogger(__name__)
 
@@ -32,10 +36,23 @@ class TrialDesk:
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database, self._settings = database, settings
         self.problems: tuple[str, ...] = ()  # plans that cannot be used
+        self._phantoms_on: date | None = None  # when it was last looked whether one is overdue
         self._plans: object = None  # what the plans' folder looked like when it was last read
         table = node.exam
         with database.write() as connection:  # a look that a crash interrupted is taken again
             connection.execute(update(table).where(table.c.trial_seen.is_(False)).values(trial_seen=None))
+
+    def task(self) -> tuple[str, Callable[[], None], float]:
+        """For the schedule."""
+
+        def sweep() -> None:
+            self.sweep(datetime.now(UTC))
+
+        return "trials", sweep, SWEEP_S
+
+    def check(self) -> Callable[[], str]:
+        """For health: what is wrong with the plans."""
+        return trials_check(self._database, lambda: self.problems)
 
     def sweep(self, now: datetime) -> int:
         """Take what is new; returns how many exams were looked at. What it costs grows with what is new alone."""
@@ -44,7 +61,10 @@ class TrialDesk:
             trials = trials_of(connection)
         if not trials:
             return 0
-        sweep_phantoms(self._database, now)
+        take_scans(self._database, now)
+        if self._phantoms_on != now.date():
+            tell_overdue(self._database, now)
+            self._phantoms_on = now.date()
         exams = self._with_news()
         for exam_id in exams:
             self._look(exam_id, now)
@@ -66,16 +86,7 @@ class TrialDesk:
             return
         self._plans = seen
         with self._database.write() as connection:
-            outcome = register_plans(connection, self._settings.trials_dir, now)
-            if outcome.changed:
-                trials = trials_of(connection)
-                subject = db.subject
-                of_them = select(subject.c.id).where(subject.c.trial_id.in_(outcome.changed))
-                update_subjects(connection, trials, connection.execute(of_them).scalars().all(), now)
-                # What no trial claimed, or claimed in vain, may be another's by the new text.
-                loose = select(db.trial_exam.c.exam_id).where(db.trial_exam.c.subject_id.is_(None))
-                again = update(node.exam).where(node.exam.c.id.in_(loose)).values(trial_seen=None)
-                connection.execute(again)
+            outcome = take_plans(connection, self._settings.trials_dir, now)
         if outcome.problems != self.problems:
             for problem in outcome.problems:
                 _log.error("a trial's plan cannot be used", extra={"why": problem})

@@ -1,5 +1,6 @@
 """What an exam says of trials: read from a header of each of its series, and kept without identity."""
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -55,6 +56,7 @@ def read_exam_facts(database: Database, exam_id: int, plans: Sequence[TrialPlan]
     if not headers:
         return None
     patterns = [re.compile(plan.phantom.patient_id_pattern) for plan in plans]
+    headers = [replace(one, subject_id=_as_kept(one.subject_id, plans)) for one in headers]
     facts = _together(headers, database.storage_dir, patterns)
     return replace(facts, is_phantom=True) if is_phantom else facts
 
@@ -64,6 +66,13 @@ def _was_phantom(connection: Connection, exam_id: int) -> bool:
     job = db.job
     newest = select(job.c.kind).where(job.c.exam_id == exam_id, job.c.state == str(JobState.DONE))
     return connection.execute(newest.order_by(job.c.version.desc()).limit(1)).scalar() == PHANTOM
+
+
+def _as_kept(subject_id: str, plans: Sequence[TrialPlan]) -> str:
+    """A subject's ID; of one that no plan allows, which may be anyone's name, what tells it from others."""
+    if not subject_id or any(plan.is_subject(subject_id) for plan in plans):
+        return subject_id
+    return f"?{hashlib.sha256(subject_id.encode()).hexdigest()[:16]}"
 
 
 def _one_of_each_series(connection: Connection, exam_id: int) -> list[str]:

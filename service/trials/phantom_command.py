@@ -14,7 +14,7 @@ from service.database import Database, open_database
 from service.quarantine_command import person
 from service.trials import phantom_scans
 from service.trials.phantom_scans import NoSuchScan, PhantomScan, chart_of, rules_of, scans_of
-from service.trials.phantoms import expected_scans, sweep_phantoms
+from service.trials.phantoms import expected_scans
 from service.trials.registry import trials_of
 
 _OK, _USAGE, _REFUSED = 0, 2, 3
@@ -54,7 +54,7 @@ def add_actions(actions: "argparse._SubParsersAction[argparse.ArgumentParser]", 
 def _run(run: Callable[[argparse.Namespace, Database], int], options: argparse.Namespace, load: Load) -> int:
     database = open_database(load(options.config))
     try:
-        sweep_phantoms(database, datetime.now(UTC))
+        phantom_scans.take_scans(database, datetime.now(UTC))
         return run(options, database)
     except (NoSuchScan, ValueError) as error:
         sys.stderr.write(f"{error}\n")

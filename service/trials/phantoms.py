@@ -11,7 +11,7 @@ from processing.control_chart import PhantomVerdict
 from processing.visits import Acquisition, Difference
 from service import trial_tables as db
 from service.database import Database
-from service.trials.phantom_scans import PhantomScan, scanner_key, scans_of, take_scans
+from service.trials.phantom_scans import PhantomScan, scanner_key, scans_of
 from service.trials.registry import trials_of
 
 
@@ -104,9 +104,8 @@ def expected_scans(connection: Connection) -> tuple[Expected, ...]:
     )
 
 
-def sweep_phantoms(database: Database, now: datetime) -> int:
-    """Take new scans, and note which are overdue, each once; returns how many scans were taken."""
-    taken = take_scans(database, now)
+def tell_overdue(database: Database, now: datetime) -> int:
+    """Note which phantoms are overdue, each once, for the notifications; returns how many."""
     with database.read() as connection:
         late = [one for one in expected_scans(connection) if one.is_overdue(now.date()) and one.newest.told_at is None]
     if late:
@@ -114,4 +113,4 @@ def sweep_phantoms(database: Database, now: datetime) -> int:
             table = db.phantom_scan
             for one in late:
                 connection.execute(update(table).where(table.c.id == one.newest.id).values(told_at=now))
-    return len(taken)
+    return len(late)

@@ -26,7 +26,7 @@ from service.trials.exam_facts import ExamFacts
 from service.trials.matching import DATE, Claim, claim_of
 from service.trials.missing import note_expected
 from service.trials.registry import Trial
-from service.trials.releasing import let_go
+from service.trials.releasing import hold_at_the_door, settle_release
 from service.trials.words import as_words
 
 _log = logging.getLogger(__name__)
@@ -70,8 +70,11 @@ def claim_again(connection: Connection, trials: Sequence[Trial], exam_ids: Itera
             "visit_label": None if claim is None else claim.visit,
             "code": code,
             "detail": None if detail is None else detail[:_MOST_WORDS],
+            "held_at": None if claim is None or subject_id is not None else row.held_at or now,
         }
         connection.execute(update(table).where(table.c.exam_id == exam_id).values(**values))
+        if claim is not None and subject_id is None:
+            hold_at_the_door(connection, exam_id, claim.trial.plan, code or "")
         touched |= {one for one in (row.subject_id, subject_id) if one is not None}
     return touched
 
@@ -186,11 +189,8 @@ def _settle(connection: Connection, trials: dict[int, Trial], subject_id: int, n
     if trial.plan.day_zero != "given":
         connection.execute(update(db.subject).where(db.subject.c.id == subject_id).values(day_zero=decision.day_zero))
     note_expected(connection, trial, subject, decision, now)
-    measured = [one for one in decision.visits if one.state is VisitState.MEASURED]
-    for one in measured:
-        assert one.result is not None
-        let_go(connection, one.result.job_id, one.warnings, trial.plan)
-    if changes and measured:
+    settle_release(connection, decision.visits, trial.plan)
+    if changes and any(one.state is VisitState.MEASURED for one in decision.visits):
         ask_for_report(connection, subject_id, "; ".join(changes), now)
 
 
@@ -225,8 +225,8 @@ def _write_visits(connection: Connection, subject_id: int, visits: Sequence[Visi
 
 
 def _forget(connection: Connection, visit_id: int) -> None:
-    """Take a visit's row away, whose exam is another's; nothing that people did with it is lost without a word."""
-    connection.execute(delete(db.query).where(db.query.c.visit_id == visit_id))
+    """Take a visit's row away, whose exam is another's; questions to the site stay with the exam."""
+    connection.execute(update(db.query).where(db.query.c.visit_id == visit_id).values(visit_id=None))
     connection.execute(delete(db.reading).where(db.reading.c.visit_id == visit_id))
     connection.execute(delete(db.visit).where(db.visit.c.id == visit_id))
 
@@ -241,6 +241,7 @@ def _columns(one: VisitDecision) -> dict[str, Any]:
         "assigned_by": one.assigned_by,
         "code": one.code or None,
         "detail": one.detail[:_MOST_WORDS] or None,
+        "doubts": list(one.doubts),
         "deviations": [asdict(difference) for difference in one.differences],
     }
 
