@@ -57,10 +57,13 @@ def _make(result: ExamResult, source: SourceExam, pdf: ReportPdf) -> Iterator[_M
 
 
 def _of_phantom(dataset: Dataset) -> Dataset:
-    """Say that the anatomy is none (PS3.16 CID 4031 has Phantom). Changes the object."""
+    """Say that the anatomy is none (PS3.16 CID 4031 has Phantom), and unpaired. Changes the object."""
     if "BodyPartExamined" in dataset:
         del dataset.BodyPartExamined
-    for group in dataset.get("SharedFunctionalGroupsSequence", ()):
+    groups = dataset.get("SharedFunctionalGroupsSequence", ())
+    for group in groups:
         for anatomy in group.get("FrameAnatomySequence", ()):
             anatomy.AnatomicRegionSequence = [code_item(_PHANTOM)]
+    if not groups:
+        dataset.ImageLaterality = "U"  # so that Laterality need not be there (PS3.3 C.7.3.1)
     return dataset
