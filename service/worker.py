@@ -25,6 +25,7 @@ from processing.results import Level, Verdict
 from service import jobs
 from service.children import receive_message
 from service.database import Database, open_database
+from service.durable import flush, flush_tree
 from service.failure_text import describe_failure
 from service.holds import awaits_visit, holds_for, release_for
 from service.job_records import PHANTOM
@@ -148,7 +149,7 @@ def _attempt(database: Database, settings: Settings, job: Job, analysis: Analysi
         with _leased(database, job, settings.jobs.lease_s):
             outcome = _analyse(database, settings, job, analysis)
             jobs.note_stage(database, job, "publish")
-            _flush_tree(outcome.out)
+            flush_tree(outcome.out)
         place = partial(publish, outcome.out, settings.storage_dir / job.result_folder)
         said = outcome.verdict, outcome.reasons, outcome.parcels
         jobs.finish(database, job, *said, datetime.now(UTC), kind=outcome.kind, publish=place)
@@ -299,25 +300,10 @@ def publish(out: Path, final: Path) -> None:
         newest = final.parent / "result.json"
         temporary = newest.with_name(".result.json.new")
         temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        _flush(temporary)
+        flush(temporary)
         os.replace(temporary, newest)
         remove_exam_refusal(final.parent)
-    _flush(final.parent)
-
-
-def _flush_tree(folder: Path) -> None:
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            _flush(Path(parent, name))
-        _flush(Path(parent))
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    flush(final.parent)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from service.trials import (
     blinding_command,
     phantom_command,
     plan_command,
+    report_command,
     status_command,
     subjects_command,
     visits_command,
@@ -26,3 +27,4 @@ def add_arguments(parser: argparse.ArgumentParser, load: Load) -> None:
     visits_command.add_actions(actions, load)
     phantom_command.add_actions(actions, load)
     blinding_command.add_actions(actions, load)
+    report_command.add_actions(actions, load)
