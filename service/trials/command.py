@@ -7,6 +7,7 @@ from pathlib import Path
 from config.settings import Settings
 from service.trials import (
     blinding_command,
+    export_command,
     phantom_command,
     plan_command,
     report_command,
@@ -28,3 +29,4 @@ def add_arguments(parser: argparse.ArgumentParser, load: Load) -> None:
     phantom_command.add_actions(actions, load)
     blinding_command.add_actions(actions, load)
     report_command.add_actions(actions, load)
+    export_command.add_actions(actions, load)
