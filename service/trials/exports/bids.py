@@ -18,6 +18,7 @@ from dicom_io.result_reader import UnreadableResult, read_native_discs, read_nat
 from processing.display import LEVEL_NAMES, RESEARCH_USE_ONLY
 from processing.results import LUMBAR_LEVELS, Affine, Quantity
 from processing.visits import Acquisition
+from service.trials.exports.scrubbing import told_versions
 from service.trials.exports.tables import ExportSubject
 from service.trials.visit_record import VisitRecord
 
@@ -123,7 +124,7 @@ def _sidecar(quantity: Quantity, acquisition: Acquisition | None, versions: Mapp
         "MagneticFieldStrength": found.field_strength_t,
         "SpinLockTime" if quantity is Quantity.T1RHO else "T2PreparationTime": [time / 1000 for time in times_ms],
         "SpinLockFrequency": found.spin_lock_hz if quantity is Quantity.T1RHO else None,
-        "DiscnodeVersions": dict(sorted(versions.items())),
+        "DiscnodeVersions": told_versions(versions),
         "Use": RESEARCH_USE_ONLY,
     }
     return {key: value for key, value in entries.items() if value not in (None, "", [])}

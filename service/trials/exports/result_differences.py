@@ -51,7 +51,7 @@ class Agreement:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Differences:
-    """What was found. ``rows``: every number of either set. ``versions``: name -> (before, after), where they differ."""
+    """What was found. ``rows``: every number of either set. ``versions``: name -> (before, after) where not equal."""
 
     n_exams: int
     only_before: int

@@ -7,7 +7,12 @@ from typing import Any
 _KEPT = ("schema", "use", "status", "motion", "discs", "versions")
 _KEPT_OF_INPUTS = ("protocol", "t1rho_times_ms", "t2_times_ms")
 #: Versions that quote a UID, or a person.
-_DROPPED_VERSIONS = ("correction",)
+_DROPPED_VERSIONS = ("correction", "lowest_disc")
+
+
+def told_versions(versions: Mapping[str, Any]) -> dict[str, str]:
+    """What made a result, without what quotes a UID or a person, by name."""
+    return {name: str(versions[name]) for name in sorted(versions) if name not in _DROPPED_VERSIONS}
 
 
 def scrubbed_result(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -20,6 +25,5 @@ def scrubbed_result(result: Mapping[str, Any]) -> dict[str, Any]:
     kept["acquisition"] = acquisition
     if result.get("correction"):
         kept["correction"] = {"automatic_dice": result["correction"].get("automatic_dice", {})}
-    versions = dict(kept.get("versions", {}))
-    kept["versions"] = {name: value for name, value in versions.items() if name not in _DROPPED_VERSIONS}
+    kept["versions"] = told_versions(result.get("versions", {}))
     return kept

@@ -26,7 +26,7 @@ from service.trials.exports.bids import write_bids
 from service.trials.exports.columns import TIDY, VISITS, Column, Row, check_rows, codebook
 from service.trials.exports.csv_files import write_table
 from service.trials.exports.parquet import write_parquet
-from service.trials.exports.scrubbing import scrubbed_result
+from service.trials.exports.scrubbing import scrubbed_result, told_versions
 from service.trials.exports.sdtm import write_sdtm
 from service.trials.exports.tables import ExportSubject, Shown, tidy_rows, visit_rows
 from service.trials.history import SubjectHistory, read_history
@@ -149,9 +149,11 @@ def _write_tables(
 
 
 def _write_archive(folder: Path, trial: Trial, subjects: Sequence[ExportSubject]) -> None:
-    """The plan, the freeze, and the result of every measured visit, without UIDs and dates."""
+    """The plan without paths, the freeze, and the result of every measured visit, without UIDs and dates."""
     folder.mkdir(parents=True)
-    _write_json(folder / "plan.json", trial.plan.model_dump(mode="json", exclude={"treated_levels"}))
+    _write_json(
+        folder / "plan.json", trial.plan.model_dump(mode="json", exclude={"treated_levels", "deidentification"})
+    )
     _write_json(folder / "freeze.json", trial.freeze or {})
     for one in subjects:
         for visit in one.history.visits:
@@ -204,7 +206,7 @@ def _made_with(subjects: Sequence[ExportSubject]) -> list[dict[str, Any]]:
     for one in subjects:
         for visit in one.history.visits:
             if visit.is_measured and visit.result is not None:
-                text = json.dumps(visit.result.get("versions", {}), sort_keys=True)
+                text = json.dumps(told_versions(visit.result.get("versions", {})))
                 counts[text] = counts.get(text, 0) + 1
     return [{"visits": number, "versions": json.loads(text)} for text, number in sorted(counts.items())]
 
