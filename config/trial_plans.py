@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 import yaml
 from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
 
+from config.deidentification import Deidentification
 from config.release import Release as Release
 from config.sections import Name, Section, SettingsError
 from config.settings import Repeats, explain
@@ -163,6 +164,9 @@ class TrialPlan(Section):
     repeats: Repeats = Field(
         Repeats.HOLD, description="Two scans in one window: hold for a person, count the first or the latest"
     )
+    fetch_priors: bool = Field(
+        True, description="Ask the node's sources for earlier scans of a new subject that lie in the windows of visits"
+    )
     alert_after_days: int = Field(
         7, ge=0, le=365, description="Days after a window's end from which a missing visit is told"
     )
@@ -173,6 +177,7 @@ class TrialPlan(Section):
     blinding: Blinding = Blinding()
     phantom: PhantomRule = PhantomRule()
     exports: ExportRule = ExportRule()
+    deidentification: Deidentification = Deidentification()
 
     @field_validator("subject_pattern")
     @classmethod

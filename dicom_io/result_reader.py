@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from pydicom import dcmread
 from pydicom.dataset import Dataset, FileDataset
 
 from dicom_io.map_writer import MapKind, map_name
+from dicom_io.raw_header import parse
 from dicom_io.segmentation_reader import read_segmentation
 from processing.common_voxels import AtlasDiscMaps
+from processing.refusal import UnsuitableInput
 from processing.results import LUMBAR_LEVELS, Affine, FloatArray, LabelArray, Level, Quantity
 from processing.volume import affine_from_orientation, spacing_mm
 
@@ -185,6 +186,6 @@ def _read_series(folder: Path, role: str) -> tuple[LabelArray, Affine]:
 
 def _open(path: Path) -> FileDataset:
     try:
-        return dcmread(path)
-    except (OSError, ValueError) as error:
-        raise UnreadableResult(f"{path.name} cannot be read ({type(error).__name__})") from error
+        return parse(path.read_bytes())
+    except (OSError, UnsuitableInput) as error:
+        raise UnreadableResult(f"{path.name} cannot be read ({error})") from error

@@ -99,7 +99,7 @@ def withheld(trial: TrialPlan, *, is_unblinded: bool) -> dict[str, str]:
 
 
 def _warnings_of(verdict: Verdict) -> list[str]:
-    return [] if verdict is Verdict.OK else [f"the result is {verdict}"]
+    return [] if verdict is Verdict.OK else ["the result needs review"]
 
 
 # --- what changes holds -----------------------------------------------------------------------------------------------

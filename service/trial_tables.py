@@ -18,7 +18,9 @@ trial = Table(
     Column("frozen_by", String(64)),
     Column("unblinded_at", UtcDateTime),
     Column("unblinded_by", String(64)),
-    Column("file", String(255), nullable=False),  # of the plan: relative paths in it are taken from its folder
+    Column(
+        "file", String(255), nullable=False, default=""
+    ),  # of the plan: relative paths in it are taken from its folder
     Column("deviation", Text),  # what is wrong with the plan's file since it was frozen; empty: nothing
     Column("deviates_since", UtcDateTime),
 )

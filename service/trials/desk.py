@@ -17,17 +17,16 @@ from service.trials.missing import tell_missed
 from service.trials.phantom_scans import take_scans
 from service.trials.phantoms import tell_overdue
 from service.trials.plans import take_plans
+from service.trials.priors import PRIORS_S, PriorsDesk
 from service.trials.registry import trials_of
 from service.trials.results import keep_results, new_results
-from service.trials.takeover import take_exam
+from service.trials.takeover import leave_exam, take_exam
 from service.trials.watch import trials_check
 
 _log = logging.getLogger(__name__)
 
 SWEEP_S = 2.0
 _MOST_EXAMS = 200  # of one look
-#: An exam in these is not looked at: it is still coming, or is measured as part of another.
-_NOT_YET = (ExamState.COLLECTING, ExamState.JOINED)
 
 
 class TrialDesk:
@@ -42,13 +41,18 @@ class TrialDesk:
         with database.write() as connection:  # a look that a crash interrupted is taken again
             connection.execute(update(table).where(table.c.trial_seen.is_(False)).values(trial_seen=None))
 
-    def task(self) -> tuple[str, Callable[[], None], float]:
+    def tasks(self) -> list[tuple[str, Callable[[], None], float]]:
         """For the schedule."""
 
         def sweep() -> None:
             self.sweep(datetime.now(UTC))
 
-        return "trials", sweep, SWEEP_S
+        def priors() -> None:
+            desk.look(datetime.now(UTC))
+
+        desk = PriorsDesk(self._database, self._settings)
+        can_fetch = any(one.retrieve for one in self._settings.sources)
+        return [("trials", sweep, SWEEP_S), *([("priors", priors, PRIORS_S)] if can_fetch else [])]
 
     def check(self) -> Callable[[], str]:
         """For health: what is wrong with the plans."""
@@ -96,7 +100,7 @@ class TrialDesk:
         table = node.exam
         query = (
             select(table.c.id)
-            .where(table.c.trial_seen.is_(None), table.c.state.not_in([str(one) for one in _NOT_YET]))
+            .where(table.c.trial_seen.is_(None), table.c.state != str(ExamState.COLLECTING))  # that still comes
             .order_by(table.c.id)
             .limit(_MOST_EXAMS)
         )
@@ -109,6 +113,11 @@ class TrialDesk:
         with self._database.write() as connection:
             connection.execute(update(table).where(table.c.id == exam_id).values(trial_seen=False))
             trials = trials_of(connection)
+            state = connection.execute(select(table.c.state).where(table.c.id == exam_id)).scalar_one()
+            if state == ExamState.JOINED:
+                leave_exam(connection, trials, exam_id, now)
+                connection.execute(update(table).where(table.c.id == exam_id).values(trial_seen=True))
+                return
         facts = read_exam_facts(self._database, exam_id, [one.plan for one in trials])
         results = new_results(self._database, exam_id)
         with self._database.write() as connection:
