@@ -6,7 +6,28 @@ from pydicom.sr.coding import Code
 
 from dicom_io import codes
 
-_UCUM = frozenset(("ms", "s", "mm", "mm2", "mm3", "ml", "mL", "1", "%", "[arb'U]", "Hz", "um2/s", "mm2/s", "{ratio}"))
+_UCUM = frozenset(
+    (
+        "ms",
+        "s",
+        "mm",
+        "mm2",
+        "mm3",
+        "ml",
+        "mL",
+        "1",
+        "%",
+        "[arb'U]",
+        "Hz",
+        "um2/s",
+        "mm2/s",
+        "{ratio}",
+        "rad",
+        "mrad",
+        "deg",
+        "Cel",
+    )
+)
 _FORMS = {
     "DCM": re.compile(r"\d{6}|[A-Z]{2,6}"),
     "SCT": re.compile(r"\d{6,18}"),

@@ -1,4 +1,4 @@
-"""``discnode trial key``, ``deidentify`` and ``reidentify``: what leaves the hospital without a name, and who may ask."""
+"""``discnode trial key``, ``deidentify``, ``reidentify``: what leaves the hospital without a name, and who may ask."""
 
 import argparse
 import sys
