@@ -1,4 +1,4 @@
-"""Exams that were de-identified are assembled, scaled and placed as before, to the last bit; bad input leaves nothing."""
+"""De-identified exams are assembled, scaled and placed as before, to the last bit; bad input leaves nothing."""
 
 import shutil
 from collections.abc import Mapping
