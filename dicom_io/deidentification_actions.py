@@ -159,7 +159,7 @@ def shifted_day(found: re.Match[str], work: Work) -> date | None:
     """The day of year, month and day, shifted; None where there is no such day."""
     try:
         day = date(int(found[1]), int(found[2]), int(found[3]))
-        return day if work.is_shifted else work.pseudonyms.date(day)
+        return day if work.is_shifted else work.pseudonyms.shifted(day)
     except (ValueError, OverflowError):
         return None
 

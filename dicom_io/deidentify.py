@@ -5,7 +5,9 @@ that may stay as it is, so that numbers, and so all that is measured, are the sa
 """
 
 from importlib.metadata import version
+from pathlib import Path
 
+from pydicom import dcmread
 from pydicom.charset import convert_encodings
 from pydicom.config import IGNORE
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
@@ -25,7 +27,7 @@ from dicom_io.deidentification_actions import (
 from dicom_io.deidentification_rules import CLEAN_STRUCTURED_CONTENT, DEIDENTIFYING_EQUIPMENT, OPTIONS, RULES_VERSION
 from dicom_io.presentation import STORAGE_TRANSFER_SYNTAXES
 from dicom_io.pseudonyms import Pseudonyms, TrialIdentity
-from dicom_io.raw_header import RawHeader, quiet_pydicom
+from dicom_io.raw_header import PARSE_FAULTS, RawHeader, quiet_pydicom
 from processing.refusal import ReasonCode, UnsuitableInput
 
 MR_CLASSES = ("1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.4.1", "1.2.840.10008.5.1.4.1.1.4.4")
@@ -42,6 +44,8 @@ OWN_CLASSES = (
 _REPORTS = ("1.2.840.10008.5.1.4.1.1.88.33", "1.2.840.10008.5.1.4.1.1.88.34")
 _PDF = "1.2.840.10008.5.1.4.1.1.104.1"
 
+_PROFILE = "PS3.15 Annex E Basic Profile with options"
+_RULES = "discnode rules"
 _USUAL = Keeping()
 
 
@@ -91,6 +95,18 @@ def deidentify(
         return _as_file(cleaned, syntax)
 
 
+def is_deidentified(path: Path) -> bool:
+    """Whether a file says that it was de-identified by these rules; False for what cannot be read."""
+    keywords = ["PatientIdentityRemoved", "DeidentificationMethod"]
+    try:
+        with quiet_pydicom():
+            header = dcmread(path, stop_before_pixels=True, specific_tags=keywords)
+    except PARSE_FAULTS:
+        return False
+    method = text_in(header, "DeidentificationMethod")
+    return text_in(header, "PatientIdentityRemoved") == "YES" and method.startswith(f"{_PROFILE}\\{_RULES} ")
+
+
 def _check_kind(dataset: FileDataset, sop_class: str, *, is_own: bool, document: bytes | None) -> None:
     if sop_class not in (*MR_CLASSES, *(OWN_CLASSES if is_own else ())):
         name = UID(sop_class, IGNORE).name if sop_class in OWN_CLASSES or sop_class.startswith("1.2.840.10008.") else ""
@@ -134,10 +150,7 @@ def _birth_date(source: Dataset, work: Work) -> str:
 def _record(cleaned: Dataset, *, is_report: bool) -> None:
     """Say what was done (PS3.3 C.7.1.1, C.7.6.1, C.12.1.1.5)."""
     cleaned.PatientIdentityRemoved = "YES"
-    cleaned.DeidentificationMethod = [
-        "PS3.15 Annex E Basic Profile with options",
-        f"discnode rules {RULES_VERSION}: keep list, default removal",
-    ]
+    cleaned.DeidentificationMethod = [_PROFILE, f"{_RULES} {RULES_VERSION}: keep list, default removal"]
     if is_report:
         cleaned.ReferencedPerformedProcedureStepSequence = []  # Type 2 of a report's series (PS3.3 C.17.1)
     options = (*OPTIONS, CLEAN_STRUCTURED_CONTENT) if is_report else OPTIONS

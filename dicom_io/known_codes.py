@@ -49,7 +49,7 @@ def is_known_code(value: str, scheme: str) -> bool:
 
 
 def _ours() -> frozenset[str]:
-    found = set()
+    found: set[str] = set()
     for one in vars(codes).values():
         several = one.values() if isinstance(one, dict) else (one,)
         found.update(code.value for code in several if isinstance(code, Code))
