@@ -31,6 +31,7 @@ class Hold(StrEnum):
     WARNING = "warning"  # a person decides, for something is to be checked
     REVIEW = "review"  # a person decided on an earlier version
     CHANGED = "changed"  # its file is not the one that was approved
+    IDENTIFIED = "identified"  # it is not de-identified, and its destination takes nothing else
     BLINDED = "blinded"  # reports are withheld until the trial is unblinded
     REJECTED = "rejected"  # a person said no
     SUPERSEDED = "superseded"  # a newer version came before it was sent
@@ -205,6 +206,18 @@ def hold_changed(database: Database, one: Delivery) -> None:
     """Before it is sent, an approved object was found to have another file than was approved: it is held again."""
     table = db.delivery
     why = {Hold.CHANGED: "its file is not the one that was approved"}
+    with database.write() as connection:
+        connection.execute(
+            update(table)
+            .where(table.c.id == one.id, table.c.state == str(DeliveryState.WAITING))
+            .values(state=str(DeliveryState.HELD), holds=why, approved_sha256=None)
+        )
+
+
+def hold_identified(database: Database, one: Delivery) -> None:
+    """Before it is sent, an object was found to be identified, though its destination takes only what is not."""
+    table = db.delivery
+    why = {Hold.IDENTIFIED: "it is not de-identified, and its destination takes nothing else"}
     with database.write() as connection:
         connection.execute(
             update(table)

@@ -37,6 +37,8 @@ from service.refusal_file import REPORT_FILES, refusal_document
 from service.reports.exam_report import exam_report
 from service.reports.refusal_report import refusal_report
 from service.reports.rendering import RenderedReport, render
+from service.reports.stored_document import FILE_NAME as DOCUMENT_FILE
+from service.reports.stored_document import to_json
 from service.result_versions import Edition
 
 #: Name and version of the format of ``result.json``; described in ``service/result_schema.json``.
@@ -46,7 +48,7 @@ _CSV_COLUMNS = (
     *("level", "region", "quantity", "mean_ms", "sd_ms", "median_ms", "n", "n_excluded", "volume_mm3"),
     *("member_sd_ms", "member_dice", "ring_entropy", "use"),
 )
-_OUR_FILES = ("result.json", "discs.csv", *REPORT_FILES, "qc.png", "qc_registration.png", "dicom")
+_OUR_FILES = ("result.json", "discs.csv", *REPORT_FILES, DOCUMENT_FILE, "qc.png", "qc_registration.png", "dicom")
 _USUAL_REPORT = ReportSettings()
 _KEYS = {Quantity.T1RHO: "t1rho_ms", Quantity.T2: "t2_ms"}
 _TIMES_KEYS = {Quantity.T1RHO: "t1rho_times_ms", Quantity.T2: "t2_times_ms"}
@@ -76,6 +78,7 @@ def write_result(
     *,
     settings: ReportSettings = _USUAL_REPORT,
     edition: Edition | None = None,
+    keep_document: bool = False,
 ) -> ResultSummary:
     """Write everything about one exam into ``folder``, which appears whole or not at all.
 
@@ -87,6 +90,7 @@ def write_result(
         folder: is made.
         settings: what the report shows.
         edition: which earlier result this one replaces, as the report says; None for the first.
+        keep_document: the report's document stays beside it, to be rendered without identity.
 
     Raises:
         ValueError: the result has no disc.
@@ -102,6 +106,8 @@ def write_result(
         document = exam_report(result, exam_heading(images.source), settings.subject, edition)
         report = render(document)
         _write_report(partial, report)
+        if keep_document:
+            (partial / DOCUMENT_FILE).write_text(to_json(document), encoding="utf-8")
         variant = f"{settings.subject.value}/{edition.version if edition else 1}"
         pdf = ReportPdf(document.title, report.pdf, variant)
         objects = write_objects(result, images.source, picture, partial, pdf)
