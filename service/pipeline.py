@@ -132,7 +132,8 @@ def analyse_job(
         _log.warning("refused %s", " ".join(f"{reason.code}: {reason.detail};" for reason in reasons))
         return write_refusal(reasons, files.facts, out)
     progress("write", 0.95)
-    summary = write_result(result, images, out, settings=settings.report, edition=edition)
+    keep = any(destination.deidentify for destination in settings.destinations)
+    summary = write_result(result, images, out, settings=settings.report, edition=edition, keep_document=keep)
     progress("done", 1.0)
     return summary
 

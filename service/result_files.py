@@ -31,6 +31,8 @@ from service.refusal_file import refusal_document
 from service.reports.exam_report import exam_report
 from service.reports.refusal_report import refusal_report
 from service.reports.rendering import render
+from service.reports.stored_document import FILE_NAME as DOCUMENT_FILE
+from service.reports.stored_document import to_json
 from service.result_folder import json_number as _number
 from service.result_folder import whole_folder, write_json, write_report
 from service.result_versions import Edition
@@ -72,6 +74,7 @@ def write_result(
     *,
     settings: ReportSettings = _USUAL_REPORT,
     edition: Edition | None = None,
+    keep_document: bool = False,
 ) -> ResultSummary:
     """Write everything about one exam into ``folder``, which appears whole or not at all.
 
@@ -83,6 +86,7 @@ def write_result(
         folder: is made.
         settings: what the report shows.
         edition: which earlier result this one replaces, as the report says; None for the first.
+        keep_document: the report's document stays beside it, to be rendered without identity.
 
     Raises:
         ValueError: the result has no disc.
@@ -98,6 +102,8 @@ def write_result(
         document = exam_report(result, exam_heading(images.source), settings.subject, edition)
         report = render(document)
         write_report(partial, report)
+        if keep_document:
+            (partial / DOCUMENT_FILE).write_text(to_json(document), encoding="utf-8")
         variant = f"{settings.subject.value}/{edition.version if edition else 1}"
         pdf = ReportPdf(document.title, report.pdf, variant)
         objects = write_objects(result, images.source, picture, partial, pdf)

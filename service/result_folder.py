@@ -12,8 +12,12 @@ from typing import Any
 
 from service.refusal_file import REPORT_FILES
 from service.reports.rendering import RenderedReport
+from service.reports.stored_document import FILE_NAME as DOCUMENT_FILE
 
-_OUR_FILES = ("result.json", "discs.csv", "vials.csv", *REPORT_FILES, "qc.png", "qc_registration.png", "dicom")
+_OUR_FILES = (
+    *("result.json", "discs.csv", "vials.csv", *REPORT_FILES, DOCUMENT_FILE),
+    *("qc.png", "qc_registration.png", "dicom"),
+)
 
 
 def json_number(value: float | None) -> float | None:

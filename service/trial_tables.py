@@ -275,3 +275,19 @@ phantom_scan = Table(
     Column("told_at", UtcDateTime),  # that the next one is overdue
     Index("phantom_scan_told", "told_at"),
 )
+
+#: De-identified copies of a result, for destinations that get nothing else: whose they were made as, and when.
+deidentified = Table(
+    "trial_copy",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("job_id", ForeignKey("job.id"), nullable=False, unique=True),
+    Column("subject_id", ForeignKey("trial_subject.id"), nullable=False),
+    Column("visit", String(64), nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("not_before", UtcDateTime, nullable=False),  # while it is not made: of the next attempt
+    Column("made_at", UtcDateTime),
+    Column("n_objects", Integer),
+    Column("code", String(32)),  # why it could not be made: a reason code
+    Column("detail", Text),
+)

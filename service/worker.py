@@ -35,6 +35,7 @@ from service.outbox import Parcel, destinations_for
 from service.progress import Progress, log_progress
 from service.refusal_file import remove_exam_refusal
 from service.result_versions import Edition, mark_version
+from service.trials.deidentified import make_next_copies
 from service.trials.matching import claiming_plan
 
 _log = logging.getLogger(__name__)
@@ -122,10 +123,10 @@ def run_worker(database: Database, settings: Settings, name: str, analysis: Anal
     """Work until killed."""
     while True:
         job = jobs.claim(database, name, datetime.now(UTC), settings.jobs.lease_s)
-        if job is None:
-            time.sleep(POLL_S)
-        else:
+        if job is not None:
             run_job(database, settings, job, analysis)
+        elif not make_next_copies(database, settings, datetime.now(UTC)):
+            time.sleep(POLL_S)
 
 
 def run_job(database: Database, settings: Settings, job: Job, analysis: Analysis) -> None:
@@ -235,6 +236,8 @@ def _parcels(
         destinations = tuple(one for one in settings.destinations if one.name in trial.destinations)
     parcels = []
     for destination in destinations:
+        if destination.deidentify:  # gets copies, when it is known whose the exam is
+            continue
         name = destination.name
         rule = release_for(settings, **facts, trial=trial, destination=name)
         holds = holds_for(settings, **facts, trial=trial, destination=name, verdict=verdict)

@@ -133,6 +133,29 @@ def upgrade() -> None:
         batch_op.create_index("trial_subject_by_patient", ["trial_id", "patient_digest"], unique=False)
 
     op.create_table(
+        "trial_copy",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("job_id", sa.Integer(), nullable=False),
+        sa.Column("subject_id", sa.Integer(), nullable=False),
+        sa.Column("visit", sa.String(length=64), nullable=False),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("not_before", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("made_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("n_objects", sa.Integer(), nullable=True),
+        sa.Column("code", sa.String(length=32), nullable=True),
+        sa.Column("detail", sa.Text(), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["job_id"],
+            ["job.id"],
+        ),
+        sa.ForeignKeyConstraint(
+            ["subject_id"],
+            ["trial_subject.id"],
+        ),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("job_id"),
+    )
+    op.create_table(
         "trial_exam",
         sa.Column("exam_id", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("trial_id", sa.Integer(), nullable=True),
