@@ -24,6 +24,7 @@ from config.logs import LogSettings
 from config.notifications import Notifications
 from config.peers import Peer as Peer
 from config.reception import Reception
+from config.release import Release
 from config.retention import Retention as Retention
 from config.sections import AETitle, Port, Section
 from config.sections import SettingsError as SettingsError
@@ -59,6 +60,9 @@ class Route(Section):
         default_factory=dict, description="Conditions: calling_ae_title, protocol; empty = always"
     )
     send_to: tuple[str, ...] = Field(description="Names of destinations")
+    release: Release = Field(
+        Release.AUTOMATIC, description="Whether a person decides first: automatic, hold_on_warning, hold"
+    )
 
     @model_validator(mode="after")
     def _conditions_are_known(self) -> "Route":
@@ -183,6 +187,9 @@ class Settings(Section):
     trials_dir: Path | None = Field(
         None, description="Folder with the plans of trials (*.yaml) that the node follows; empty = it follows none"
     )
+    phantoms_dir: Path | None = Field(
+        None, description="Folder with the templates of the site's own QC phantoms, used beside the built-in one"
+    )
     completion: Completion = Completion()
     corrections: CorrectionSettings = CorrectionSettings()
     jobs: Jobs = Jobs()
@@ -299,6 +306,8 @@ def load_settings(path: Path | None) -> Settings:
         moved["protocols_dir"] = folder / settings.protocols_dir
     if settings.trials_dir is not None:
         moved["trials_dir"] = folder / settings.trials_dir
+    if settings.phantoms_dir is not None:
+        moved["phantoms_dir"] = folder / settings.phantoms_dir
     if settings.segmentation.weights_dir is not None:
         weights_dir = folder / settings.segmentation.weights_dir
         moved["segmentation"] = settings.segmentation.model_copy(update={"weights_dir": weights_dir})

@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 import yaml
 from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
 
+from config.deidentification import Deidentification
 from config.release import Release as Release
 from config.sections import Name, Section, SettingsError
 from config.settings import Repeats, explain
@@ -133,6 +134,12 @@ class PhantomRule(Section):
         return value
 
 
+class ExportRule(Section):
+    """What exports may show beyond pseudonyms and days."""
+
+    real_dates: bool = Field(False, description="The dates of scans; else only days from day zero")
+
+
 class TrialPlan(Section):
     """One trial."""
 
@@ -142,6 +149,9 @@ class TrialPlan(Section):
     coordinating_center: str = Field("", max_length=64, description="ClinicalTrialCoordinatingCenterName (0012,0060)")
     sites: tuple[Site, ...] = Field(min_length=1)
     subject_pattern: str = Field(r"^[A-Za-z0-9._-]{1,32}$", description="Form of a subject's ID: a regular expression")
+    enrolment: Literal["open", "listed"] = Field(
+        "open", description="open: a subject is made by its first exam; listed: only of those in the subjects' table"
+    )
     day_zero: Literal["baseline_scan", "given"] = Field(
         "baseline_scan", description="baseline_scan: day of the baseline; given: column day_zero of the subjects' table"
     )
@@ -154,6 +164,9 @@ class TrialPlan(Section):
     repeats: Repeats = Field(
         Repeats.HOLD, description="Two scans in one window: hold for a person, count the first or the latest"
     )
+    fetch_priors: bool = Field(
+        True, description="Ask the node's sources for earlier scans of a new subject that lie in the windows of visits"
+    )
     alert_after_days: int = Field(
         7, ge=0, le=365, description="Days after a window's end from which a missing visit is told"
     )
@@ -163,6 +176,8 @@ class TrialPlan(Section):
     )
     blinding: Blinding = Blinding()
     phantom: PhantomRule = PhantomRule()
+    exports: ExportRule = ExportRule()
+    deidentification: Deidentification = Deidentification()
 
     @field_validator("subject_pattern")
     @classmethod
@@ -196,6 +211,10 @@ class TrialPlan(Section):
                 raise ValueError("primary: the level 'treated' needs the file treated_levels")
         return self
 
+    def is_subject(self, name: str) -> bool:
+        """Whether a text is of the form of a subject's ID."""
+        return re.fullmatch(self.subject_pattern, name) is not None
+
     @property
     def baseline(self) -> Visit:
         """The visit that later ones are compared with."""
@@ -209,9 +228,19 @@ def load_plan(path: Path) -> TrialPlan:
         SettingsError: naming file, key, what was found and what is allowed.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return parse_plan(path.read_bytes(), path)
     except OSError as error:
         raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def parse_plan(text: bytes, path: Path) -> TrialPlan:
+    """As :func:`load_plan`, of a file's bytes that are at hand.
+
+    Raises:
+        SettingsError: as there.
+    """
+    try:
+        content = yaml.safe_load(text.decode("utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path}: is not YAML: {error}") from error
     if not isinstance(content, dict):

@@ -5,10 +5,11 @@ import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from config.phantom_templates import load_templates
 from config.protocol_cards import load_cards
 from config.settings import Settings, SettingsError, load_settings
 from service import (
@@ -21,6 +22,7 @@ from service import (
     operate_command,
     protocol_command,
     quarantine_command,
+    release_command,
     train_command,
     tune_command,
     web_token_command,
@@ -123,7 +125,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     simulate.add_argument("--one-scan", action="store_true", help="philips: T1rho and T2 in one scan, not in two")
     simulate.add_argument("--phase-images", action="store_true", help="philips: phase images beside the magnitude")
-    simulate.add_argument("--subject", default="PHANTOM-001", help="PatientID; the same subject keeps its anatomy")
+    simulate.add_argument("--phantom", action="store_true", help="a QC phantom with vials of known times, not a spine")
+    simulate.add_argument(
+        "--subject",
+        default=None,
+        help="PatientID (default: PHANTOM-001, of vials QC-VIALS); the same subject keeps its anatomy",
+    )
     simulate.add_argument("--visit", type=int, default=1)
     simulate.add_argument("--seed", type=int, default=0)
     simulate.add_argument(
@@ -161,6 +168,8 @@ def _parser() -> argparse.ArgumentParser:
     deliveries_command.add_deliveries(deliveries, _load)
     reconcile = commands.add_parser("reconcile", help="compare what was sent with what the destinations have")
     deliveries_command.add_reconcile(reconcile, _load)
+    released = commands.add_parser("release", help="results that a person must let go: approve, reject, query, recall")
+    release_command.add_arguments(released, _load)
     trial = commands.add_parser("trial", help="subjects over time: plans, visits, change, reports, exports")
     trial_command.add_arguments(trial, _load)
     tokens = commands.add_parser("web-token", help="who may use the HTTP API: new, list, remove")
@@ -301,19 +310,23 @@ def _evaluate(options: argparse.Namespace) -> int:
 def _simulate(options: argparse.Namespace) -> int:
     from dicom_io.simulated_scanner import check_flavour, write_exam, write_truth
     from processing.phantom import simulate_exam
+    from processing.phantom_vials import simulate_vials
 
     usual_slices = 12 if options.protocol == "mapss" else 1
     flavour = {name: getattr(options, name) for name in ("enhanced", "one_echo_time", "one_scan", "phase_images")}
     try:
         check_flavour(options.protocol, options.vendor, **flavour)
-        exam = simulate_exam(
-            options.seed,
-            n_slices=usual_slices if options.slices is None else options.slices,
-            snr=options.snr,
-            protocol=options.protocol,
-            subject=options.subject,
-            visit=options.visit,
-        )
+        usual: dict[str, Any] = {
+            "n_slices": usual_slices if options.slices is None else options.slices,
+            "snr": options.snr,
+            "protocol": options.protocol,
+            "visit": options.visit,
+        }
+        if options.phantom:
+            template = load_templates()[0]
+            exam = simulate_vials(template, options.seed, subject=options.subject or "QC-VIALS", **usual).exam
+        else:
+            exam = simulate_exam(options.seed, subject=options.subject or "PHANTOM-001", **usual)
     except ValueError as error:
         print(error, file=sys.stderr)
         return EXIT_USAGE

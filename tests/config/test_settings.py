@@ -84,9 +84,9 @@ def test_empty_file_gives_the_defaults(tmp_path: Path) -> None:
         (
             "destinations: [{name: a, ae_title: A, host: h, port: 1, tsl: 1}]\n",
             "destinations.0.tsl",
-            "unknown key; allowed here: ae_title, authorization_variable, ca_file, confirm, dicomweb_url,",
+            "unknown key; allowed here: ae_title, authorization_variable, ca_file, confirm, deidentify, dicomweb_url,",
         ),
-        ("routes: [{send_to: [], until: 1}]\n", "routes.0.until", "unknown key; allowed here: send_to, when"),
+        ("routes: [{send_to: [], until: 1}]\n", "routes.0.until", "unknown key; allowed here: release, send_to, when"),
         ("port: many\n", "port", "found 'many'"),
         ("port: 70000\n", "port", "less than or equal to 65535 (found 70000)"),
         ("jobs: {workers: 0}\n", "jobs.workers", "greater than or equal to 1 (found 0)"),
