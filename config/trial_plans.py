@@ -134,6 +134,12 @@ class PhantomRule(Section):
         return value
 
 
+class ExportRule(Section):
+    """What exports may show beyond pseudonyms and days."""
+
+    real_dates: bool = Field(False, description="The dates of scans; else only days from day zero")
+
+
 class TrialPlan(Section):
     """One trial."""
 
@@ -170,6 +176,7 @@ class TrialPlan(Section):
     )
     blinding: Blinding = Blinding()
     phantom: PhantomRule = PhantomRule()
+    exports: ExportRule = ExportRule()
     deidentification: Deidentification = Deidentification()
 
     @field_validator("subject_pattern")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any, Final
 
+from pydicom.charset import convert_encodings
 from pydicom.datadict import dictionary_VM, dictionary_VR, keyword_for_tag, tag_for_keyword
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
@@ -16,7 +17,7 @@ from dicom_io.descriptors import clean_text
 from dicom_io.known_codes import is_known_code
 from dicom_io.pseudonyms import Pseudonyms
 from dicom_io.raw_header import PARSE_FAULTS
-from dicom_io.raw_values import BINARY_NUMBERS, decode_text, element_of, items_of, raw_bytes, value_representation
+from dicom_io.raw_values import BINARY_NUMBERS, TEXTS, decode_text, element_of, items_of, raw_bytes
 from dicom_io.safe_private import SAFE_PRIVATE_ELEMENTS, SAFE_PRIVATE_SEQUENCES, SafePrivate, found_private, safe_vr
 from processing.refusal import ReasonCode, UnsuitableInput
 
@@ -49,11 +50,13 @@ class Work:
     keeping: Keeping
     is_own: bool
     is_shifted: bool
+    is_implicit: bool
+    is_little_endian: bool
 
 
 def kept_items(dataset: Dataset, work: Work) -> Dataset:
     """What may stay of a data set or of an item of a sequence."""
-    cleaned = Dataset()
+    cleaned = Dataset(parent_encoding=_ENCODINGS)
     for tag in sorted(int(one) for one in dataset.keys()):  # noqa: SIM118 - iterating a Dataset decodes its values
         if tag >> 16 & 1 or tag & 0xFFFF == 0:
             continue
@@ -66,9 +69,13 @@ def kept_items(dataset: Dataset, work: Work) -> Dataset:
         if kept is not None:
             cleaned[tag] = kept
     _keep_private(dataset, cleaned, work)
+    cleaned.set_original_encoding(work.is_implicit, work.is_little_endian, _ENCODINGS)  # bytes are written as they are
     return cleaned
 
 
+#: Of all that is written.
+CHARACTER_SET: Final = "ISO_IR 192"
+_ENCODINGS: Final = convert_encodings(CHARACTER_SET)
 _Kept = DataElement | RawDataElement | None
 
 
@@ -77,7 +84,7 @@ def _keep_private(dataset: Dataset, cleaned: Dataset, work: Work) -> None:
     for found in found_private(dataset, work.keeping.private):
         kept: _Kept = None
         if found.is_sequence:
-            items = [kept_items(item, work) for item in _read_items(dataset, found.tag)]
+            items = [kept_items(item, work) for item in _read_items(dataset, found.tag, work)]
             kept = DataElement(found.tag, "SQ", items)
         elif (vr := safe_vr(element_of(dataset, found.tag), found)) is not None:
             kept = _as_it_is(element_of(dataset, found.tag), vr)
@@ -90,13 +97,15 @@ def _keep(dataset: Dataset, tag: int, work: Work) -> _Kept:
     """The bytes as they are, where they have the form of the VR; else without a value."""
     element = element_of(dataset, tag)
     vr, value = _vr_of(element, tag), raw_bytes(element)
+    if vr is None:
+        return _nothing(tag)
     if vr in _BULK or vr in BINARY_NUMBERS or vr == "AT":
         return _as_it_is(element, vr)
     form = FORMS.get(keyword_for_tag(tag)) or _FORMS_OF_VR.get(vr)
     texts = decode_text(value, "latin-1").split("\\")
     if form is not None and all(re.fullmatch(form, text.strip()) or not text.strip() for text in texts):
         return _as_it_is(element, vr)
-    return _nothing(tag, vr)
+    return _nothing(tag)
 
 
 def _keep_patient(dataset: Dataset, tag: int, work: Work) -> _Kept:
@@ -113,9 +122,9 @@ def _keep_device(dataset: Dataset, tag: int, work: Work) -> _Kept:
     """The text, as far as it is plain."""
     element = element_of(dataset, tag)
     texts = decode_text(raw_bytes(element), "latin-1").split("\\")
-    if all(_PRINTABLE.fullmatch(text) for text in texts):
-        return _as_it_is(element, _vr_of(element, tag))
-    return _nothing(tag, dictionary_VR(tag))
+    if all(_PRINTABLE.fullmatch(text) for text in texts) and (vr := _vr_of(element, tag)) is not None:
+        return _as_it_is(element, vr)
+    return _nothing(tag)
 
 
 def _map_uid(dataset: Dataset, tag: int, work: Work) -> _Kept:
@@ -130,16 +139,18 @@ def _shift_date(dataset: Dataset, tag: int, work: Work) -> _Kept:
     if keyword_for_tag(tag) == "TimezoneOffsetFromUTC":
         return _keep(dataset, tag, work)
     texts = [text.strip() for text in decode_text(raw_bytes(element), "latin-1").split("\\")]
+    if vr is None:
+        return _nothing(tag)
     if vr == "TM":
-        return _as_it_is(element, vr) if all(_TIME.fullmatch(text) for text in texts) else _nothing(tag, vr)
+        return _as_it_is(element, vr) if all(_TIME.fullmatch(text) for text in texts) else _nothing(tag)
     if not any(texts):
-        return _nothing(tag, vr)
+        return _nothing(tag)
     pattern = DATE if vr == "DA" else _DATE_TIME
     shifted = []
     for text in texts:
         found = pattern.fullmatch(text)
         if found is None or (day := shifted_day(found, work)) is None:
-            return _nothing(tag, vr)
+            return _nothing(tag)
         shifted.append(f"{day:%Y%m%d}{'' if vr == 'DA' else found[4]}")
     return _written(tag, vr, "\\".join(shifted))
 
@@ -148,7 +159,7 @@ def shifted_day(found: re.Match[str], work: Work) -> date | None:
     """The day of year, month and day, shifted; None where there is no such day."""
     try:
         day = date(int(found[1]), int(found[2]), int(found[3]))
-        return day if work.is_shifted else work.pseudonyms.date(day)
+        return day if work.is_shifted else work.pseudonyms.shifted(day)
     except (ValueError, OverflowError):
         return None
 
@@ -180,7 +191,7 @@ _NEVER_EMPTY = (
 
 
 def _keep_items(dataset: Dataset, tag: int, work: Work) -> _Kept:
-    kept = [kept_items(item, work) for item in _read_items(dataset, tag) if _is_known(item)]
+    kept = [kept_items(item, work) for item in _read_items(dataset, tag, work) if _is_known(item)]
     return DataElement(tag, "SQ", kept)
 
 
@@ -189,7 +200,7 @@ def _keep_content(dataset: Dataset, tag: int, work: Work) -> _Kept:
     if not work.is_own:
         return None
     kept = []
-    for item in _read_items(dataset, tag):
+    for item in _read_items(dataset, tag, work):
         if text_in(item, "ValueType") == "PNAME":
             continue
         cleaned = kept_items(item, work)
@@ -198,9 +209,12 @@ def _keep_content(dataset: Dataset, tag: int, work: Work) -> _Kept:
     return DataElement(tag, "SQ", kept)
 
 
-def _read_items(dataset: Dataset, tag: int) -> tuple[Dataset, ...]:
+def _read_items(dataset: Dataset, tag: int, work: Work) -> tuple[Dataset, ...]:
+    element = element_of(dataset, tag)
+    if element.VR == "UN" and not work.is_little_endian:  # its items are little endian (PS3.5 6.2.2)
+        raise UnsuitableInput(ReasonCode.UNREADABLE, "a sequence of unknown VR in a big-endian object")
     try:
-        return tuple(items_of(element_of(dataset, tag)))
+        return tuple(items_of(element))
     except PARSE_FAULTS as error:
         text = f"{keyword_for_tag(tag) or 'a private sequence'} is no readable sequence ({type(error).__name__})"
         raise UnsuitableInput(ReasonCode.UNREADABLE, text) from error
@@ -214,14 +228,17 @@ def _is_known(item: Dataset) -> bool:
 
 
 def _empty(dataset: Dataset, tag: int, work: Work) -> _Kept:
-    return _nothing(tag, dictionary_VR(tag))
+    return _nothing(tag)
 
 
 def _keep_pixels(dataset: Dataset, tag: int, work: Work) -> _Kept:
     if keyword_for_tag(tag) == "EncapsulatedDocument":
         return None  # set by the caller
     element = element_of(dataset, tag)
-    return element if not isinstance(element, RawDataElement) else element._replace(VR=element.VR or "OW")
+    vr = _vr_of(element, tag)
+    if vr is None:
+        raise UnsuitableInput(ReasonCode.UNREADABLE, f"{keyword_for_tag(tag)} is of VR {element.VR}")
+    return _as_it_is(element, vr)
 
 
 _ACTIONS: Mapping[Action, Callable[[Dataset, int, Work], _Kept]] = {
@@ -238,20 +255,24 @@ _ACTIONS: Mapping[Action, Callable[[Dataset, int, Work], _Kept]] = {
 }
 
 
-def _vr_of(element: Any, tag: int) -> str:
-    vr = value_representation(element, tag, "")
-    if vr == "UN":
-        vr = dictionary_VR(tag)
-    return {"OB or OW": "OW", "US or OW": "OW", "US or SS or OW": "OW", "US or SS": "US"}.get(vr, vr)
+def _vr_of(element: Any, tag: int) -> str | None:
+    """The VR that DICOM gives an attribute, where the bytes can be of it; None where they are of another kind."""
+    choices = str(dictionary_VR(tag)).split(" or ")
+    if element.VR in choices:
+        return str(element.VR)
+    if element.VR in (None, "UN"):  # implicit VR, or lost on the way
+        return "OW" if "OW" in choices else choices[0]
+    return choices[0] if element.VR in TEXTS and choices[0] in TEXTS else None
 
 
 def _as_it_is(element: Any, vr: str) -> _Kept:
-    if not isinstance(element, RawDataElement):
-        return element  # type: ignore[no-any-return]
-    return element._replace(VR=element.VR if element.VR not in (None, "UN") else vr)
+    """The element with its bytes and a VR."""
+    return element._replace(VR=vr) if isinstance(element, RawDataElement) else element
 
 
-def _nothing(tag: int, vr: str) -> DataElement:
+def _nothing(tag: int) -> DataElement:
+    """The attribute without a value."""
+    vr = str(dictionary_VR(tag)).split(" or ")[0]
     return DataElement(tag, vr, [] if vr == "SQ" else None)
 
 

@@ -5,15 +5,29 @@ that may stay as it is, so that numbers, and so all that is measured, are the sa
 """
 
 from importlib.metadata import version
+from pathlib import Path
 
+from pydicom import dcmread
+from pydicom.charset import convert_encodings
+from pydicom.config import IGNORE
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import UID
 
 from dicom_io.codes import code_item
-from dicom_io.deidentification_actions import DATE, OLDEST_TOLD, Keeping, Work, kept_items, shifted_day, text_in
+from dicom_io.deidentification_actions import (
+    CHARACTER_SET,
+    DATE,
+    OLDEST_TOLD,
+    Keeping,
+    Work,
+    kept_items,
+    shifted_day,
+    text_in,
+)
 from dicom_io.deidentification_rules import CLEAN_STRUCTURED_CONTENT, DEIDENTIFYING_EQUIPMENT, OPTIONS, RULES_VERSION
+from dicom_io.presentation import STORAGE_TRANSFER_SYNTAXES
 from dicom_io.pseudonyms import Pseudonyms, TrialIdentity
-from dicom_io.raw_header import quiet_pydicom
+from dicom_io.raw_header import PARSE_FAULTS, RawHeader, quiet_pydicom
 from processing.refusal import ReasonCode, UnsuitableInput
 
 MR_CLASSES = ("1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.4.1", "1.2.840.10008.5.1.4.1.1.4.4")
@@ -30,6 +44,8 @@ OWN_CLASSES = (
 _REPORTS = ("1.2.840.10008.5.1.4.1.1.88.33", "1.2.840.10008.5.1.4.1.1.88.34")
 _PDF = "1.2.840.10008.5.1.4.1.1.104.1"
 
+_PROFILE = "PS3.15 Annex E Basic Profile with options"
+_RULES = "discnode rules"
 _USUAL = Keeping()
 
 
@@ -58,27 +74,42 @@ def deidentify(
     """
     sop_class = text_in(dataset, "SOPClassUID")
     _check_kind(dataset, sop_class, is_own=is_own, document=document)
+    syntax = RawHeader(dataset).transfer_syntax
+    if syntax not in STORAGE_TRANSFER_SYNTAXES:
+        raise UnsuitableInput(ReasonCode.UNSUPPORTED_OBJECT, f"transfer syntax {UID(syntax, IGNORE).name} is not read")
     pseudonyms = Pseudonyms(key, identity.protocol_id, identity.subject_id)
     is_shifted = pseudonyms.is_mapped(text_in(dataset, "StudyInstanceUID"))
     if is_shifted and text_in(dataset, "PatientID") != identity.subject_id:
         text = "was de-identified before, as another subject of the trial"
         raise UnsuitableInput(ReasonCode.IDENTITY_CONFLICT, text)
-    work = Work(pseudonyms, keeping, is_own, is_shifted)
+    work = Work(pseudonyms, keeping, is_own, is_shifted, UID(syntax).is_implicit_VR, UID(syntax).is_little_endian)
     with quiet_pydicom():
         cleaned = kept_items(dataset, work)
         for keyword in ("CodeValue", "CodingSchemeDesignator"):  # of entries, where they were judged; not of an object
             cleaned.pop(keyword, None)
         _set_identity(cleaned, dataset, identity, work)
-    _record(cleaned, is_report=sop_class in _REPORTS)
-    if document is not None:
-        cleaned.EncapsulatedDocumentLength = len(document)
-        cleaned.EncapsulatedDocument = document + b"\0" * (len(document) % 2)
-    return _as_file(cleaned, dataset)
+        _record(cleaned, is_report=sop_class in _REPORTS)
+        if document is not None:
+            cleaned.EncapsulatedDocumentLength = len(document)
+            cleaned.EncapsulatedDocument = document + b"\0" * (len(document) % 2)
+        return _as_file(cleaned, syntax)
+
+
+def is_deidentified(path: Path) -> bool:
+    """Whether a file says that it was de-identified by these rules; False for what cannot be read."""
+    keywords = ["PatientIdentityRemoved", "DeidentificationMethod"]
+    try:
+        with quiet_pydicom():
+            header = dcmread(path, stop_before_pixels=True, specific_tags=keywords)
+    except PARSE_FAULTS:
+        return False
+    method = text_in(header, "DeidentificationMethod")
+    return text_in(header, "PatientIdentityRemoved") == "YES" and method.startswith(f"{_PROFILE}\\{_RULES} ")
 
 
 def _check_kind(dataset: FileDataset, sop_class: str, *, is_own: bool, document: bytes | None) -> None:
     if sop_class not in (*MR_CLASSES, *(OWN_CLASSES if is_own else ())):
-        name = UID(sop_class).name if sop_class in OWN_CLASSES or sop_class.startswith("1.2.840.10008.") else ""
+        name = UID(sop_class, IGNORE).name if sop_class in OWN_CLASSES or sop_class.startswith("1.2.840.10008.") else ""
         text = f"{name or 'an object of an unknown class'} is not de-identified: it may show a name where no rule looks"
         raise UnsuitableInput(ReasonCode.UNSUPPORTED_OBJECT, text)
     if (sop_class == _PDF) != (document is not None):
@@ -89,7 +120,7 @@ def _check_kind(dataset: FileDataset, sop_class: str, *, is_own: bool, document:
 
 
 def _set_identity(cleaned: Dataset, source: Dataset, identity: TrialIdentity, work: Work) -> None:
-    cleaned.SpecificCharacterSet = "ISO_IR 192"
+    cleaned.SpecificCharacterSet = CHARACTER_SET
     cleaned.PatientName = cleaned.PatientID = identity.subject_id
     cleaned.PatientBirthDate = _birth_date(source, work)
     cleaned.setdefault("PatientSex", "")
@@ -119,10 +150,9 @@ def _birth_date(source: Dataset, work: Work) -> str:
 def _record(cleaned: Dataset, *, is_report: bool) -> None:
     """Say what was done (PS3.3 C.7.1.1, C.7.6.1, C.12.1.1.5)."""
     cleaned.PatientIdentityRemoved = "YES"
-    cleaned.DeidentificationMethod = [
-        "PS3.15 Annex E Basic Profile with options",
-        f"discnode rules {RULES_VERSION}: keep list, default removal",
-    ]
+    cleaned.DeidentificationMethod = [_PROFILE, f"{_RULES} {RULES_VERSION}: keep list, default removal"]
+    if is_report:
+        cleaned.ReferencedPerformedProcedureStepSequence = []  # Type 2 of a report's series (PS3.3 C.17.1)
     options = (*OPTIONS, CLEAN_STRUCTURED_CONTENT) if is_report else OPTIONS
     cleaned.DeidentificationMethodCodeSequence = [code_item(one) for one in sorted(options, key=lambda one: one.value)]
     cleaned.LongitudinalTemporalInformationModified = "MODIFIED"
@@ -141,18 +171,14 @@ def _deidentified(item: Dataset) -> bool:
     return any(text_in(one, "CodeValue") == DEIDENTIFYING_EQUIPMENT.value for one in purposes)
 
 
-def _as_file(cleaned: Dataset, source: FileDataset) -> FileDataset:
+def _as_file(cleaned: Dataset, syntax: str) -> FileDataset:
     """With a head of our own: no source AE title, no private information, an empty preamble."""
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = cleaned.SOPClassUID
     meta.MediaStorageSOPInstanceUID = cleaned.SOPInstanceUID
-    meta.TransferSyntaxUID = source.file_meta.TransferSyntaxUID
-    made = FileDataset(
-        "",
-        cleaned,
-        preamble=b"\0" * 128,
-        file_meta=meta,
-        is_implicit_VR=meta.TransferSyntaxUID.is_implicit_VR,
-        is_little_endian=meta.TransferSyntaxUID.is_little_endian,
-    )
+    meta.TransferSyntaxUID = UID(syntax)
+    transfer = meta.TransferSyntaxUID
+    encoding = {"is_implicit_VR": transfer.is_implicit_VR, "is_little_endian": transfer.is_little_endian}
+    made = FileDataset("", cleaned, preamble=b"\0" * 128, file_meta=meta, **encoding)
+    made.set_original_encoding(transfer.is_implicit_VR, transfer.is_little_endian, convert_encodings(CHARACTER_SET))
     return made

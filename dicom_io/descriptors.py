@@ -13,7 +13,7 @@ WORDS = frozenset(Path(__file__).with_name("descriptor_words.txt").read_text(enc
 #: After these a list of three numbers or more is one of times, or a version, and no date.
 _LISTS = (
     *("tsl", "sl", "sls", "tsls", "t1rho", "rho", "te", "tes", "t2", "t2prep", "prep", "ms", "msec", "ti", "tr"),
-    *("times", "mapss", "discnode", "highdicom"),
+    *("discnode", "highdicom"),
 )
 _DIGESTS = frozenset(("sha256", "digest"))
 

@@ -6,7 +6,28 @@ from pydicom.sr.coding import Code
 
 from dicom_io import codes
 
-_UCUM = frozenset(("ms", "s", "mm", "mm2", "mm3", "ml", "mL", "1", "%", "[arb'U]", "Hz", "um2/s", "mm2/s", "{ratio}"))
+_UCUM = frozenset(
+    (
+        "ms",
+        "s",
+        "mm",
+        "mm2",
+        "mm3",
+        "ml",
+        "mL",
+        "1",
+        "%",
+        "[arb'U]",
+        "Hz",
+        "um2/s",
+        "mm2/s",
+        "{ratio}",
+        "rad",
+        "mrad",
+        "deg",
+        "Cel",
+    )
+)
 _FORMS = {
     "DCM": re.compile(r"\d{6}|[A-Z]{2,6}"),
     "SCT": re.compile(r"\d{6,18}"),
@@ -28,7 +49,7 @@ def is_known_code(value: str, scheme: str) -> bool:
 
 
 def _ours() -> frozenset[str]:
-    found = set()
+    found: set[str] = set()
     for one in vars(codes).values():
         several = one.values() if isinstance(one, dict) else (one,)
         found.update(code.value for code in several if isinstance(code, Code))

@@ -5,7 +5,7 @@ import hmac
 from dataclasses import dataclass
 from datetime import date, timedelta
 
-from pydicom.uid import UID, UID_dictionary
+from pydicom.uid import UID, UID_dictionary  # type: ignore[attr-defined]
 
 _STANDARD_ROOT = "1.2.840.10008."
 _PREFIX = "2.25."
@@ -61,7 +61,7 @@ class Pseudonyms:
         head, check = divmod(payload, 1 << _CHECK_BITS)
         return _as_uuid(payload) == int(text) and check == self._check(head)
 
-    def date(self, day: date) -> date:
+    def shifted(self, day: date) -> date:
         """The day, shifted.
 
         Raises:
@@ -69,7 +69,7 @@ class Pseudonyms:
         """
         return day + self.shift
 
-    def original_date(self, day: date) -> date:
+    def original(self, day: date) -> date:
         """The day that was shifted to this one."""
         return day - self.shift
 

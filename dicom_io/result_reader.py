@@ -93,6 +93,49 @@ def read_native_discs(folder: Path) -> NativeDiscs:
     return NativeDiscs(levels, background.astype(np.float32), affine)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class NativeMap:
+    """A map where it lies in the patient: ``time_ms`` (slices, rows, columns), NaN without a value; LPS ``affine``."""
+
+    time_ms: FloatArray
+    affine: Affine
+
+
+def read_native_maps(folder: Path) -> dict[Quantity, NativeMap]:
+    """The relaxation maps of a result in the patient's space, as far as there are any.
+
+    Raises:
+        UnreadableResult: a file is not as written.
+    """
+    maps = {}
+    for quantity in Quantity:
+        path = folder / "dicom" / f"{map_name(quantity, MapKind.TIME)}.dcm"
+        if path.is_file():
+            maps[quantity] = _native_map(_open(path), path.name)
+    return maps
+
+
+def _native_map(dataset: Dataset, name: str) -> NativeMap:
+    shape = (int(dataset.NumberOfFrames), int(dataset.Rows), int(dataset.Columns))
+    values = np.frombuffer(dataset.FloatPixelData, np.float32)
+    if values.size != np.prod(shape):
+        raise UnreadableResult(f"{name} does not hold its frames")
+    shared = dataset.SharedFunctionalGroupsSequence[0]
+    measures = shared.PixelMeasuresSequence[0]
+    positions = [
+        [float(mm) for mm in group.PlanePositionSequence[0].ImagePositionPatient]
+        for group in dataset.PerFrameFunctionalGroupsSequence
+    ]
+    affine = affine_from_orientation(
+        [float(one) for one in shared.PlaneOrientationSequence[0].ImageOrientationPatient],
+        positions,
+        [float(one) for one in measures.PixelSpacing],
+        single_slice_mm=float(measures.SliceThickness),
+    )
+    time_ms = values.reshape(shape)
+    return NativeMap(np.where(time_ms > 0, time_ms, np.nan).astype(np.float32), affine)
+
+
 def _is_inside(places: npt.NDArray[np.int_], levels: LabelArray) -> bool:
     return bool((places >= 0).all() and (places < np.array(levels.shape)[:, None]).all())
 

@@ -1,19 +1,18 @@
-"""``discnode trial key``, ``deidentify`` and ``reidentify``: what leaves the hospital without a name, and who may ask."""
+"""``discnode trial key``, ``deidentify``, ``reidentify``: what leaves the hospital without a name, and who may ask."""
 
 import argparse
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
 
 from config.deidentification import read_key, write_new_key
 from config.settings import Settings, SettingsError
 from config.trial_plans import TrialPlan, load_plan
 from service.quarantine_command import person
+from service.trials.windows import UNSCHEDULED
 
 _OK, _REFUSED, _USAGE = 0, 3, 2
-UNSCHEDULED: Final = "unscheduled"
 
 
 def add_actions(

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 from sqlalchemy import select, update
@@ -14,6 +14,8 @@ from service.database import Database
 from service.states import ExamState
 from service.trials.exam_facts import read_exam_facts
 from service.trials.missing import tell_missed
+from service.trials.phantom_scans import take_scans
+from service.trials.phantoms import tell_overdue
 from service.trials.plans import take_plans
 from service.trials.priors import PRIORS_S, PriorsDesk
 from service.trials.registry import trials_of
@@ -33,6 +35,7 @@ class TrialDesk:
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database, self._settings = database, settings
         self.problems: tuple[str, ...] = ()  # plans that cannot be used
+        self._phantoms_on: date | None = None  # when it was last looked whether one is overdue
         self._plans: object = None  # what the plans' folder looked like when it was last read
         table = node.exam
         with database.write() as connection:  # a look that a crash interrupted is taken again
@@ -62,6 +65,10 @@ class TrialDesk:
             trials = trials_of(connection)
         if not trials:
             return 0
+        take_scans(self._database, now)
+        if self._phantoms_on != now.date():
+            tell_overdue(self._database, now)
+            self._phantoms_on = now.date()
         exams = self._with_news()
         for exam_id in exams:
             self._look(exam_id, now)

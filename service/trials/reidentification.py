@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from sqlalchemy import Row, insert, select
+from sqlalchemy import insert, select
 
 from dicom_io.pseudonyms import Pseudonyms, key_name
 from dicom_io.raw_header import RawHeader, parse
@@ -97,12 +97,13 @@ def _of_subject(database: Database, request: Request) -> tuple[_Known, ...]:
         .where(trial.c.protocol_id == request.protocol_id, subject.c.subject_id == request.subject_id)
     )
     table = db.instance
-    found: list[Row[tuple[str, str, str, str]]] = []
+    columns = (table.c.study_uid, table.c.series_uid, table.c.sop_uid, table.c.path)
+    found: list[_Known] = []
     with database.read() as connection:
         for exam_id in connection.execute(query).scalars():
-            rows = select(table.c.study_uid, table.c.series_uid, table.c.sop_uid, table.c.path)
-            found.extend(connection.execute(rows.where(table.c.study_uid.in_(studies_of(exam_id))).limit(1)))
-    return tuple(_Known(*row) for row in found)
+            rows = connection.execute(select(*columns).where(table.c.study_uid.in_(studies_of(exam_id))).limit(1))
+            found.extend(_Known(*row) for row in rows)
+    return tuple(found)
 
 
 def _of_uid(database: Database, uid: str, pseudonyms: Pseudonyms) -> tuple[_Known, ...]:

@@ -5,8 +5,7 @@ import re
 from config.settings import SettingsError
 from config.trial_plans import TrialPlan
 from dicom_io.pseudonyms import TrialIdentity
-
-UNSCHEDULED = "unscheduled"
+from service.trials.windows import UNSCHEDULED
 
 
 def identity_in(plan: TrialPlan, subject_id: str, visit: str, site_id: str = "") -> TrialIdentity:

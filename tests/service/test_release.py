@@ -218,7 +218,10 @@ def test_settling_again_judges_what_has_not_left(tmp_path: Path, scp: Storescp, 
     assert node.states(job) == {"waiting"}
     with node.database.write() as connection:
         holds.unsettle(connection, job, "it is not known whose exam it is")
-    assert node.states(job) == {"waiting"}  # a person has approved it: only a person takes it back
+    assert node.states(job) == {"held"}  # that a person approved the discs says nothing of whose they are
+    assert node.deliver() == 0
+    node.take_for_visit(job, "the scanner is another than at the baseline")
+    assert node.states(job) == {"waiting"}  # and yet the approval stands
 
 
 def test_a_recall_lists_all_that_was_ever_sent_and_stops_the_rest(tmp_path: Path, scp: Storescp, study: str) -> None:
