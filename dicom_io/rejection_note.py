@@ -23,7 +23,7 @@ from processing.display import RESEARCH_USE_ONLY
 QUALITY: Code = codes.DCM.RejectedForQualityReasons  # 113001
 PATIENT_SAFETY: Code = codes.DCM.RejectedForPatientSafetyReasons  # 113037
 
-SERIES_NUMBER = 9020
+SERIES_NUMBER = 9060
 #: Neither images nor presentation states: they are named as composite objects (PS3.3 C.17.3).
 _NO_IMAGES = ("1.2.840.10008.5.1.4.1.1.88.", "1.2.840.10008.5.1.4.1.1.104.", "1.2.840.10008.5.1.4.1.1.66.3")
 #: Who and which study, of an object of the study that lies here.
