@@ -74,6 +74,7 @@ class Incidents:
         found += self._of_cases(connection, marks)
         if self._settings.trials_dir is not None:
             found += self._of_trials(connection, now, marks)
+            found += self._of_phantoms(connection, marks)
         return found + self._of_destinations(connection, now)
 
     def _of_parked_jobs(self, connection: Connection, marks: dict[str, int]) -> list[Occurrence]:
@@ -136,6 +137,35 @@ class Incidents:
             for (trial, visit), number in sorted(news.missed.items())
         ]
         return held + missed
+
+    def _of_phantoms(self, connection: Connection, marks: dict[str, int]) -> list[Occurrence]:
+        """Of QC phantoms that hold the reports of a scanner, and of those that were not scanned in time."""
+        scan = db.trial_tables.phantom_scan
+        since = self._after("phantoms", connection, scan, marks)
+        query = select(scan.c.device_serial, scan.c.scan_date).where(
+            scan.c.id > since, scan.c.verdict == "hold", scan.c.accepted_by.is_(None)
+        )
+        found = [
+            Occurrence(
+                Event.PHANTOM,
+                f"phantom {serial} hold",
+                f"the QC phantom of scanner {serial} of {day.isoformat()} says hold: new subject reports wait",
+            )
+            for serial, day in connection.execute(query)
+        ]
+        late_since = self._desk.mark("phantoms late")
+        newest = connection.execute(select(func.max(scan.c.told_at))).scalar()
+        newest_ms = 0 if newest is None else int(newest.timestamp() * 1000)
+        if newest_ms != late_since:
+            marks["phantoms late"] = newest_ms
+        if late_since is None:
+            return found
+        told = select(scan.c.device_serial, scan.c.scan_date, scan.c.told_at).where(scan.c.told_at.is_not(None))
+        for serial, day, told_at in connection.execute(told):
+            if int(told_at.timestamp() * 1000) > late_since:
+                text = f"the QC phantom of scanner {serial} is overdue: last scanned on {day.isoformat()}"
+                found.append(Occurrence(Event.PHANTOM, f"phantom {serial} overdue", text))
+        return found
 
     def _after(self, name: str, connection: Connection, table: Table, marks: dict[str, int]) -> int:
         """The last row that was looked at; on the first look of a new node, the last there is."""

@@ -190,7 +190,8 @@ def _make(settings: Settings, due: _Due) -> tuple[_Copy, ...]:
     partial.mkdir()
     try:
         copies = []
-        for one in json.loads((folder / "result.json").read_text(encoding="utf-8"))["objects"]:
+        objects = json.loads((folder / "result.json").read_text(encoding="utf-8"))["objects"]
+        for one in sorted(objects, key=lambda one: one["kind"] != ObjectKind.PDF):  # what may be refused comes first
             kind, path = ObjectKind(one["kind"]), folder / one["path"]
             content = path.read_bytes()
             pdf = _report(folder, content, identity, key) if kind is ObjectKind.PDF else None

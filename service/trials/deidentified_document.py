@@ -13,7 +13,7 @@ from service.reports.pdf import pdf_file
 
 _SUBJECT = "Subject"
 _DATE = re.compile(r"(?<![0-9])(\d{4})-(\d\d)-(\d\d)(?![0-9])")
-_UID = re.compile(r"(?<![0-9.])[0-2](?:\.[0-9]+){3,}(?![0-9.])|(?<![0-9.])2\.25\.[0-9]+")
+_UID = re.compile(r"(?<![0-9.])[0-2](?:\.[0-9]+){3,}(?!\.?[0-9])|(?<![0-9.])2\.25\.[0-9]+")
 
 _Record = TypeVar("_Record")
 

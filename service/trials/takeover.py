@@ -16,6 +16,7 @@ from service.database import move
 from service.states import SubjectState, VisitState
 from service.trials.candidates import (
     Subject,
+    discs_without_value,
     facts_as_columns,
     facts_of_row,
     read_candidates,
@@ -51,6 +52,16 @@ def take_exam(
     elif known is None:
         return
     update_subjects(connection, trials, claim_again(connection, trials, [exam_id], now), now)
+
+
+def leave_exam(connection: Connection, trials: Sequence[Trial], exam_id: int, now: datetime) -> None:
+    """An exam's images are measured with those of another exam now: it is no visit of its own."""
+    table = db.trial_exam
+    subject_id = connection.execute(select(table.c.subject_id).where(table.c.exam_id == exam_id)).scalar()
+    nothing = {"subject_id": None, "trial_id": None, "code": None, "detail": None, "held_at": None}
+    connection.execute(update(table).where(table.c.exam_id == exam_id).values(**nothing))
+    if subject_id is not None:
+        update_subjects(connection, trials, [subject_id], now)
 
 
 def claim_again(connection: Connection, trials: Sequence[Trial], exam_ids: Iterable[int], now: datetime) -> set[int]:
@@ -136,12 +147,16 @@ def update_subjects(connection: Connection, trials: Sequence[Trial], subject_ids
         due |= _sharing(connection, trials, trial_id, digest, now)
     for one in sorted(due):
         _settle(connection, by_id, one, now)
+    for one in sorted(due):
+        _drop_if_nothing(connection, by_id, one, now)
 
 
 def _read_subject(connection: Connection, trials: dict[int, Trial], subject_id: int) -> tuple[Trial, Subject]:
     row = connection.execute(select(db.subject).where(db.subject.c.id == subject_id)).one()
     trial = trials[row.trial_id]
-    return trial, subject_of_row(row, day_zero_is_given=trial.plan.day_zero == "given")
+    is_given = trial.plan.day_zero == "given"
+    without_value = discs_without_value(connection, subject_id)
+    return trial, subject_of_row(row, day_zero_is_given=is_given, without_value=without_value)
 
 
 def _identify(connection: Connection, trials: dict[int, Trial], subject_id: int) -> set[tuple[int, str]]:
@@ -151,7 +166,7 @@ def _identify(connection: Connection, trials: dict[int, Trial], subject_id: int)
     table = db.subject
     before = connection.execute(select(table.c.patient_digest).where(table.c.id == subject_id)).scalar()
     values = {"patient_digest": known.patient_digest, "birth_year": known.birth_year, "sex": known.sex or None}
-    connection.execute(update(table).where(table.c.id == subject_id).values(**values))
+    connection.execute(update(table).where(table.c.id == subject_id).values(site_id=known.site_id, **values))
     if before == known.patient_digest:
         return set()
     return {(trial.id, digest) for digest in (before, known.patient_digest) if digest is not None}
@@ -192,6 +207,21 @@ def _settle(connection: Connection, trials: dict[int, Trial], subject_id: int, n
     settle_release(connection, decision.visits, trial.plan)
     if changes and any(one.state is VisitState.MEASURED for one in decision.visits):
         ask_for_report(connection, subject_id, "; ".join(changes), now)
+
+
+def _drop_if_nothing(connection: Connection, trials: dict[int, Trial], subject_id: int, now: datetime) -> None:
+    """A subject that was made by an exam, which turned out to be another's, and of which nothing else is known."""
+    subject = connection.execute(select(db.subject).where(db.subject.c.id == subject_id)).one()
+    if subject.is_listed or subject.lowest_disc or subject.state != SubjectState.ACTIVE:
+        return
+    for table in (db.trial_exam, db.visit, db.non_evaluable, db.subject_report):
+        if connection.execute(select(table.c.subject_id).where(table.c.subject_id == subject_id).limit(1)).first():
+            return
+    for table in (db.report_due, db.missed_visit):
+        connection.execute(delete(table).where(table.c.subject_id == subject_id))
+    connection.execute(delete(db.subject).where(db.subject.c.id == subject_id))
+    text = f"trial {trials[subject.trial_id].protocol_id}: subject {subject.subject_id} removed: no exam is of it"
+    note(connection, AuditEvent(AuditKind.TRIAL, now, detail=text))
 
 
 def _write_visits(connection: Connection, subject_id: int, visits: Sequence[VisitDecision], now: datetime) -> list[str]:

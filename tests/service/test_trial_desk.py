@@ -9,7 +9,10 @@ import pytest
 from trial_site import DAY_ZERO, NOW, Scan, Site, VisitRow, open_site, spine
 
 from service import trial_tables as db
+from service.exam_studies import join
+from service.signatures import Signing
 from service.states import ExamState
+from service.trials.people import assign
 
 
 @pytest.fixture
@@ -215,3 +218,25 @@ def test_a_newer_result_takes_the_place_of_the_older_one(site: Site) -> None:
     assert _one(site, exam_id).job_id == first
     site.measure(exam_id)
     assert _one(site, exam_id).job_id == second
+
+
+def test_an_exam_that_is_measured_with_another_is_no_visit_of_its_own(site: Site) -> None:
+    part = site.add(Scan(visit="BL"), ExamState.INCOMPLETE, "SERIES_INCOMPLETE: 42/84 images")
+    owner = site.add(Scan(visit="BL"), ExamState.INCOMPLETE, "SERIES_INCOMPLETE: 42/84 images")
+    site.sweep()
+    assert {row.state for row in site.visits().values()} == {"held"}
+    with site.database.write() as connection:
+        join(connection, part, owner)
+    site.sweep()
+    assert list(site.visits()) == [owner]
+
+
+def test_a_subject_of_whom_nothing_is_left_is_forgotten(site: Site) -> None:
+    exam_id = _measured(site, Scan(subject="01-099", visit="BL"))
+    _measured(site, Scan(subject="01-001", visit="M3", day=91, patient_id="HOSP-2"))
+    site.sweep()
+    assign(
+        site.database, exam_id, "BL", Signing("anna", "test", NOW, "I looked", "a typing error"), subject_id="01-001"
+    )
+    assert [row.subject_id for row in site.rows(db.subject)] == ["01-001"]
+    assert site.visits()[exam_id][:2] == ("01-001", "BL")
