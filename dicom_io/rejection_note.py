@@ -3,6 +3,7 @@
 IHE RAD TF, Imaging Object Change Management; the titles are those of CID 7010, the form is TID 2010.
 """
 
+import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from itertools import groupby
@@ -65,8 +66,10 @@ def write_rejection_note(
     note = _document(objects, source, title, made_at.astimezone(UTC))
     note.SOPInstanceUID = note.file_meta.MediaStorageSOPInstanceUID = uid
     note.SeriesInstanceUID = derived_uid("series of", uid)
-    with quiet_pydicom():
-        note.save_as(out, enforce_file_format=True)
+    with quiet_pydicom(), out.open("wb") as file:
+        note.save_as(file, enforce_file_format=True)
+        file.flush()
+        os.fsync(file.fileno())
     return SentObject(str(note.SOPClassUID), str(uid), objects[0].study_uid, str(note.SeriesInstanceUID))
 
 
