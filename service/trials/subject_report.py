@@ -107,15 +107,25 @@ def _blinding_text(contents: ReportContents) -> str:
 
 
 def _cautions(contents: ReportContents) -> Iterator[Notice]:
-    told = list(dict.fromkeys((*contents.table.warnings, *contents.history.warnings)))
+    told = [words.in_words(one) for one in dict.fromkeys((*_moved(contents), *contents.history.warnings))]
     if not told:
         return
     lines = told if len(told) <= _MOST_WARNINGS else [*told[: _MOST_WARNINGS - 1], _more(told)]
     yield Notice(Tone.CAUTION, f"Read with {words.count(len(told), 'warning', 'warnings')}", tuple(lines))
 
 
+def _moved(contents: ReportContents) -> list[str]:
+    """What speaks against verdicts, in one line: that of what the page shows, and how many more there are."""
+    told = contents.table.warnings
+    if len(told) < 2:
+        return list(told)
+    part = f"{contents.shown_quantity} of the {REGION_NAMES[contents.shown_region]}"
+    first = next((one for one in told if part in one), told[0])
+    return [f"{first} The same is said of {words.count(len(told) - 1, 'other part', 'other parts')}."]
+
+
 def _more(told: Sequence[str]) -> str:
-    return f"And {len(told) - _MOST_WARNINGS + 1} more, all under Acquisition and quality."
+    return f"And {len(told) - _MOST_WARNINGS + 1} more; all stand in report.json."
 
 
 def _reading(contents: ReportContents) -> Notice:
@@ -152,7 +162,7 @@ def _changes(contents: ReportContents) -> Iterator[Block]:
         if table is not None:
             yield table
     if contents.table.warnings:
-        yield Text("What speaks against a verdict", contents.table.warnings)
+        yield Text("What speaks against a verdict", tuple(words.in_words(one) for one in contents.table.warnings))
 
 
 def _trust(contents: ReportContents) -> Iterator[Block]:
