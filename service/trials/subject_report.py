@@ -11,7 +11,7 @@ from service.states import SubjectState
 from service.trials import report_tables as tables
 from service.trials.history import VisitRecord
 from service.trials.report_contents import ReportContents, ReportEdition
-from service.trials.report_pictures import courses_picture, measured_quantities, strip_picture
+from service.trials.report_pictures import courses_picture, differences_picture, measured_quantities, strip_picture
 from service.trials.report_words import state_text
 
 TITLE: Final = "Lumbar discs over time"
@@ -193,6 +193,10 @@ def _pictures(contents: ReportContents) -> Iterator[Picture]:
     others = measured_quantities(contents)[1:]
     for quantity in (None, *others):
         picture = strip_picture(contents, quantity)
+        if picture is not None:
+            yield picture
+    for quantity in measured_quantities(contents):
+        picture = differences_picture(contents, quantity)
         if picture is not None:
             yield picture
 
