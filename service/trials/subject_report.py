@@ -11,7 +11,13 @@ from service.states import SubjectState
 from service.trials import report_tables as tables
 from service.trials.history import VisitRecord
 from service.trials.report_contents import ReportContents, ReportEdition
-from service.trials.report_pictures import MOST_ON_FIRST_PAGE, courses_picture, measured_quantities, strip_picture
+from service.trials.report_pictures import (
+    MOST_ON_FIRST_PAGE,
+    courses_picture,
+    differences_picture,
+    measured_quantities,
+    strip_picture,
+)
 from service.trials.report_words import state_text
 
 TITLE: Final = "Lumbar discs over time"
@@ -210,6 +216,10 @@ def _pictures(contents: ReportContents) -> Iterator[Picture]:
             picture = strip_picture(contents, quantity, shown)
             if picture is not None:
                 yield picture
+    for quantity in measured_quantities(contents):
+        picture = differences_picture(contents, quantity)
+        if picture is not None:
+            yield picture
 
 
 def _records(contents: ReportContents) -> Iterator[Block]:
