@@ -134,6 +134,12 @@ class PhantomRule(Section):
         return value
 
 
+class ExportRule(Section):
+    """What exports may show beyond pseudonyms and days."""
+
+    real_dates: bool = Field(False, description="The dates of scans; else only days from day zero")
+
+
 class TrialPlan(Section):
     """One trial."""
 
@@ -158,6 +164,9 @@ class TrialPlan(Section):
     repeats: Repeats = Field(
         Repeats.HOLD, description="Two scans in one window: hold for a person, count the first or the latest"
     )
+    fetch_priors: bool = Field(
+        True, description="Ask the node's sources for earlier scans of a new subject that lie in the windows of visits"
+    )
     alert_after_days: int = Field(
         7, ge=0, le=365, description="Days after a window's end from which a missing visit is told"
     )
@@ -167,6 +176,7 @@ class TrialPlan(Section):
     )
     blinding: Blinding = Blinding()
     phantom: PhantomRule = PhantomRule()
+    exports: ExportRule = ExportRule()
     deidentification: Deidentification = Deidentification()
 
     @field_validator("subject_pattern")
@@ -239,7 +249,11 @@ def parse_plan(text: bytes, path: Path) -> TrialPlan:
         plan = TrialPlan.model_validate(content)
     except ValidationError as error:
         raise SettingsError("\n".join(explain(path, error, TrialPlan))) from error
-    return plan.with_paths_in(path.resolve().parent)
+    folder = path.resolve().parent
+    if plan.change.precision.endswith((".yaml", ".yml")):
+        change = plan.change.model_copy(update={"precision": str(folder / plan.change.precision)})
+        plan = plan.model_copy(update={"change": change})
+    return plan.with_paths_in(folder)
 
 
 def load_plans(folder: Path | None) -> tuple[tuple[Path, TrialPlan], ...]:

@@ -50,7 +50,7 @@ __all__ = [
 Protocol = Literal["mapss", "t1rho-fse"]
 
 #: What each image of a slice measures: time in ms and the decay it belongs to (None: shared by both).
-_PREPARATIONS: dict[str, tuple[tuple[float, Quantity | None], ...]] = {
+PREPARATIONS: dict[str, tuple[tuple[float, Quantity | None], ...]] = {
     "mapss": (
         (0.0, None),
         (10.0, Quantity.T1RHO),
@@ -98,7 +98,7 @@ class PhantomExam:
     t1rho_ms: FloatArray
     t2_ms: FloatArray
     grades: tuple[int, ...]  # Pfirrmann, L5S1 .. L1L2
-    anatomy: LumbarAnatomy
+    anatomy: LumbarAnatomy | None  # None: of what has no spine (processing.phantom_vials)
 
     def echoes(self, quantity: Quantity) -> tuple[tuple[float, ...], FloatArray]:
         """Times in ms, ascending, and signal (echoes, slices, rows, columns) of one decay."""
@@ -154,7 +154,7 @@ def simulate_exam(
     rng = _generator("visit", seed, subject, visit)
     frame = _Frame.draw(rng, anatomy, oblique_deg, fov_mm, cut_mm)
     affine = frame.affine(n_slices, slice_spacing_mm, fov_mm, matrix)
-    preparations = _PREPARATIONS[protocol]
+    preparations = PREPARATIONS[protocol]
     slices = [_measure_slice(anatomy, frame, affine, k, matrix, preparations, protocol, rng) for k in range(n_slices)]
     clean = np.stack([images for images, _ in slices], axis=1) * np.float32(_SIGNAL_SCALE)
     truth = _stack_truth([truth for _, truth in slices])

@@ -32,8 +32,8 @@ class AuditKind(StrEnum):
     CORRECTED = "corrected"  # a person's discs came back and are measured
     VIEWED = "viewed"  # a person looked at the data of a study
     DELETED = "deleted"  # a study's data were deleted, by retention or by a person
-    REIDENTIFIED = "reidentified"  # a person asked who a pseudonym of a trial is
     TRIAL = "trial"  # a trial's plan, freeze, subject or visit was changed, by a person or by the node
+    REIDENTIFIED = "reidentified"  # a person asked who a pseudonym of a trial is
     TRAIL_READ = "trail_read"  # a person looked at the audit trail
     LOGIN = "login"
     LOGIN_FAILED = "login_failed"

@@ -69,6 +69,7 @@ class Identity:
     patient_digest: str | None = None
     birth_year: int | None = None
     sex: str = ""
+    site_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,7 @@ class Subject:
     lowest_disc: str
     levels: tuple[str, ...]
     listed: Identity
+    without_value: frozenset[str] = frozenset()  # discs that are not evaluable from some visit on: they may be missing
 
 
 def facts_of_row(row: Row[Any]) -> ExamFacts:
@@ -123,7 +125,14 @@ def facts_as_columns(facts: ExamFacts) -> dict[str, Any]:
     }
 
 
-def subject_of_row(row: Row[Any], *, day_zero_is_given: bool) -> Subject:
+def discs_without_value(connection: Connection, subject_id: int) -> frozenset[str]:
+    """The discs that a person has said are not evaluable from some visit on."""
+    table = db.non_evaluable
+    query = select(table.c.level).where(table.c.subject_id == subject_id, table.c.withdrawn_at.is_(None))
+    return frozenset(connection.execute(query).scalars())
+
+
+def subject_of_row(row: Row[Any], *, day_zero_is_given: bool, without_value: frozenset[str] = frozenset()) -> Subject:
     """A subject's row. ``day_zero_is_given``: by the subjects' table, as the plan has it."""
     listed = row.imported or {}
     return Subject(
@@ -135,8 +144,14 @@ def subject_of_row(row: Row[Any], *, day_zero_is_given: bool) -> Subject:
         day_zero=row.day_zero if day_zero_is_given else None,
         lowest_disc=row.lowest_disc or "",
         levels=tuple(row.levels or ()),
-        listed=Identity(listed.get("patient_digest"), listed.get("birth_year"), listed.get("sex") or ""),
+        listed=Identity(
+            listed.get("patient_digest"),
+            listed.get("birth_year"),
+            listed.get("sex") or "",
+            row.site_id if row.is_listed else "",
+        ),
         withdrawn_on=row.withdrawn_on,
+        without_value=without_value,
     )
 
 

@@ -8,7 +8,12 @@ from config.settings import Settings
 from service.trials import (
     blinding_command,
     deidentify_command,
+    export_command,
+    phantom_command,
     plan_command,
+    precision_command,
+    readings_command,
+    report_command,
     status_command,
     subjects_command,
     visits_command,
@@ -21,8 +26,13 @@ def add_arguments(parser: argparse.ArgumentParser, load: Load) -> None:
     """The actions of ``discnode trial``."""
     actions = parser.add_subparsers(required=True, metavar="ACTION")
     plan_command.add_actions(actions, load)
-    deidentify_command.add_actions(actions, load)
     status_command.add_actions(actions, load)
     subjects_command.add_actions(actions, load)
     visits_command.add_actions(actions, load)
+    phantom_command.add_actions(actions, load)
     blinding_command.add_actions(actions, load)
+    report_command.add_actions(actions, load)
+    export_command.add_actions(actions, load)
+    precision_command.add_actions(actions, load)
+    deidentify_command.add_actions(actions, load)
+    readings_command.add_actions(actions, load)

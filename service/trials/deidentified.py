@@ -34,6 +34,7 @@ from service.holds import holds_for, release_for, take_place
 from service.job_records import exam_folder
 from service.outbox import Parcel, put_in_outbox
 from service.reports import stored_document
+from service.signatures import COPIES
 from service.states import VisitState
 from service.trials.deidentified_document import deidentified_pdf
 from service.trials.registry import Trial, trials_of
@@ -41,7 +42,7 @@ from service.trials.trial_identity import identity_in
 
 _log = logging.getLogger(__name__)
 
-FOLDER = "deidentified"  # in the folder of a result
+FOLDER = COPIES
 _LEASE_S = 600.0
 _MOST_WAIT_S = 86_400.0
 
