@@ -21,7 +21,7 @@ from config.reception import Reception
 from config.sections import Section
 from config.settings import Delivery, Destination, Peer, Settings, Source
 from config.tls import TLS, ClientTLS
-from dicom_io import codes, commitment, retriever, stow, upper_layer
+from dicom_io import codes, commitment, deidentification_tables, retriever, stow, upper_layer
 from dicom_io.pixels import DECODED_TRANSFER_SYNTAXES
 from dicom_io.presentation import STORAGE_TRANSFER_SYNTAXES, StoreStatus, accepted_contexts, describe
 from dicom_io.source_attributes import PATIENT_STUDY_KEYWORDS
@@ -67,6 +67,9 @@ def conformance_tables(examples: Mapping[str, Example]) -> dict[str, str]:
         "codes": _private_codes(),
         "settings": _settings(),
         "storage-classes": _storage_classes(),
+        "deidentification-options": _table(("Code", "Option", "Recorded in"), deidentification_tables.option_rows()),
+        "deidentification-rules": _table(("What is done", "Why", "Attributes"), deidentification_tables.rule_rows()),
+        "deidentification-private": _table(("Element", "Creator", "What"), deidentification_tables.private_rows()),
     }
 
 

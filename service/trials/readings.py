@@ -17,7 +17,6 @@ from typing import Any
 
 from sqlalchemy import Row, func, insert, select, update
 
-from config.deidentification import read_key, write_new_key
 from config.settings import ObjectKind
 from dicom_io.inbox import Inbox
 from dicom_io.raw_header import RawHeader, parse
@@ -27,6 +26,7 @@ from service import database as db
 from service import trial_tables as trials
 from service.arrivals import open_ledger
 from service.audit import AuditEvent, AuditKind, note
+from service.audit_trail import patient_key
 from service.database import Database
 from service.job_records import Job, exam_folder, read_job
 from service.own_results import own_objects
@@ -34,6 +34,7 @@ from service.states import JobState, VisitState
 
 #: Calling AE title of discs that come back from a reading, as ``corrections.accepted_from`` knows it.
 READING_AE = "READING"
+_PURPOSE = b"reading\0"  # of a key, so that no other one of the node's is the same
 
 
 class NoReading(Exception):
@@ -217,11 +218,9 @@ def _uids_of(database: Database, job: Job) -> set[str]:
 
 
 def _key_of(database: Database, reading: Reading) -> bytes:
-    """The key of one reading, which follows from the node's."""
-    path = database.storage_dir / "readings.key"
-    if not path.exists():
-        write_new_key(path)
-    return hmac.digest(read_key(path), reading.reading_id.encode(), "sha256")
+    """The key of one reading, which follows from the node's own; whoever has only copies learns nothing from them."""
+    key = patient_key(database.storage_dir / "audit")
+    return hmac.digest(key, _PURPOSE + reading.reading_id.encode(), "sha256")
 
 
 def _visit_of(database: Database, reading: Reading) -> tuple[str, Job]:
