@@ -56,7 +56,7 @@ def _encoded(value: object) -> str:
 def _block(values: dict[str, Any]) -> Block:
     match values.pop("block"):
         case "Facts":
-            return Facts(values["heading"], tuple(Fact(**one) for one in values["facts"]), values["in_row"])
+            return Facts(**values | {"facts": tuple(Fact(**one) for one in values["facts"])})
         case "Notice":
             return Notice(Tone(values["tone"]), values["title"], tuple(values["lines"]))
         case "Flags":
@@ -65,7 +65,7 @@ def _block(values: dict[str, Any]) -> Block:
         case "Table":
             columns = tuple(Column(**one) for one in values["columns"])
             rows = tuple(_row(one) for one in values["rows"])
-            return Table(values["heading"], columns, rows, values["note"])
+            return Table(**values | {"columns": columns, "rows": rows})
         case "Picture":
             return Picture(**values | {"png": base64.b64decode(values["png"])})
         case "Text":

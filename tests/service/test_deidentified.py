@@ -31,6 +31,7 @@ from service.delivery import deliver_due, list_deliveries
 from service.exam_files import read_exam_files
 from service.pipeline import assemble
 from service.reports import stored_document
+from service.reports.document import Column, Document, Flag, Flags, Page, Row, Table
 from service.result_files import write_result
 from service.states import DeliveryState
 from service.trials.deidentified import make_next_copies
@@ -286,6 +287,9 @@ def test_documents_come_back_from_json(measured: Measured) -> None:
     text = (measured.folder / stored_document.FILE_NAME).read_text()
     document = stored_document.from_json(text)
     assert stored_document.to_json(document) == text
+    dense = Table("a", (Column("b"), Column("c", is_text=True)), (Row("d", ("e",), (1, 2, 3)),), "f", is_dense=True)
+    every = Document("t", "u", "f", (Page("p", (dense, Flags("h", (Flag("f", ("d",), "a", "C"),)))),))
+    assert stored_document.from_json(stored_document.to_json(every)) == every
     assert document.title.startswith("Relaxation times")
     with pytest.raises(ValueError, match="no block"):
         stored_document.from_json(text.replace('"block": "Facts"', '"block": "Fax"'))
