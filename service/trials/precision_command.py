@@ -8,6 +8,7 @@ from pathlib import Path
 
 import yaml
 
+from config.precision_profiles import PrecisionFile
 from config.settings import Settings
 from dicom_io.result_reader import UnreadableResult
 from processing.display import RESEARCH_USE_ONLY
@@ -54,15 +55,16 @@ def _precision(options: argparse.Namespace) -> int:
     try:
         repeats = repeats_of_table(options.pairs) if options.pairs else repeats_in(options.subjects)
         found = study(repeats, common=options.voxels == "common")
+        profile = own_profile(found, options.name)
     except (StudyError, UnreadableResult) as error:
         print(f"precision: {error}", file=sys.stderr)
         return 2
-    _write(found, options.out, options.name)
+    _write(found, profile, options.out)
     return 0
 
 
-def _write(found: PrecisionStudy, out: Path, name: str) -> None:
-    profile = own_profile(found, name)
+def _write(found: PrecisionStudy, profile: PrecisionFile, out: Path) -> None:
+    name = profile.profiles[0].name
     content = profile.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
     for entry in content["profiles"][0]["entries"]:
         entry["borrowed"] = False

@@ -8,6 +8,7 @@ from datetime import date
 from pathlib import Path
 
 import numpy as np
+from pydantic import ValidationError
 
 from config.precision_profiles import PrecisionEntry, PrecisionFile, Profile
 from config.trial_plans import Acceptance
@@ -132,14 +133,18 @@ def study(repeats: Sequence[Repeats], *, common: bool = True) -> PrecisionStudy:
 def _read(one: Repeats, n_scans: int) -> tuple[list[VisitMaps], list[Acquisition]]:
     visits, acquired = [], []
     for number, folder in enumerate(one.folders[:n_scans]):
-        document = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-        acquisition = acquisition_of_entry(document.get("acquisition"))
-        if document.get("status") == "refused" or acquisition is None:
+        try:
+            document = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+            status, acquisition = document["status"], acquisition_of_entry(document.get("acquisition"))
+            atlas = str(document["versions"].get("atlas_sha256", ""))
+        except (OSError, ValueError, KeyError, AttributeError) as error:
+            raise StudyError(f"{one.subject}: {folder}: result.json cannot be read ({type(error).__name__})") from error
+        if status == "refused" or acquisition is None:
             raise StudyError(f"{one.subject}: {folder}: is no result with an acquisition block; reprocess the exam")
         discs = read_atlas_maps(folder)
         if not discs:
             raise StudyError(f"{one.subject}: {folder}: has no maps in atlas space")
-        visits.append(VisitMaps(str(number), 0, discs, document["versions"]["atlas_sha256"]))
+        visits.append(VisitMaps(str(number), 0, discs, atlas))
         acquired.append(acquisition)
     return visits, acquired
 
@@ -201,28 +206,31 @@ def own_profile(found: PrecisionStudy, name: str) -> PrecisionFile:
     """The profile that follows: one entry for each quantity and region, all levels together.
 
     ``n_pairs`` counts subjects and not discs: the discs of one scan share its errors.
+
+    Raises:
+        StudyError: a name that no profile may have, or a coefficient of variation beyond 100 %.
     """
-    entries = []
-    for one in found.cells:
-        if one.level is not None:
-            continue
-        source = (
-            f"own test-retest: {one.n_subjects} subjects x {one.n_scans} scans, {one.n_discs} discs; {found.scanner}"
-        )
-        entries.append(
-            PrecisionEntry(
-                quantity=one.quantity.value,
-                regions=(one.region.value,),
-                within_cv=round(one.within_cv.value, 5),
-                within_sd_ms=round(one.within_sd_ms.value, 4),
-                n_pairs=one.n_subjects * (one.n_scans - 1),
-                source=source,
-                borrowed=False,
-            )
-        )
-    description = f"own test-retest of {len(found.subjects)} subjects"
-    profile = Profile(name=name, description=description, measured_on=found.measured_on, entries=tuple(entries))
+    try:
+        entries = tuple(_entry(one, found.scanner) for one in found.cells if one.level is None)
+        description = f"own test-retest of {len(found.subjects)} subjects"
+        profile = Profile(name=name, description=description, measured_on=found.measured_on, entries=entries)
+    except ValidationError as error:
+        texts = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
+        raise StudyError("; ".join(texts)) from error
     return PrecisionFile(profiles=(profile,))
+
+
+def _entry(one: Repeatability, scanner: str) -> PrecisionEntry:
+    source = f"own test-retest: {one.n_subjects} subjects x {one.n_scans} scans, {one.n_discs} discs; {scanner}"
+    return PrecisionEntry(
+        quantity=one.quantity.value,
+        regions=(one.region.value,),
+        within_cv=round(one.within_cv.value, 5),
+        within_sd_ms=round(one.within_sd_ms.value, 4),
+        n_pairs=one.n_subjects * (one.n_scans - 1),
+        source=source,
+        borrowed=False,
+    )
 
 
 def _words(cell: Cell) -> str:

@@ -1,6 +1,7 @@
 """discnode trial precision: the planted precision comes out, the profile can be used, bad studies are named."""
 
 import csv
+import shutil
 from dataclasses import replace
 from datetime import date
 
@@ -127,6 +128,15 @@ def test_bad_input_is_named(subjects, tmp_path, capsys):
     assert "at least two subjects" in capsys.readouterr().err
     assert run(subjects / "S00" / "scan", subjects / "S01", "--out", tmp_path / "own.yaml") == 2
     assert "holds 1 results; a subject needs two or more" in capsys.readouterr().err
+    assert run(*sorted(subjects.iterdir())[:2], "--out", tmp_path / "own.yaml", "--name", "our own") == 2
+    assert "name: String should match pattern" in capsys.readouterr().err
+    assert not (tmp_path / "own.yaml").exists()
+    broken = tmp_path / "S" / "1"
+    broken.mkdir(parents=True)
+    shutil.copytree(subjects / "S00" / "scan", tmp_path / "S" / "2")
+    (broken / "result.json").write_text("{", encoding="utf-8")
+    assert run(tmp_path / "S", subjects / "S01", "--out", tmp_path / "own.yaml") == 2
+    assert "result.json cannot be read" in capsys.readouterr().err
     table = tmp_path / "pairs.csv"
     table.write_text("subject,first,second\nS00,nowhere,nothing\n", encoding="utf-8")
     assert run("--pairs", table) == 2
