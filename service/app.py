@@ -28,6 +28,7 @@ from service.doors import check_doors
 from service.executors import KeptProcesses
 from service.failure_text import describe_exit
 from service.health import Probe
+from service.heap import share_one_heap
 from service.intake import Intake
 from service.logs import log_to_stderr
 from service.migration import migrate
@@ -78,6 +79,7 @@ def run_node(settings: Settings, *, analysis: str = "service.pipeline:analyse_jo
         SettingsError: a certificate, key or secret of the settings cannot be used.
     """
     log_to_stderr("node", settings.logs)
+    share_one_heap()  # before there are threads
     os.umask(os.umask(0o077) | 0o027)  # images of patients are nobody else's, whoever starts the node
     for note in check_doors(settings):
         _log.warning(note)

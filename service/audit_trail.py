@@ -145,16 +145,12 @@ class AuditTrail:
     def _read(self, source: str, before: int, upto: int) -> tuple[list[AuditEvent], int]:
         """The events of the rows after ``before`` up to ``upto``, or to the last of a lot; always the same ones."""
         table = db.audit_queue if source == _QUEUE else db.instance
-        query = select(table).where(table.c.id > before, table.c.id <= upto).order_by(table.c.id).limit(_MOST_ROWS)
+        lot = select(table.c.id).where(table.c.id > before, table.c.id <= upto).order_by(table.c.id)
         with self._database.read() as connection:
-            rows = connection.execute(query).all()
-            if source == _QUEUE:
-                events = _joined(AuditEvent.from_json(row.event) for row in rows)
-            else:
-                events = _joined(_reception(row) for row in rows)
+            last = connection.execute(lot.offset(_MOST_ROWS - 1).limit(1)).scalar() or upto
+            events = _joined((_queued if source == _QUEUE else _receptions)(connection, before, last))
             patients = _patients(connection, {study for event in events for study in event.studies})
-        told = [replace(event, patient=self._pseudonym(patients, event.studies)) for event in events]
-        return told, rows[-1].id if len(rows) == _MOST_ROWS else upto
+        return [replace(event, patient=self._pseudonym(patients, event.studies)) for event in events], last
 
     def _pseudonym(self, patients: dict[str, str], studies: Iterable[str]) -> str:
         """What stands for the patient number: equal for equal patients, of no use without the key beside the trail."""
@@ -203,15 +199,30 @@ def _time_of(table: Any) -> Any:
     return table.c.created_at if table is db.audit_queue else table.c.received_at
 
 
-def _reception(row: Any) -> AuditEvent:
-    return AuditEvent(
-        AuditKind.RECEIVED,
-        row.received_at,
-        until=row.received_at,
-        peer=row.calling_ae,
-        studies=(row.study_uid,),
-        sop_classes=((row.sop_class_uid, 1),),
-    )
+def _queued(connection: Connection, before: int, upto: int) -> list[AuditEvent]:
+    table = db.audit_queue
+    query = select(table.c.event).where(table.c.id > before, table.c.id <= upto).order_by(table.c.id)
+    return [AuditEvent.from_json(event) for event in connection.execute(query).scalars()]
+
+
+def _receptions(connection: Connection, before: int, upto: int) -> list[AuditEvent]:
+    """What came, summed up by the database: the rows hold whole headers."""
+    table = db.instance
+    kind = (table.c.study_uid, table.c.calling_ae, table.c.sop_class_uid)
+    times = (func.min(table.c.received_at).label("since"), func.max(table.c.received_at).label("until"))
+    query = select(*kind, *times, func.count().label("number")).where(table.c.id > before, table.c.id <= upto)
+    rows = connection.execute(query.group_by(*kind).order_by(func.min(table.c.id)))
+    return [
+        AuditEvent(
+            AuditKind.RECEIVED,
+            row.since,
+            until=row.until,
+            peer=row.calling_ae,
+            studies=(row.study_uid,),
+            sop_classes=((row.sop_class_uid, row.number),),
+        )
+        for row in rows
+    ]
 
 
 def _joined(events: Iterable[AuditEvent]) -> list[AuditEvent]:

@@ -18,6 +18,7 @@ from service.states import DeliveryState, predecessors
 BATCH = 200  # objects for one connection
 LONGEST_DENIED_S = 86_400.0  # between two tries of what the destination says it stored, and has not
 BY_COMMITMENT, BY_QUERY = "commitment", "query"
+NO_WAY = "it offers no way to confirm"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +89,12 @@ def due(database: Database, destination: str, now: datetime, limit: int = BATCH)
 def sent_due(database: Database, destination: str, now: datetime, limit: int = BATCH) -> list[Delivery]:
     """The objects about which the destination should be asked now."""
     table = db.delivery
-    conditions = (
-        table.c.destination == destination,
-        table.c.state == str(DeliveryState.SENT),
-        table.c.ask_not_before.is_(None) | (table.c.ask_not_before <= now),
-    )
-    return _select(database, *conditions, limit=limit, order=(table.c.ask_not_before, table.c.id))
+    of_it = (table.c.destination == destination, table.c.state == str(DeliveryState.SENT))
+    order = (table.c.ask_not_before, table.c.id)
+    # Two questions that an index answers; as one, all that was ever sent and not confirmed would be looked at.
+    unknown = _select(database, *of_it, table.c.ask_not_before.is_(None), limit=limit, order=(table.c.id,))
+    due = _select(database, *of_it, table.c.ask_not_before <= now, limit=limit - len(unknown), order=order)
+    return [*unknown, *due]
 
 
 def sent_since(database: Database, destination: str, since: datetime) -> list[Delivery]:
@@ -225,6 +226,40 @@ def ask_later(connection: Connection, one: Delivery, until: datetime, why: str |
         .where(table.c.id == one.id, table.c.state == str(DeliveryState.SENT), table.c.sent_at == one.sent_at)
         .values(ask_not_before=until, **values)
     )
+
+
+def can_never_confirm(connection: Connection, destination: str) -> bool:
+    """Whether the destination, when last asked about something that it has taken, offered no way to confirm."""
+    table = db.delivery
+    of_it = (table.c.destination == destination, table.c.state == str(DeliveryState.SENT))
+    return (
+        connection.execute(select(table.c.id).where(*of_it, table.c.last_error == NO_WAY).limit(1)).first() is not None
+    )
+
+
+def no_way_until(connection: Connection, destination: str, now: datetime) -> datetime | None:
+    """Until when the destination is not to be asked again, because it offers no way to confirm; None: it may be."""
+    table = db.delivery
+    query = select(table.c.ask_not_before).where(
+        table.c.destination == destination,
+        table.c.state == str(DeliveryState.SENT),
+        table.c.last_error == NO_WAY,
+        table.c.ask_not_before > now,
+    )
+    found: datetime | None = connection.execute(query.order_by(table.c.ask_not_before.desc()).limit(1)).scalar()
+    return found
+
+
+def leave_unconfirmed(connection: Connection, destination: str, until: datetime, now: datetime) -> None:
+    """Nothing that is due and was never part of a commitment request can be confirmed now: ask again at a time."""
+    table = db.delivery
+    due = (
+        table.c.destination == destination,
+        table.c.state == str(DeliveryState.SENT),
+        table.c.ask_not_before <= now,
+        func.coalesce(table.c.asks, 0) == 0,
+    )
+    connection.execute(update(table).where(*due).values(ask_not_before=until, last_error=NO_WAY))
 
 
 def was_denied_before(connection: Connection, destination: str) -> bool:
