@@ -180,6 +180,9 @@ class Settings(Section):
     protocols_dir: Path | None = Field(
         None, description="Folder with the site's own protocol cards, used beside the built-in ones"
     )
+    trials_dir: Path | None = Field(
+        None, description="Folder with the plans of trials (*.yaml) that the node follows; empty = it follows none"
+    )
     completion: Completion = Completion()
     corrections: CorrectionSettings = CorrectionSettings()
     jobs: Jobs = Jobs()
@@ -294,6 +297,8 @@ def load_settings(path: Path | None) -> Settings:
         moved["tls"] = settings.tls.with_paths_in(folder)
     if settings.protocols_dir is not None:
         moved["protocols_dir"] = folder / settings.protocols_dir
+    if settings.trials_dir is not None:
+        moved["trials_dir"] = folder / settings.trials_dir
     if settings.segmentation.weights_dir is not None:
         weights_dir = folder / settings.segmentation.weights_dir
         moved["segmentation"] = settings.segmentation.model_copy(update={"weights_dir": weights_dir})

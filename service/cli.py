@@ -26,6 +26,7 @@ from service import (
     web_token_command,
 )
 from service.migrations import DatabaseRefused
+from service.trials import command as trial_command
 
 if TYPE_CHECKING:
     from models.registry import ModelRecord
@@ -160,6 +161,8 @@ def _parser() -> argparse.ArgumentParser:
     deliveries_command.add_deliveries(deliveries, _load)
     reconcile = commands.add_parser("reconcile", help="compare what was sent with what the destinations have")
     deliveries_command.add_reconcile(reconcile, _load)
+    trial = commands.add_parser("trial", help="subjects over time: plans, visits, change, reports, exports")
+    trial_command.add_arguments(trial, _load)
     tokens = commands.add_parser("web-token", help="who may use the HTTP API: new, list, remove")
     web_token_command.add_arguments(tokens)
     return parser

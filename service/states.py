@@ -92,6 +92,30 @@ class QuarantineState(StrEnum):
     RESOLVED = "resolved"  # what was missing came
 
 
+class SubjectState(StrEnum):
+    """A subject of a trial."""
+
+    ACTIVE = "active"
+    WITHDRAWN = "withdrawn"  # no visit is expected any more; what was measured stays
+
+
+class VisitState(StrEnum):
+    """An exam that was taken for a visit of a subject."""
+
+    HELD = "held"  # a person must say whose it is, which visit, or whether it counts
+    AWAITED = "awaited"  # its exam is not measured yet
+    MEASURED = "measured"  # its result counts
+    NOT_EVALUABLE = "not_evaluable"  # refused, or a person said so: a value that is missing for a reason
+    SET_ASIDE = "set_aside"  # does not count: another scan of the visit does, or it is not the subject's; kept
+
+
+class QueryState(StrEnum):
+    """A question to a site."""
+
+    OPEN = "open"
+    RESOLVED = "resolved"
+
+
 Moves = Mapping[StrEnum, frozenset[StrEnum]]
 
 _I, _E, _J, _D, _Q = InstanceState, ExamState, JobState, DeliveryState, QuarantineState
@@ -154,6 +178,25 @@ QUARANTINE_MOVES: Moves = {
     _Q.RESOLVED: frozenset(),
 }
 
+SUBJECT_MOVES: Moves = {
+    SubjectState.ACTIVE: frozenset({SubjectState.WITHDRAWN}),
+    SubjectState.WITHDRAWN: frozenset({SubjectState.ACTIVE}),
+}
+
+_V = VisitState
+VISIT_MOVES: Moves = {
+    _V.HELD: frozenset({_V.AWAITED, _V.MEASURED, _V.NOT_EVALUABLE, _V.SET_ASIDE}),
+    _V.AWAITED: frozenset({_V.HELD, _V.MEASURED, _V.NOT_EVALUABLE, _V.SET_ASIDE}),
+    _V.MEASURED: frozenset({_V.HELD, _V.AWAITED, _V.NOT_EVALUABLE, _V.SET_ASIDE}),
+    _V.NOT_EVALUABLE: frozenset({_V.HELD, _V.AWAITED, _V.MEASURED, _V.SET_ASIDE}),
+    _V.SET_ASIDE: frozenset({_V.HELD, _V.AWAITED, _V.MEASURED, _V.NOT_EVALUABLE}),
+}
+
+QUERY_MOVES: Moves = {
+    QueryState.OPEN: frozenset({QueryState.RESOLVED}),
+    QueryState.RESOLVED: frozenset({QueryState.OPEN}),
+}
+
 _TABLES: Mapping[type[StrEnum], Moves] = {
     InstanceState: INSTANCE_MOVES,
     ExamState: EXAM_MOVES,
@@ -162,6 +205,9 @@ _TABLES: Mapping[type[StrEnum], Moves] = {
     AskedState: ASKED_MOVES,
     CommitmentState: COMMITMENT_MOVES,
     QuarantineState: QUARANTINE_MOVES,
+    SubjectState: SUBJECT_MOVES,
+    VisitState: VISIT_MOVES,
+    QueryState: QUERY_MOVES,
 }
 
 

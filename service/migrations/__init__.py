@@ -2,7 +2,8 @@
 
 To change the tables:
 
-1. change them in :mod:`service.database`. A new column of an old table may be empty, or has a ``server_default``.
+1. change them in :mod:`service.tables` or :mod:`service.trial_tables`. A new column of an old table may be empty, or
+   has a ``server_default``.
 2. ``python -m service.migrations "what is new"`` writes the next file of ``versions/`` from the difference.
    Read it: alembic does not see a renamed column, nor what old rows should hold.
 3. run ``tests/service/test_migrations.py``: it brings databases of earlier programs up and compares them with the

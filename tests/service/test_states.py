@@ -12,11 +12,17 @@ from service.states import (
     InstanceState,
     JobState,
     QuarantineState,
+    QueryState,
+    SubjectState,
+    VisitState,
     check_move,
     predecessors,
 )
 
-KINDS = (InstanceState, ExamState, JobState, DeliveryState, QuarantineState, AskedState, CommitmentState)
+KINDS = (
+    *(InstanceState, ExamState, JobState, DeliveryState, QuarantineState, AskedState, CommitmentState),
+    *(SubjectState, VisitState, QueryState),
+)
 
 
 @pytest.mark.parametrize("kind", KINDS)

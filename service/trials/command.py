@@ -1,0 +1,16 @@
+"""``discnode trial``: each group of actions in a module of its own."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from config.settings import Settings
+from service.trials import plan_command
+
+Load = Callable[[Path | None], Settings]
+
+
+def add_arguments(parser: argparse.ArgumentParser, load: Load) -> None:
+    """The actions of ``discnode trial``."""
+    actions = parser.add_subparsers(required=True, metavar="ACTION")
+    plan_command.add_actions(actions, load)
