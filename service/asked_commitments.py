@@ -11,8 +11,9 @@ from config.settings import Confirm, Destination, Settings
 from dicom_io.commitment_scu import CommitmentResult, TakeResult
 from service import database as db
 from service.database import Database, move
-from service.deliveries import BY_COMMITMENT, Delivery, ask_later, confirm, deny, record_of, was_denied_before
+from service.deliveries import BY_COMMITMENT, Delivery, ask_later, confirm, deny, record_of
 from service.states import AskedState, DeliveryState
+from service.unconfirmed import was_denied_before
 
 _log = logging.getLogger(__name__)
 

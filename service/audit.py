@@ -27,8 +27,11 @@ class AuditKind(StrEnum):
     RELEASED = "released"  # a person let a held thing go on
     DISCARDED = "discarded"  # a person closed a case; data may be gone
     REPROCESSED = "reprocessed"  # a person had an exam measured again
+    SENT_AGAIN = "sent_again"  # a person had results sent again, or asked about at once
+    GIVEN_UP = "given_up"  # a person decided that results do not go to a destination
     CORRECTED = "corrected"  # a person's discs came back and are measured
     VIEWED = "viewed"  # a person looked at the data of a study
+    RESTORED = "restored"  # the node's data come from a backup
     DELETED = "deleted"  # a study's data were deleted, by retention or by a person
     TRAIL_READ = "trail_read"  # a person looked at the audit trail
     LOGIN = "login"

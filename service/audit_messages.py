@@ -59,6 +59,8 @@ _PERSONS: Mapping[AuditKind, tuple[Code, str]] = {
     AuditKind.RELEASED: (dicom.INSTANCES_ACCESSED, "U"),
     AuditKind.DISCARDED: (dicom.INSTANCES_ACCESSED, "D"),
     AuditKind.REPROCESSED: (dicom.INSTANCES_ACCESSED, "U"),
+    AuditKind.SENT_AGAIN: (dicom.INSTANCES_ACCESSED, "R"),
+    AuditKind.GIVEN_UP: (dicom.INSTANCES_ACCESSED, "U"),
     AuditKind.CORRECTED: (dicom.INSTANCES_ACCESSED, "U"),
     AuditKind.VIEWED: (dicom.INSTANCES_ACCESSED, "R"),
     AuditKind.DELETED: (dicom.STUDY_DELETED, "D"),

@@ -16,19 +16,8 @@ from dicom_io.sender import NotOffered, PeerUnavailable
 from service import asked_commitments
 from service.addresses import peer_of, web_service_of
 from service.database import Database
-from service.deliveries import (
-    BY_QUERY,
-    NO_WAY,
-    Delivery,
-    ask_later,
-    can_never_confirm,
-    confirm,
-    deny,
-    leave_unconfirmed,
-    no_way_until,
-    sent_due,
-    was_denied_before,
-)
+from service.deliveries import BY_QUERY, Delivery, ask_later, confirm, deny, sent_due
+from service.unconfirmed import NO_WAY, can_never_confirm, leave_unconfirmed, no_way_until, was_denied_before
 
 _log = logging.getLogger(__name__)
 

@@ -45,6 +45,7 @@ from service.tables import source_answer as source_answer
 from service.tables import tally as tally
 
 BUSY_TIMEOUT_S = 30.0
+_CACHE_KIB = 512
 
 
 class Lookup:
@@ -214,6 +215,7 @@ def _prepare_sqlite(foreign_keys: bool, connection: Any, _record: Any) -> None:
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=FULL")  # an acknowledged row survives a power cut
+    cursor.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")  # of each connection; the system keeps the file's pages too
     cursor.execute(f"PRAGMA foreign_keys={'ON' if foreign_keys else 'OFF'}")
     cursor.close()
 

@@ -18,7 +18,6 @@ from service.states import DeliveryState, predecessors
 BATCH = 200  # objects for one connection
 LONGEST_DENIED_S = 86_400.0  # between two tries of what the destination says it stored, and has not
 BY_COMMITMENT, BY_QUERY = "commitment", "query"
-NO_WAY = "it offers no way to confirm"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +43,7 @@ class Delivery:
     confirmed_by: str | None
     asks: int
     denials: int
+    given_up_reason: str | None
 
     @property
     def sent_object(self) -> SentObject | None:
@@ -61,6 +61,7 @@ class Delivery:
             "state": str(self.state),
             "confirmed_by": self.confirmed_by,
             "denials": self.denials,
+            "given_up_reason": self.given_up_reason,
             **{name: time and time.isoformat() for name, time in times.items()},
         }
 
@@ -72,7 +73,7 @@ def list_deliveries(
     table = db.delivery
     conditions = [] if state is None else [table.c.state == str(state)]
     conditions += [] if destination is None else [table.c.destination == destination]
-    return _select(database, *conditions, limit=None)
+    return find(database, *conditions, limit=None)
 
 
 def due(database: Database, destination: str, now: datetime, limit: int = BATCH) -> list[Delivery]:
@@ -83,7 +84,7 @@ def due(database: Database, destination: str, now: datetime, limit: int = BATCH)
         table.c.state == str(DeliveryState.WAITING),
         table.c.not_before <= now,
     )
-    return _select(database, *conditions, limit=limit, order=(table.c.attempts, table.c.id))
+    return find(database, *conditions, limit=limit, order=(table.c.attempts, table.c.id))
 
 
 def sent_due(database: Database, destination: str, now: datetime, limit: int = BATCH) -> list[Delivery]:
@@ -92,8 +93,8 @@ def sent_due(database: Database, destination: str, now: datetime, limit: int = B
     of_it = (table.c.destination == destination, table.c.state == str(DeliveryState.SENT))
     order = (table.c.ask_not_before, table.c.id)
     # Two questions that an index answers; as one, all that was ever sent and not confirmed would be looked at.
-    unknown = _select(database, *of_it, table.c.ask_not_before.is_(None), limit=limit, order=(table.c.id,))
-    due = _select(database, *of_it, table.c.ask_not_before <= now, limit=limit - len(unknown), order=order)
+    unknown = find(database, *of_it, table.c.ask_not_before.is_(None), limit=limit, order=(table.c.id,))
+    due = find(database, *of_it, table.c.ask_not_before <= now, limit=limit - len(unknown), order=order)
     return [*unknown, *due]
 
 
@@ -102,10 +103,11 @@ def sent_since(database: Database, destination: str, since: datetime) -> list[De
     table = db.delivery
     taken = [str(DeliveryState.SENT), str(DeliveryState.CONFIRMED)]
     conditions = (table.c.destination == destination, table.c.state.in_(taken), table.c.sent_at >= since)
-    return _select(database, *conditions, limit=None)
+    return find(database, *conditions, limit=None)
 
 
-def _select(database: Database, *conditions: Any, limit: int | None, order: Sequence[Any] = ()) -> list[Delivery]:
+def find(database: Database, *conditions: Any, limit: int | None, order: Sequence[Any] = ()) -> list[Delivery]:
+    """The deliveries that meet conditions, oldest first or in an order, at most ``limit``."""
     query = select(db.delivery).where(*conditions).order_by(*(order or (db.delivery.c.id,))).limit(limit)
     with database.read() as connection:
         rows = connection.execute(query).all()
@@ -151,7 +153,7 @@ def note_sent(
     if sent is not None:
         values |= {"sop_class_uid": sent.sop_class_uid, "study_uid": sent.study_uid, "series_uid": sent.series_uid}
     with database.write() as connection:
-        if _change(connection, one, DeliveryState.SENT, **values):
+        if change(connection, one, DeliveryState.SENT, **values):
             audit.note_sent(connection, one.job_id, one.destination, now)
 
 
@@ -203,7 +205,7 @@ def set_back(
 
 def confirm(connection: Connection, one: Delivery, by: str, now: datetime) -> bool:
     """The destination has it; False where it has moved on meanwhile."""
-    return _change(connection, one, DeliveryState.CONFIRMED, confirmed_at=now, confirmed_by=by, last_error=None)
+    return change(connection, one, DeliveryState.CONFIRMED, confirmed_at=now, confirmed_by=by, last_error=None)
 
 
 def deny(connection: Connection, one: Delivery, why: str, settings: DeliverySettings, now: datetime) -> bool:
@@ -213,7 +215,7 @@ def deny(connection: Connection, one: Delivery, why: str, settings: DeliverySett
     """
     delay_s = retry_delay_s(max(one.attempts, 1), settings, random.random(), longest_s=LONGEST_DENIED_S)
     values = {"not_before": now + timedelta(seconds=delay_s), "denials": one.denials + 1, "last_error": why[:255]}
-    return _change(connection, one, DeliveryState.WAITING, confirmed_at=None, confirmed_by=None, **values)
+    return change(connection, one, DeliveryState.WAITING, confirmed_at=None, confirmed_by=None, **values)
 
 
 def ask_later(connection: Connection, one: Delivery, until: datetime, why: str | None, asks: int | None = None) -> None:
@@ -228,87 +230,10 @@ def ask_later(connection: Connection, one: Delivery, until: datetime, why: str |
     )
 
 
-def can_never_confirm(connection: Connection, destination: str) -> bool:
-    """Whether the destination, when last asked about something that it has taken, offered no way to confirm."""
-    table = db.delivery
-    of_it = (table.c.destination == destination, table.c.state == str(DeliveryState.SENT))
-    return (
-        connection.execute(select(table.c.id).where(*of_it, table.c.last_error == NO_WAY).limit(1)).first() is not None
-    )
-
-
-def no_way_until(connection: Connection, destination: str, now: datetime) -> datetime | None:
-    """Until when the destination is not to be asked again, because it offers no way to confirm; None: it may be."""
-    table = db.delivery
-    query = select(table.c.ask_not_before).where(
-        table.c.destination == destination,
-        table.c.state == str(DeliveryState.SENT),
-        table.c.last_error == NO_WAY,
-        table.c.ask_not_before > now,
-    )
-    found: datetime | None = connection.execute(query.order_by(table.c.ask_not_before.desc()).limit(1)).scalar()
-    return found
-
-
-def leave_unconfirmed(connection: Connection, destination: str, until: datetime, now: datetime) -> None:
-    """Nothing that is due and was never part of a commitment request can be confirmed now: ask again at a time."""
-    table = db.delivery
-    due = (
-        table.c.destination == destination,
-        table.c.state == str(DeliveryState.SENT),
-        table.c.ask_not_before <= now,
-        func.coalesce(table.c.asks, 0) == 0,
-    )
-    connection.execute(update(table).where(*due).values(ask_not_before=until, last_error=NO_WAY))
-
-
-def was_denied_before(connection: Connection, destination: str) -> bool:
-    """Whether the destination is known to say that it stored what it has not."""
-    table = db.delivery
-    query = select(table.c.id).where(table.c.destination == destination, table.c.denials > 0)
-    return connection.execute(query.limit(1)).first() is not None
-
-
-def _change(connection: Connection, one: Delivery, new: DeliveryState, **values: Any) -> bool:
-    """Move a row that is as it was seen: another process may have taken a commitment's result meanwhile."""
+def change(connection: Connection, one: Delivery, new: DeliveryState, **values: Any) -> bool:
+    """Move a row that is as it was seen; False where it is not: a commitment's result may have come meanwhile."""
     table = db.delivery
     as_seen = (table.c.id == one.id, table.c.state == str(one.state), table.c.sent_at.is_not_distinct_from(one.sent_at))
     allowed = table.c.state.in_([str(state) for state in predecessors(new)])
     changed = connection.execute(update(table).where(*as_seen, allowed).values(state=str(new), **values))
     return changed.rowcount == 1
-
-
-# --- what a person decides --------------------------------------------------------------------------------------------
-
-
-def send_now(database: Database, destination: str, now: datetime) -> int:
-    """Let all that waits for a destination be tried, and all that is unconfirmed be asked about, at once; how many."""
-    table = db.delivery
-    to_it = table.c.destination == destination
-    waits, is_sent = (table.c.state == str(state) for state in (DeliveryState.WAITING, DeliveryState.SENT))
-    with database.write() as connection:
-        n_waiting = connection.execute(update(table).where(to_it, waits).values(not_before=now)).rowcount
-        n_sent = connection.execute(update(table).where(to_it, is_sent).values(ask_not_before=now)).rowcount
-    return int(n_waiting + n_sent)
-
-
-def send_again(database: Database, delivery_id: int, now: datetime) -> bool:
-    """Let one object be sent at once, though it may have been confirmed; False where there is none of that number.
-
-    Raises:
-        FileNotFoundError: its file is no longer there.
-    """
-    found = _select(database, db.delivery.c.id == delivery_id, limit=1)
-    if not found:
-        return False
-    (one,) = found
-    table = db.delivery
-    with database.write() as connection:
-        removed = connection.execute(select(db.job.c.files).where(db.job.c.id == one.job_id)).scalar()  # by retention
-        if removed is not None or not (database.storage_dir / one.path).is_file():
-            raise FileNotFoundError(one.path)
-        if one.state is not DeliveryState.WAITING:
-            _change(connection, one, DeliveryState.WAITING, not_before=now, confirmed_at=None, confirmed_by=None)
-        else:
-            connection.execute(update(table).where(table.c.id == delivery_id).values(not_before=now))
-    return True

@@ -16,7 +16,7 @@ from service.deliveries import Delivery, count_by_state, due, note_sent, postpon
 from service.deliveries import count_waiting as count_waiting
 from service.deliveries import list_deliveries as list_deliveries
 from service.deliveries import retry_delay_s as retry_delay_s
-from service.deliveries import send_now as send_now
+from service.delivery_decisions import send_now as send_now
 from service.states import DeliveryState
 
 _log = logging.getLogger(__name__)
@@ -136,7 +136,7 @@ def warn_of_strays(database: Database, settings: Settings) -> dict[str, int]:
     known = {one.name for one in settings.destinations}
     strays: dict[str, int] = {}
     for (name, state), n_objects in count_by_state(database).items():
-        if name not in known and state is not DeliveryState.CONFIRMED:
+        if name not in known and state not in (DeliveryState.CONFIRMED, DeliveryState.GIVEN_UP):
             strays[name] = strays.get(name, 0) + n_objects
     for name, n_objects in strays.items():
         _log.warning("objects for an unknown destination", extra={"destination": name, "objects": n_objects})

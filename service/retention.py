@@ -1,8 +1,8 @@
 """Deletes files of exams that are done and delivered everywhere, after the days that the settings give them.
 
-Never: what waits or was not taken by a destination, or may be gone there; what is held, or has a case open; an exam
-with a job that waits, runs or is parked; a result that goes nowhere. So the last version stays while its successor is
-on its way.
+Never: what waits or was not taken by a destination, may be gone there, or was given up and is nowhere else; what is
+held, or has a case open; an exam with a job that waits, runs or is parked; a result that goes nowhere. So the last
+version stays while its successor is on its way.
 
 The rows stay. Each goes "deleting" (in the transaction that finds the exam settled) -> files removed -> "deleted", so
 that after kill -9 the rest is removed by the next look. Files are only removed inside a write transaction: an object
@@ -197,11 +197,15 @@ def _settled(
     if newest.state != JobState.DONE or newest.version != own.version or newest.verdict == Verdict.REFUSED:
         return "has no newest result"
     sent = connection.execute(select(delivery).where(delivery.c.job_id.in_([one.id for one in jobs]))).all()
-    if not all(_has_arrived(one.state, one.destination in destinations.unasked) for one in sent):
+    there = {one.sop_uid for one in sent if _has_arrived(one.state, one.destination in destinations.unasked)}
+    wanted = [one for one in sent if one.state != DeliveryState.GIVEN_UP]
+    if not all(_has_arrived(one.state, one.destination in destinations.unasked) for one in wanted):
         return "is not delivered everywhere"
+    if any(one.sop_uid not in there for one in sent):
+        return "has results that were given up, and are nowhere else"
     if not destinations.in_doubt.isdisjoint(one.destination for one in sent):
         return "may be gone from a destination: see 'discnode reconcile'"
-    if not any(one.job_id == newest.id for one in sent):
+    if not any(one.job_id == newest.id for one in wanted):
         return "was sent nowhere"
     times = [
         *(one.last_arrival_at for one in exams),

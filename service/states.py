@@ -65,6 +65,7 @@ class DeliveryState(StrEnum):
     WAITING = "waiting"
     SENT = "sent"  # the peer answered Success or a warning, which is no proof that it has it
     CONFIRMED = "confirmed"  # the destination has it: it says so in a commitment, or shows it in a query
+    GIVEN_UP = "given_up"  # a person decided, with a reason, that it does not go there
 
 
 class AskedState(StrEnum):
@@ -154,9 +155,11 @@ JOB_MOVES: Moves = {
 }
 
 DELIVERY_MOVES: Moves = {
-    _D.WAITING: frozenset({_D.SENT}),
-    _D.SENT: frozenset({_D.CONFIRMED, _D.WAITING}),  # waiting: it was not there, or a person wants it sent again
+    _D.WAITING: frozenset({_D.SENT, _D.GIVEN_UP}),
+    # waiting: it was not there, or a person wants it sent again
+    _D.SENT: frozenset({_D.CONFIRMED, _D.WAITING, _D.GIVEN_UP}),
     _D.CONFIRMED: frozenset({_D.WAITING}),
+    _D.GIVEN_UP: frozenset({_D.WAITING}),  # a person wants it sent after all
 }
 
 ASKED_MOVES: Moves = {

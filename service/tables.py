@@ -17,6 +17,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    text,
 )
 
 
@@ -112,6 +113,7 @@ job = Table(
     Column("requested_by", String(64)),  # who that was
     Column("files", String(16)),  # of its results: service.states.FilesState; empty: there
     UniqueConstraint("exam_id", "version"),
+    Index("job_by_end", "finished_at"),
 )
 
 #: One result object on its way to one destination. ``path`` is relative to the storage folder.
@@ -138,10 +140,19 @@ delivery = Table(
     Column("ask_not_before", UtcDateTime),  # of one that is sent: when the destination is to be asked about it
     Column("asks", Integer),  # how often it was asked since it was sent
     Column("denials", Integer),  # how often it was said to be stored and then was not there
+    Column("given_up_at", UtcDateTime),  # this and the next two: a person decided that it is not delivered
+    Column("given_up_by", String(64)),
+    Column("given_up_reason", Text),
     UniqueConstraint("sop_uid", "destination"),
+    Index("delivery_by_state", "state", "destination"),
+    Index("delivery_sent", "destination", "sent_at"),
     Index("delivery_due", "destination", "state", "not_before"),
     Index("delivery_asked", "destination", "state", "ask_not_before"),
 )
+
+#: Of a delivery: the destination said once that it has it, and had not. Written out, as an index is only of these.
+DENIED = text("denials > 0")
+Index("delivery_denied", delivery.c.destination, sqlite_where=DENIED, postgresql_where=DENIED)
 
 #: A storage commitment request of ours to a destination, and the deliveries it asks about.
 asked_commitment = Table(
