@@ -32,7 +32,7 @@ QUIET_S = 15.0  # a reception has ended when nothing has come for so long
 LONGEST_S = 300.0  # and is written in parts when it does not end
 _QUEUE, _RECEIVED = "queue", "received"
 _QUIET_S = {_QUEUE: 5.0, _RECEIVED: QUIET_S}
-_MOST_ROWS = 5000
+_MOST_ROWS = 500
 
 
 def audit_folder(settings: Settings) -> Path:
@@ -102,18 +102,33 @@ class AuditTrail:
             return sum(self._write(source, now, is_last) for source in (_QUEUE, _RECEIVED))
 
     def _write(self, source: str, now: datetime, is_last: bool) -> int:
+        n_lines = 0
         position = chain.read_position(self.folder)
-        already = 0
-        is_cut = position.unfinished == source
-        if is_cut:  # the node died in the middle of this lot: the same rows, but for what is there
-            upto, already = position.upto, position.written
-        else:
-            upto = self._settled(source, position, now, is_last)
-        before = position.read.get(source, 0)
-        if upto <= before:
-            return 0
-        events, upto = self._read(source, before, upto)
-        lines = self._with_positions(self._lines(events), position, source, upto)[already:]
+        if position.unfinished == source:  # the node died in the middle of this lot
+            n_lines += self._write_lot(source, position, now)
+            position = chain.read_position(self.folder)
+        upto = self._settled(source, position, now, is_last)
+        while position.read.get(source, 0) < upto:
+            lot = Position(position.read, upto=self._end_of_lot(source, position.read.get(source, 0), upto))
+            n_written = self._write_lot(source, lot, now)
+            if not n_written:
+                break
+            n_lines += n_written
+            position = chain.read_position(self.folder)
+        return n_lines
+
+    def _end_of_lot(self, source: str, before: int, upto: int) -> int:
+        """The last row that is written in one go: all of a long outage together would need much memory."""
+        table = db.audit_queue if source == _QUEUE else db.instance
+        lot = select(table.c.id).where(table.c.id > before, table.c.id <= upto).order_by(table.c.id)
+        with self._database.read() as connection:
+            return connection.execute(lot.offset(_MOST_ROWS - 1).limit(1)).scalar() or upto
+
+    def _write_lot(self, source: str, position: Position, now: datetime) -> int:
+        """Write the rows up to ``position.upto``, but for the lines of them that are there already."""
+        is_cut, upto = position.unfinished == source, position.upto
+        events = self._read(source, position.read.get(source, 0), upto)
+        lines = self._with_positions(self._lines(events), position, source, upto)[position.written :]
         if not lines and not is_cut:
             return 0
         if not lines:  # the rest of the lot is gone
@@ -142,15 +157,12 @@ class AuditTrail:
             return seen if is_late else 0
         return newest if now - since >= timedelta(seconds=_QUIET_S[source]) else 0
 
-    def _read(self, source: str, before: int, upto: int) -> tuple[list[AuditEvent], int]:
-        """The events of the rows after ``before`` up to ``upto``, or to the last of a lot; always the same ones."""
-        table = db.audit_queue if source == _QUEUE else db.instance
-        lot = select(table.c.id).where(table.c.id > before, table.c.id <= upto).order_by(table.c.id)
+    def _read(self, source: str, before: int, upto: int) -> list[AuditEvent]:
+        """The events of the rows after ``before`` up to ``upto``; always the same ones."""
         with self._database.read() as connection:
-            last = connection.execute(lot.offset(_MOST_ROWS - 1).limit(1)).scalar() or upto
-            events = _joined((_queued if source == _QUEUE else _receptions)(connection, before, last))
+            events = _joined((_queued if source == _QUEUE else _receptions)(connection, before, upto))
             patients = _patients(connection, {study for event in events for study in event.studies})
-        return [replace(event, patient=self._pseudonym(patients, event.studies)) for event in events], last
+        return [replace(event, patient=self._pseudonym(patients, event.studies)) for event in events]
 
     def _pseudonym(self, patients: dict[str, str], studies: Iterable[str]) -> str:
         """What stands for the patient number: equal for equal patients, of no use without the key beside the trail."""
