@@ -311,7 +311,7 @@ def _is_as_sent(uid: str, path: Any) -> bool:
 
 
 def _leaks(samples: list[Sample], after: Sample) -> list[Check]:
-    """What grows while the node is left alone, without the first third: caches and pools fill after the last restart."""
+    """What grows while the node is left alone; not in the first third: caches and pools fill after a restart."""
     used = samples[len(samples) // 3 :]
     n = used[-1].associations - used[0].associations
     is_told = n >= FEW_ASSOCIATIONS
@@ -322,6 +322,7 @@ def _leaks(samples: list[Sample], after: Sample) -> list[Check]:
     ]
     for name, most, of in (("threads", 2, lambda one: one.threads), ("open files", 3, lambda one: one.files)):
         before, then = max(map(of, early)), max(map(of, late))
+        is_well = then <= before + most if is_told else None
         checks.append(
             Check(
                 f"most {name}, second half",
