@@ -323,14 +323,7 @@ def _leaks(samples: list[Sample], after: Sample) -> list[Check]:
     for name, most, of in (("threads", 2, lambda one: one.threads), ("open files", 3, lambda one: one.files)):
         before, then = max(map(of, early)), max(map(of, late))
         is_well = then <= before + most if is_told else None
-        checks.append(
-            Check(
-                f"most {name}, second half",
-                f"{before} -> {then}",
-                f"+{most}",
-                then <= before + most if is_told else None,
-            )
-        )
+        checks.append(Check(f"most {name}, second half", f"{before} -> {then}", f"+{most}", is_well))
     return checks
 
 
