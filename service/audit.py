@@ -4,12 +4,13 @@ So neither is there without the other, and nobody waits for the trail: the super
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, func, insert, select
 
 from service import database as db
 from service.database import Database
@@ -117,3 +118,18 @@ def note_received(connection: Connection, sender: str, study: str, sop_class: st
     note(
         connection, AuditEvent(AuditKind.RECEIVED, at, at, peer=sender, studies=(study,), sop_classes=((sop_class, 1),))
     )
+
+
+def note_decided(
+    connection: Connection, kind: AuditKind, which: Sequence[Any], what: str, by: str, at: datetime
+) -> None:
+    """Have it written what a person decided about deliveries, of each study by itself.
+
+    ``which``: conditions on their rows, as they are now. ``what``: has a place for {number}.
+    """
+    job, exam, table = db.job, db.exam, db.delivery
+    query = select(exam.c.study_uid, func.count()).join(job, job.c.exam_id == exam.c.id)
+    query = query.join(table, table.c.job_id == job.c.id).where(*which).group_by(exam.c.study_uid)
+    for study, number in connection.execute(query.order_by(exam.c.study_uid)).all():
+        detail = what.format(number=f"{number} object" if number == 1 else f"{number} objects")
+        note(connection, AuditEvent(kind, at, by=by, studies=(study,), detail=detail))

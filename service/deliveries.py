@@ -73,7 +73,7 @@ def list_deliveries(
     table = db.delivery
     conditions = [] if state is None else [table.c.state == str(state)]
     conditions += [] if destination is None else [table.c.destination == destination]
-    return find(database, *conditions, limit=None)
+    return _select(database, *conditions, limit=None)
 
 
 def due(database: Database, destination: str, now: datetime, limit: int = BATCH) -> list[Delivery]:
@@ -84,7 +84,7 @@ def due(database: Database, destination: str, now: datetime, limit: int = BATCH)
         table.c.state == str(DeliveryState.WAITING),
         table.c.not_before <= now,
     )
-    return find(database, *conditions, limit=limit, order=(table.c.attempts, table.c.id))
+    return _select(database, *conditions, limit=limit, order=(table.c.attempts, table.c.id))
 
 
 def sent_due(database: Database, destination: str, now: datetime, limit: int = BATCH) -> list[Delivery]:
@@ -93,8 +93,8 @@ def sent_due(database: Database, destination: str, now: datetime, limit: int = B
     of_it = (table.c.destination == destination, table.c.state == str(DeliveryState.SENT))
     order = (table.c.ask_not_before, table.c.id)
     # Two questions that an index answers; as one, all that was ever sent and not confirmed would be looked at.
-    unknown = find(database, *of_it, table.c.ask_not_before.is_(None), limit=limit, order=(table.c.id,))
-    due = find(database, *of_it, table.c.ask_not_before <= now, limit=limit - len(unknown), order=order)
+    unknown = _select(database, *of_it, table.c.ask_not_before.is_(None), limit=limit, order=(table.c.id,))
+    due = _select(database, *of_it, table.c.ask_not_before <= now, limit=limit - len(unknown), order=order)
     return [*unknown, *due]
 
 
@@ -103,11 +103,10 @@ def sent_since(database: Database, destination: str, since: datetime) -> list[De
     table = db.delivery
     taken = [str(DeliveryState.SENT), str(DeliveryState.CONFIRMED)]
     conditions = (table.c.destination == destination, table.c.state.in_(taken), table.c.sent_at >= since)
-    return find(database, *conditions, limit=None)
+    return _select(database, *conditions, limit=None)
 
 
-def find(database: Database, *conditions: Any, limit: int | None, order: Sequence[Any] = ()) -> list[Delivery]:
-    """The deliveries that meet conditions, oldest first or in an order, at most ``limit``."""
+def _select(database: Database, *conditions: Any, limit: int | None, order: Sequence[Any] = ()) -> list[Delivery]:
     query = select(db.delivery).where(*conditions).order_by(*(order or (db.delivery.c.id,))).limit(limit)
     with database.read() as connection:
         rows = connection.execute(query).all()
@@ -153,7 +152,7 @@ def note_sent(
     if sent is not None:
         values |= {"sop_class_uid": sent.sop_class_uid, "study_uid": sent.study_uid, "series_uid": sent.series_uid}
     with database.write() as connection:
-        if change(connection, one, DeliveryState.SENT, **values):
+        if _change(connection, one, DeliveryState.SENT, **values):
             audit.note_sent(connection, one.job_id, one.destination, now)
 
 
@@ -205,7 +204,7 @@ def set_back(
 
 def confirm(connection: Connection, one: Delivery, by: str, now: datetime) -> bool:
     """The destination has it; False where it has moved on meanwhile."""
-    return change(connection, one, DeliveryState.CONFIRMED, confirmed_at=now, confirmed_by=by, last_error=None)
+    return _change(connection, one, DeliveryState.CONFIRMED, confirmed_at=now, confirmed_by=by, last_error=None)
 
 
 def deny(connection: Connection, one: Delivery, why: str, settings: DeliverySettings, now: datetime) -> bool:
@@ -215,7 +214,7 @@ def deny(connection: Connection, one: Delivery, why: str, settings: DeliverySett
     """
     delay_s = retry_delay_s(max(one.attempts, 1), settings, random.random(), longest_s=LONGEST_DENIED_S)
     values = {"not_before": now + timedelta(seconds=delay_s), "denials": one.denials + 1, "last_error": why[:255]}
-    return change(connection, one, DeliveryState.WAITING, confirmed_at=None, confirmed_by=None, **values)
+    return _change(connection, one, DeliveryState.WAITING, confirmed_at=None, confirmed_by=None, **values)
 
 
 def ask_later(connection: Connection, one: Delivery, until: datetime, why: str | None, asks: int | None = None) -> None:
@@ -230,10 +229,53 @@ def ask_later(connection: Connection, one: Delivery, until: datetime, why: str |
     )
 
 
-def change(connection: Connection, one: Delivery, new: DeliveryState, **values: Any) -> bool:
-    """Move a row that is as it was seen; False where it is not: a commitment's result may have come meanwhile."""
+def _change(connection: Connection, one: Delivery, new: DeliveryState, **values: Any) -> bool:
+    """Move a row that is as it was seen: another process may have taken a commitment's result meanwhile."""
     table = db.delivery
     as_seen = (table.c.id == one.id, table.c.state == str(one.state), table.c.sent_at.is_not_distinct_from(one.sent_at))
     allowed = table.c.state.in_([str(state) for state in predecessors(new)])
     changed = connection.execute(update(table).where(*as_seen, allowed).values(state=str(new), **values))
     return changed.rowcount == 1
+
+
+# --- what a person decides --------------------------------------------------------------------------------------------
+
+
+def send_now(database: Database, destination: str, now: datetime, *, by: str = "") -> int:
+    """Let all that waits for a destination be tried, and all that is unconfirmed be asked about, at once; how many."""
+    table = db.delivery
+    to_it = table.c.destination == destination
+    waits, is_sent = (table.c.state == str(state) for state in (DeliveryState.WAITING, DeliveryState.SENT))
+    with database.write() as connection:
+        n_waiting = connection.execute(update(table).where(to_it, waits).values(not_before=now)).rowcount
+        n_sent = connection.execute(update(table).where(to_it, is_sent).values(ask_not_before=now)).rowcount
+        if n_waiting:  # the others only answer a question
+            audit.note_decided(
+                connection, audit.AuditKind.SENT_AGAIN, [to_it, waits], "{number} at once to " + destination, by, now
+            )
+    return int(n_waiting + n_sent)
+
+
+def send_again(database: Database, delivery_id: int, now: datetime, *, by: str = "") -> bool:
+    """Let one object be sent at once, though it may be confirmed or given up; False where there is none of that number.
+
+    Raises:
+        FileNotFoundError: its file is no longer there.
+    """
+    table = db.delivery
+    found = _select(database, table.c.id == delivery_id, limit=1)
+    if not found:
+        return False
+    (one,) = found
+    with database.write() as connection:
+        removed = connection.execute(select(db.job.c.files).where(db.job.c.id == one.job_id)).scalar()  # by retention
+        if removed is not None or not (database.storage_dir / one.path).is_file():
+            raise FileNotFoundError(one.path)
+        if one.state is not DeliveryState.WAITING:
+            gone = {"confirmed_at": None, "confirmed_by": None, "given_up_at": None, "given_up_by": None}
+            _change(connection, one, DeliveryState.WAITING, not_before=now, given_up_reason=None, **gone)
+        else:
+            connection.execute(update(table).where(table.c.id == delivery_id).values(not_before=now))
+        what = "{number} again to " + one.destination
+        audit.note_decided(connection, audit.AuditKind.SENT_AGAIN, [table.c.id == delivery_id], what, by, now)
+    return True

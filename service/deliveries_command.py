@@ -95,7 +95,7 @@ def list_rows(options: argparse.Namespace, settings: Settings) -> int:
 def retry_rows(options: argparse.Namespace, settings: Settings) -> int:
     """Let deliveries be tried at once; returns the exit status."""
     from service.database import open_database
-    from service.delivery_decisions import send_again, send_now
+    from service.deliveries import send_again, send_now
     from service.quarantine_command import person
 
     if not options.id and options.destination is None:
@@ -124,7 +124,7 @@ def retry_rows(options: argparse.Namespace, settings: Settings) -> int:
 def give_up_rows(options: argparse.Namespace, settings: Settings) -> int:
     """Give deliveries up; returns the exit status."""
     from service.database import open_database
-    from service.delivery_decisions import CannotGiveUp, give_up, give_up_destination
+    from service.giving_up import CannotGiveUp, give_up, give_up_destination
     from service.quarantine_command import person
 
     if bool(options.id) == (options.destination is not None):

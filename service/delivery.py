@@ -16,7 +16,7 @@ from service.deliveries import Delivery, count_by_state, due, note_sent, postpon
 from service.deliveries import count_waiting as count_waiting
 from service.deliveries import list_deliveries as list_deliveries
 from service.deliveries import retry_delay_s as retry_delay_s
-from service.delivery_decisions import send_now as send_now
+from service.deliveries import send_now as send_now
 from service.states import DeliveryState
 
 _log = logging.getLogger(__name__)

@@ -12,9 +12,8 @@ from processing.results import Verdict
 from service import jobs
 from service.confirmation import confirm_due
 from service.database import Database
-from service.deliveries import Delivery
+from service.deliveries import Delivery, send_again
 from service.delivery import deliver_due, list_deliveries
-from service.delivery_decisions import send_again
 from service.outbox import Parcel
 
 STUDY, SERIES = "1.2.3", "1.2.3.1"

@@ -13,8 +13,9 @@ from config.settings import Settings
 from service import audit_chain
 from service.audit_trail import AuditTrail
 from service.cli import main
+from service.deliveries import send_again, send_now
 from service.delivery import warn_of_strays
-from service.delivery_decisions import CannotGiveUp, give_up, give_up_destination, send_again, send_now
+from service.giving_up import CannotGiveUp, give_up, give_up_destination
 from service.health import Health
 from service.metrics import Metrics, Running
 

@@ -22,7 +22,7 @@ from service import jobs
 from service.backup import files_named
 from service.checks import comparison_check
 from service.cli import main
-from service.delivery_decisions import give_up_destination
+from service.giving_up import give_up_destination
 from service.outbox import Parcel
 from service.quarantine import hold_exam
 from service.reprocessing import CannotReprocess, Request, reprocess
