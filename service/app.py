@@ -30,6 +30,7 @@ from service.failure_text import describe_exit
 from service.health import Probe
 from service.heap import share_one_heap
 from service.intake import Intake
+from service.leases import LeaseWatch, running_leases
 from service.logs import log_to_stderr
 from service.migration import migrate
 from service.migrations import DatabaseRefused
@@ -152,6 +153,7 @@ class _Node:
         self._receiver_died_before = False
         self._deaf = threading.Event()
         self._silent_workers: queue.SimpleQueue[str] = queue.SimpleQueue()  # from the schedule to the main thread
+        self._leases = LeaseWatch(settings.jobs.lease_s)
         self._exit_status = 0
         self._lateness = Lateness()
         self._web: WebServer | None = None
@@ -280,11 +282,20 @@ class _Node:
             apply_retention(self._database, kept, datetime.now(UTC), unasked=unasked)
 
     def _sweep_leases(self) -> None:
-        for name in jobs.silent_workers(self._database, datetime.now(UTC)):
+        silent = self._leases.overdue(running_leases(self._database), time.monotonic())
+        if not silent:
+            return
+        limits, now = self._settings.jobs, datetime.now(UTC)
+        try:
+            lost = jobs.release_lost(self._database, now, limits.attempts, silent=silent, retry_s=limits.retry_s)
+        except SQLAlchemyError as error:  # then no worker can prolong its lease either
+            _log.error("leases cannot be judged now", extra={"error": type(error).__name__})
+            self._leases.forget()
+            return
+        for name in {one.worker for one in silent if one.worker is not None}:
             _log.error("worker is silent and is replaced", extra={"child": name})
             self._silent_workers.put(name)  # one that hangs would never take another job
-        limits = self._settings.jobs
-        for job in jobs.release_lost(self._database, datetime.now(UTC), limits.attempts, retry_s=limits.retry_s):
+        for job in lost:
             _log.error("job's lease ran out", extra={"job": job.id, "state": job.state})
 
     def _deliver(self, name: str) -> None:

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from config.settings import ObjectKind, Settings
 from processing.refusal import Reason, UnsuitableInput
@@ -35,6 +35,8 @@ from service.result_versions import Edition, mark_version
 _log = logging.getLogger(__name__)
 
 POLL_S = 0.5
+FINISH_S = 1800.0  # for so long an outcome is tried to be written down
+FINISH_AGAIN_S = 2.0
 
 
 class ObjectFile(Protocol):
@@ -143,10 +145,10 @@ def _attempt(database: Database, settings: Settings, job: Job, analysis: Analysi
     try:
         with _leased(database, job, settings.jobs.lease_s):
             verdict, reasons, parcels, out = _analyse(database, settings, job, analysis)
-            jobs.note_stage(database, job, "publish")
+            _note_stage(database, job, "publish")
             _flush_tree(out)
-        place = partial(publish, out, settings.storage_dir / job.result_folder)
-        jobs.finish(database, job, verdict, reasons, parcels, datetime.now(UTC), publish=place)
+            place = partial(publish, out, settings.storage_dir / job.result_folder)
+            _finish(database, job, verdict, reasons, parcels, place)
     except LeaseLost:
         _log.warning("job is no longer this worker's", extra={"job": job.id})
         return
@@ -172,6 +174,40 @@ def _attempt(database: Database, settings: Settings, job: Job, analysis: Analysi
         "job finished",
         extra={"job": job.id, "verdict": verdict, "codes": codes, "objects": len(parcels), "wall_s": seconds},
     )
+
+
+def _finish(
+    database: Database,
+    job: Job,
+    verdict: Verdict,
+    reasons: Sequence[Reason],
+    parcels: Sequence[Parcel],
+    place: Callable[[], None],
+) -> None:
+    """Write the outcome down. An analysis is not thrown away because the database takes nothing for some minutes.
+
+    Raises:
+        LeaseLost: the job was given to another worker.
+        sqlalchemy.exc.OperationalError: the database takes nothing, or the disk is full, for too long.
+    """
+    end_s = time.monotonic() + FINISH_S
+    while True:
+        try:
+            jobs.finish(database, job, verdict, reasons, parcels, datetime.now(UTC), publish=place)
+            return
+        except OperationalError as error:
+            if time.monotonic() > end_s:
+                raise
+            _log.warning("result not written down yet", extra={"job": job.id, "error": type(error).__name__})
+            time.sleep(FINISH_AGAIN_S)
+
+
+def _note_stage(database: Database, job: Job, stage: str) -> None:
+    """Write down what the attempt does now; it goes on where that cannot be written."""
+    try:
+        jobs.note_stage(database, job, stage)
+    except OperationalError as error:
+        _log.warning("stage not noted", extra={"job": job.id, "error": type(error).__name__})
 
 
 def _analyse(
@@ -202,8 +238,6 @@ def _analyse(
         for one in objects
         if one.goes_with(destination.objects)
     ]
-    if not jobs.heartbeat(database, job, datetime.now(UTC), settings.jobs.lease_s):
-        raise LeaseLost(f"job {job.id}")
     return verdict, reasons, parcels, out
 
 
@@ -217,7 +251,7 @@ def _stages(database: Database, job: Job) -> Progress:
 
     def note(step: str, share: float) -> None:
         log_progress(step, share)
-        jobs.note_stage(database, job, step)
+        _note_stage(database, job, step)
 
     return note
 
@@ -250,9 +284,10 @@ def publish(out: Path, final: Path) -> None:
     Call it where the version is known not to be recorded: a folder of its name, left by an attempt that died before
     that, is moved aside.
     """
-    if final.exists():
-        os.replace(final, out.with_name("left-by-an-earlier-attempt"))
-    os.replace(out, final)
+    if out.exists() or not final.exists():  # else it is there already, and only its record was undone
+        if final.exists():
+            os.replace(final, out.with_name("left-by-an-earlier-attempt"))
+        os.replace(out, final)
     source = final / "result.json"
     if source.is_file():
         content = json.loads(source.read_text(encoding="utf-8"))
