@@ -362,6 +362,7 @@ class _Node:
             api,
             metrics=metrics.text,
             on_refused=self._observation.refusals.add_login,
+            on_login=self._observation.refusals.add_entry,
         )
 
     def _running(self) -> "Running":

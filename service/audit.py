@@ -6,7 +6,7 @@ So neither is there without the other, and nobody waits for the trail: the super
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
@@ -32,7 +32,6 @@ class AuditKind(StrEnum):
     GIVEN_UP = "given_up"  # a person decided that results do not go to a destination
     CORRECTED = "corrected"  # a person's discs came back and are measured
     VIEWED = "viewed"  # a person looked at the data of a study
-    RESTORED = "restored"  # the node's data come from a backup
     DELETED = "deleted"  # a study's data were deleted, by retention or by a person
     TRAIL_READ = "trail_read"  # a person looked at the audit trail
     LOGIN = "login"
@@ -133,3 +132,12 @@ def note_decided(
     for study, number in connection.execute(query.order_by(exam.c.study_uid)).all():
         detail = what.format(number=f"{number} object" if number == 1 else f"{number} objects")
         note(connection, AuditEvent(kind, at, by=by, studies=(study,), detail=detail))
+
+
+def note_viewed(database: Database, by: str, study: str, what: str) -> None:
+    """Have it written that a person was shown data of a study; certain on return.
+
+    Raises:
+        sqlalchemy.exc.SQLAlchemyError: it cannot be put down now; then nothing should be shown.
+    """
+    record(database, AuditEvent(AuditKind.VIEWED, datetime.now(UTC), by=by, studies=(study,), detail=what))

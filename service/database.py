@@ -46,6 +46,7 @@ from service.tables import tally as tally
 
 BUSY_TIMEOUT_S = 30.0
 _CACHE_KIB = 512
+_KEPT_STATEMENTS = 40  # prepared, of each connection; one with a list of a few hundred UIDs takes tens of kilobytes
 
 
 class Lookup:
@@ -144,7 +145,8 @@ def create_engine_for(settings: Settings, *, foreign_keys: bool = True) -> Engin
         except OSError as error:
             raise DatabaseRefused(f"{settings.storage_dir}: cannot be used: {error.strerror}") from error
     # An error goes to the log: without the values, which may quote a header.
-    engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S} if is_sqlite else {}, hide_parameters=True)
+    ours = {"timeout": BUSY_TIMEOUT_S, "cached_statements": _KEPT_STATEMENTS} if is_sqlite else {}
+    engine = create_engine(url, connect_args=ours, hide_parameters=True)
     if is_sqlite:
         event.listen(engine, "connect", partial(_prepare_sqlite, foreign_keys))
         event.listen(engine, "begin", _begin_sqlite)
