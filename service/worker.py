@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
@@ -34,9 +34,10 @@ from service.result_versions import Edition, mark_version
 
 _log = logging.getLogger(__name__)
 
+_Outcome = TypeVar("_Outcome")
+
 POLL_S = 0.5
-FINISH_S = 1800.0  # for so long an outcome is tried to be written down
-FINISH_AGAIN_S = 2.0
+PATIENCE_S, AGAIN_S = 1800.0, 2.0  # for so long, and so often, an outcome is tried to be written down
 
 
 class ObjectFile(Protocol):
@@ -118,7 +119,11 @@ def prepare(import_path: str, settings: Settings) -> None:
 def run_worker(database: Database, settings: Settings, name: str, analysis: Analysis) -> None:
     """Work until killed."""
     while True:
-        job = jobs.claim(database, name, datetime.now(UTC), settings.jobs.lease_s)
+        try:
+            job = jobs.claim(database, name, datetime.now(UTC), settings.jobs.lease_s)
+        except OperationalError as error:  # locked, or its disk is full, for now
+            _log.warning("no job can be taken now", extra={"error": type(error).__name__})
+            job = None
         if job is None:
             time.sleep(POLL_S)
         else:
@@ -148,18 +153,23 @@ def _attempt(database: Database, settings: Settings, job: Job, analysis: Analysi
             _note_stage(database, job, "publish")
             _flush_tree(out)
             place = partial(publish, out, settings.storage_dir / job.result_folder)
-            _finish(database, job, verdict, reasons, parcels, place)
+            _patiently(
+                job,
+                lambda: jobs.finish(database, job, verdict, reasons, parcels, datetime.now(UTC), publish=place),
+            )
     except LeaseLost:
         _log.warning("job is no longer this worker's", extra={"job": job.id})
         return
     except Exception as error:  # noqa: BLE001 - the worker loop: a bug in one analysis must not stop the others
         text = describe_failure(error)
         try:
-            now, limits = datetime.now(UTC), settings.jobs
+            limits = settings.jobs
             # A full disk is not the job's fault: it waits much longer for room before a person is asked.
             is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
             most = limits.attempts + (jobs.MORE_FOR_NODES if is_full else 0)
-            state = jobs.fail(database, job, text, now, most, retry_s=limits.retry_s)
+            state = _patiently(
+                job, lambda: jobs.fail(database, job, text, datetime.now(UTC), most, retry_s=limits.retry_s)
+            )
         except LeaseLost:
             state = "no longer this worker's"  # type: ignore[assignment]
         # `discnode jobs show` has the traceback.
@@ -176,30 +186,22 @@ def _attempt(database: Database, settings: Settings, job: Job, analysis: Analysi
     )
 
 
-def _finish(
-    database: Database,
-    job: Job,
-    verdict: Verdict,
-    reasons: Sequence[Reason],
-    parcels: Sequence[Parcel],
-    place: Callable[[], None],
-) -> None:
-    """Write the outcome down. An analysis is not thrown away because the database takes nothing for some minutes.
+def _patiently(job: Job, step: Callable[[], _Outcome]) -> _Outcome:
+    """Write an outcome down. An analysis is not thrown away because the database takes nothing for some minutes.
 
     Raises:
         LeaseLost: the job was given to another worker.
-        sqlalchemy.exc.OperationalError: the database takes nothing, or the disk is full, for too long.
+        sqlalchemy.exc.OperationalError: the database takes nothing, or its disk is full, for too long.
     """
-    end_s = time.monotonic() + FINISH_S
+    end_s = time.monotonic() + PATIENCE_S
     while True:
         try:
-            jobs.finish(database, job, verdict, reasons, parcels, datetime.now(UTC), publish=place)
-            return
+            return step()
         except OperationalError as error:
             if time.monotonic() > end_s:
                 raise
-            _log.warning("result not written down yet", extra={"job": job.id, "error": type(error).__name__})
-            time.sleep(FINISH_AGAIN_S)
+            _log.warning("outcome not written down yet", extra={"job": job.id, "error": type(error).__name__})
+            time.sleep(AGAIN_S)
 
 
 def _note_stage(database: Database, job: Job, stage: str) -> None:

@@ -212,7 +212,7 @@ def test_an_analysis_is_not_thrown_away_because_the_database_is_locked_for_long(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It was made again after half a minute of a lock, and the stage that could not be noted ended it at once."""
-    monkeypatch.setattr(worker, "FINISH_AGAIN_S", 0.05)
+    monkeypatch.setattr(worker, "AGAIN_S", 0.05)
     bench.database.close()
     monkeypatch.setattr(database, "BUSY_TIMEOUT_S", 0.2)
     bench.database = open_database(bench.settings)
@@ -230,7 +230,7 @@ def test_an_analysis_is_not_thrown_away_because_the_database_is_locked_for_long(
     job = bench.claim()
     attempt = threading.Thread(target=run_job, args=(bench.database, bench.settings, job, analyse_and_lock))
     attempt.start()
-    wait_until(lambda: "result not written down yet" in caplog.text, "the worker to wait")
+    wait_until(lambda: "outcome not written down yet" in caplog.text, "the worker to wait")
     assert "stage not noted" in caplog.text
     assert not (bench.exam_folder / "v1").exists()
     attempt.join(0.5)
@@ -242,11 +242,28 @@ def test_an_analysis_is_not_thrown_away_because_the_database_is_locked_for_long(
     assert len(list_deliveries(bench.database)) == 3
 
 
+def test_a_worker_outlives_a_database_that_takes_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ended with a traceback, was replaced, and ended again, as long as the lock lasted."""
+    calls = []
+
+    class Enough(Exception):
+        pass
+
+    def claim(*arguments: object) -> None:
+        calls.append(1)
+        raise Enough if len(calls) == 3 else OperationalError("", {}, Exception("database is locked"))
+
+    monkeypatch.setattr(jobs, "claim", claim)
+    monkeypatch.setattr(worker, "POLL_S", 0.01)
+    with pytest.raises(Enough):
+        worker.run_worker(bench.database, bench.settings, "w", tiny_analysis.analyse)
+
+
 def test_an_outcome_whose_record_was_undone_after_it_was_in_its_place_is_written_down_again(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The commit itself may fail, on a full disk for one."""
-    monkeypatch.setattr(worker, "FINISH_AGAIN_S", 0.05)
+    monkeypatch.setattr(worker, "AGAIN_S", 0.05)
     place, faults = worker.publish, []
 
     def place_and_fail(*folders: Path) -> None:

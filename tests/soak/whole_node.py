@@ -1,7 +1,8 @@
 """Thousands of small exams through a real node, with faults: nothing lost, everything once, nothing leaks.
 
-First third: the receiver, a worker, the node are killed, the node is restarted, the archive goes away, senders abort in
-mid-object. Then only the latter two, and the node's memory, threads, files and refusals are watched.
+First third: the receiver, a worker, the node are killed, the node is restarted, the disk is full to the last block
+(where a file system can be mounted), the archive goes away, senders abort in mid-object. Then only the latter two, and
+the node's memory, threads, files and refusals are watched.
 """
 
 import queue
@@ -25,6 +26,7 @@ from service import database as db
 from service.database import open_database
 from service.delivery import send_now
 from tests.soak.campaign import Check, Options, Ticker
+from tests.soak.own_disk import Disk, NoDisk
 from tests.soak.peers_of_soak import N_IMAGES, CountingArchive, Dcmsend, abort_in_an_object, study_uid, write_small_exam
 
 SCANNERS = 2
@@ -62,9 +64,13 @@ def run(options: Options) -> list[Check]:
     """The campaign; ``options.exams`` exams, or as many as fit in ``options.minutes``."""
     archive = CountingArchive(options.folder)
     archive.start()
+    disk, no_disk = _open_disk(options)
+    storage = {} if disk is None else {"storage_dir": str(disk.mount_point / "node")}
     node = Node(
         options.folder,
         options.analysis,
+        **storage,
+        reception={"full_mb": 0, "closed_mb": 0},  # the disk is full when it is
         destinations=[destination("archive", archive)],
         completion={"idle_s": 30, "sweep_s": 0.2},
         jobs={"lease_s": 20, "retry_s": 1},
@@ -76,7 +82,11 @@ def run(options: Options) -> list[Check]:
         node.start()
         third = 0 if options.steady else options.exams // 3
         budget_s = None if options.minutes is None else options.minutes * 30.0
-        n = _send(node, options, tally, ticker, range(third), budget_s, _Faults(node, archive, tally, options.seed))
+        n = _send(
+            node, options, tally, ticker, range(third), budget_s, _Faults(node, archive, disk, tally, options.seed)
+        )
+        if disk is not None:
+            disk.empty()
         archive.restart()
         _settle(node, tally, n, ticker)
         tally.is_disturbed = False
@@ -89,10 +99,22 @@ def run(options: Options) -> list[Check]:
         numbers = [*range(n), *range(third, third + n_rest)]
         checks = _checks(node, archive, tally, numbers)
         seconds = time.monotonic() - started_s
-        return [*checks, *_leaks(samples, after), _rate(len(numbers), seconds, tally)]
+        return [*checks, *no_disk, *_leaks(samples, after), _rate(len(numbers), seconds, tally)]
     finally:
         node.__exit__()
         archive.stop()
+        if disk is not None:
+            disk.unmount()
+
+
+def _open_disk(options: Options) -> tuple[Disk | None, list[Check]]:
+    """A file system for the node, where one can be had and is wanted; else why not."""
+    if options.steady:
+        return None, []
+    try:
+        return Disk(options.folder, 500 + options.exams // 4), []
+    except NoDisk as reason:
+        return None, [Check("full disk", f"not tried: {reason}")]
 
 
 # --- senders ----------------------------------------------------------------------------------------------------------
@@ -171,19 +193,24 @@ def _send_exam(node: Node, options: Options, tally: Tally, number: int, chance: 
 class _Faults:
     """One fault every few seconds."""
 
-    def __init__(self, node: Node, archive: CountingArchive, tally: Tally, seed: int) -> None:
-        self._node, self._archive, self._tally = node, archive, tally
+    def __init__(self, node: Node, archive: CountingArchive, disk: Disk | None, tally: Tally, seed: int) -> None:
+        self._node, self._archive, self._disk, self._tally = node, archive, disk, tally
         self._chance = random.Random(seed)
         self._next_s = time.monotonic() + 3.0
         self._back_s: float | None = None
+        self._room_s: float | None = None
+        self._names = ("receiver", "worker", "node", "restart", "archive", *(() if disk is None else ("disk",)))
 
     def __call__(self) -> None:
         if self._back_s is not None and time.monotonic() > self._back_s:
             self._archive.start()
             self._back_s = None
-        if time.monotonic() < self._next_s:
+        if self._disk is not None and self._room_s is not None and time.monotonic() > self._room_s:
+            self._disk.empty()
+            self._room_s = None
+        if time.monotonic() < self._next_s or self._room_s is not None:
             return
-        name = self._chance.choice(("receiver", "worker", "node", "restart", "archive"))
+        name = self._chance.choice(self._names)
         if name == "archive" and self._back_s is not None:
             name = "worker"
         self._tally.fault(name)
@@ -201,6 +228,10 @@ class _Faults:
             case "archive":
                 self._archive.stop()
                 self._back_s = time.monotonic() + self._chance.uniform(3, 15)
+            case "disk":
+                assert self._disk is not None
+                self._disk.fill()
+                self._room_s = time.monotonic() + self._chance.uniform(3, 10)
         self._next_s = time.monotonic() + self._chance.uniform(3, 9)
 
 
