@@ -12,11 +12,9 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import psutil
 import pydicom
 from node_process import Node, destination
 from peers import wait_until
@@ -25,6 +23,7 @@ from sqlalchemy import func, select
 from service import database as db
 from service.database import open_database
 from service.delivery import send_now
+from tests.soak.beside import Faults, Sample, Tally, Watch, sample
 from tests.soak.campaign import Check, Options, Ticker
 from tests.soak.own_disk import Disk, NoDisk
 from tests.soak.peers_of_soak import N_IMAGES, CountingArchive, Dcmsend, abort_in_an_object, study_uid, write_small_exam
@@ -32,32 +31,6 @@ from tests.soak.peers_of_soak import N_IMAGES, CountingArchive, Dcmsend, abort_i
 SCANNERS = 2
 OBJECTS = 2  # that the light analysis makes of an exam
 FEW_ASSOCIATIONS = 400  # too few to tell a leak from noise
-
-
-@dataclass
-class Tally:
-    """What the scanners have seen so far."""
-
-    acknowledged: set[str] = field(default_factory=set)
-    associations: int = 0
-    aborted: int = 0
-    undisturbed: int = 0  # associations while the node itself was left alone
-    unexpected: int = 0  # of them, those that failed
-    faults: Counter[str] = field(default_factory=Counter)
-    is_disturbed: bool = True
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def fault(self, name: str) -> None:
-        self.faults[name] += 1
-
-
-@dataclass(frozen=True)
-class Sample:
-    associations: int
-    node_mb: float
-    receiver_mb: float
-    threads: int
-    files: int
 
 
 def run(options: Options) -> list[Check]:
@@ -83,19 +56,19 @@ def run(options: Options) -> list[Check]:
         third = 0 if options.steady else options.exams // 3
         budget_s = None if options.minutes is None else options.minutes * 30.0
         n = _send(
-            node, options, tally, ticker, range(third), budget_s, _Faults(node, archive, disk, tally, options.seed)
+            node, options, tally, ticker, range(third), budget_s, Faults(node, archive, disk, tally, options.seed)
         )
         if disk is not None:
             disk.empty()
         archive.restart()
         _settle(node, tally, n, ticker)
         tally.is_disturbed = False
-        samples.append(_sample(node, tally))
+        samples.append(sample(node, tally))
         rest = range(third, third + options.exams - third)
-        n_rest = _send(node, options, tally, ticker, rest, budget_s, _Watch(node, archive, tally, samples))
+        n_rest = _send(node, options, tally, ticker, rest, budget_s, Watch(node, archive, tally, samples))
         archive.restart()
         _settle(node, tally, n + n_rest, ticker)
-        after = _sample(node, tally)
+        after = sample(node, tally)
         numbers = [*range(n), *range(third, third + n_rest)]
         checks = _checks(node, archive, tally, numbers)
         seconds = time.monotonic() - started_s
@@ -185,87 +158,6 @@ def _send_exam(node: Node, options: Options, tally: Tally, number: int, chance: 
         if missing:
             time.sleep(0.5)
     shutil.rmtree(folder)
-
-
-# --- what happens beside ----------------------------------------------------------------------------------------------
-
-
-class _Faults:
-    """One fault every few seconds."""
-
-    def __init__(self, node: Node, archive: CountingArchive, disk: Disk | None, tally: Tally, seed: int) -> None:
-        self._node, self._archive, self._disk, self._tally = node, archive, disk, tally
-        self._chance = random.Random(seed)
-        self._next_s = time.monotonic() + 3.0
-        self._back_s: float | None = None
-        self._room_s: float | None = None
-        self._names = ("receiver", "worker", "node", "restart", "archive", *(() if disk is None else ("disk",)))
-
-    def __call__(self) -> None:
-        if self._back_s is not None and time.monotonic() > self._back_s:
-            self._archive.start()
-            self._back_s = None
-        if self._disk is not None and self._room_s is not None and time.monotonic() > self._room_s:
-            self._disk.empty()
-            self._room_s = None
-        if time.monotonic() < self._next_s or self._room_s is not None:
-            return
-        name = self._chance.choice(self._names)
-        if name == "archive" and self._back_s is not None:
-            name = "worker"
-        self._tally.fault(name)
-        match name:
-            case "receiver":
-                self._node.process("reception").kill()
-            case "worker":
-                self._node.process("worker").kill()
-            case "node":
-                self._node.kill()
-                self._node.start()
-            case "restart":
-                assert self._node.stop() == 0
-                self._node.start()
-            case "archive":
-                self._archive.stop()
-                self._back_s = time.monotonic() + self._chance.uniform(3, 15)
-            case "disk":
-                assert self._disk is not None
-                self._disk.fill()
-                self._room_s = time.monotonic() + self._chance.uniform(3, 10)
-        self._next_s = time.monotonic() + self._chance.uniform(3, 9)
-
-
-class _Watch:
-    """A sample every two seconds; the archive goes away for a moment now and then."""
-
-    def __init__(self, node: Node, archive: CountingArchive, tally: Tally, samples: list[Sample]) -> None:
-        self._node, self._archive, self._tally, self._samples = node, archive, tally, samples
-        self._next_s = 0.0
-
-    def __call__(self) -> None:
-        if time.monotonic() < self._next_s:
-            return
-        self._samples.append(_sample(self._node, self._tally))
-        if len(self._samples) % 20 == 0:
-            self._archive.stop()
-            self._tally.faults["archive"] += 1
-        elif len(self._samples) % 20 == 3 and len(self._samples) > 20:
-            self._archive.start()
-        self._next_s = time.monotonic() + 2.0
-
-
-def _sample(node: Node, tally: Tally) -> Sample:
-    """Of the node without its workers."""
-    supervisor = psutil.Process(node.pid)
-    processes = [supervisor]
-    processes += [one for one in supervisor.children() if "service.worker" not in " ".join(one.cmdline())]
-    return Sample(
-        tally.associations,
-        supervisor.memory_info().rss / 1e6,
-        sum(one.memory_info().rss for one in processes[1:]) / 1e6,
-        sum(one.num_threads() for one in processes),
-        sum(one.num_fds() for one in processes),
-    )
 
 
 def _settle(node: Node, tally: Tally, n_exams: int, ticker: Ticker) -> None:
