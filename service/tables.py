@@ -152,7 +152,7 @@ delivery = Table(
 
 #: Of a delivery: the destination said once that it has it, and had not. Written out, as an index is only of these.
 DENIED = text("denials > 0")
-Index("delivery_denied", delivery.c.destination, sqlite_where=DENIED, postgresql_where=DENIED)
+Index("delivery_denied", delivery.c.destination, delivery.c.state, sqlite_where=DENIED, postgresql_where=DENIED)
 
 #: A storage commitment request of ours to a destination, and the deliveries it asks about.
 asked_commitment = Table(

@@ -3,13 +3,18 @@
 import json
 import time
 import urllib.request
+from datetime import UTC, datetime
 
 import psutil
 from exams_on_record import put_on_record
 from node_process import Node
 from peers import free_port
+from sqlalchemy import func, select
 
-from service.database import open_database
+from service import database as db
+from service.audit_chain import NewLine, Position, append
+from service.audit_trail import audit_folder
+from service.database import Database, open_database
 from service.migration import migrate
 from tests.soak.campaign import Check, Options, Ticker
 
@@ -29,6 +34,7 @@ def run(options: Options) -> list[Check]:
     database = open_database(node.settings)
     put_on_record(database, N_EXAMS // 2, "sure", is_confirmed=True)
     put_on_record(database, N_EXAMS // 2, "blind", is_confirmed=False, after=N_EXAMS // 2)
+    _note_as_told(node, database)
     database.close()
     ticker = Ticker("many exams")
     try:
@@ -48,6 +54,14 @@ def run(options: Options) -> list[Check]:
         Check("/metrics, slowest answer", f"{took_s:.2f} s", "< 1 s", took_s < 1.0),
         Check("memory of the node", f"{before_mb:.0f} -> {after_mb:.0f} MB", "+2 MB", after_mb < before_mb + 2.0),
     ]
+
+
+def _note_as_told(node: Node, database: Database) -> None:
+    """The audit trail has told of them all: else the node would begin with that."""
+    with database.read() as connection:
+        newest = connection.execute(select(func.max(db.instance.c.id))).scalar_one()
+    line = NewLine("alert", "<AuditMessage/>", Position({"received": newest}))
+    append(audit_folder(node.settings), [line], datetime.now(UTC))
 
 
 def _watch(web: int, seconds: float, ticker: Ticker) -> float:

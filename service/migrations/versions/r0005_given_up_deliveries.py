@@ -16,7 +16,9 @@ def upgrade() -> None:
         batch_op.create_index("delivery_by_state", ["state", "destination"], unique=False)
         batch_op.create_index("delivery_sent", ["destination", "sent_at"], unique=False)
         few = sa.text("denials > 0")
-        batch_op.create_index("delivery_denied", ["destination"], unique=False, sqlite_where=few, postgresql_where=few)
+        batch_op.create_index(
+            "delivery_denied", ["destination", "state"], unique=False, sqlite_where=few, postgresql_where=few
+        )
 
     with op.batch_alter_table("job", schema=None) as batch_op:
         batch_op.create_index("job_by_end", ["finished_at"], unique=False)
