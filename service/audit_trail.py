@@ -149,7 +149,8 @@ class AuditTrail:
             before = position.read.get(source, 0)
             if is_last or newest <= before:
                 return newest
-            oldest = connection.execute(select(func.min(_time_of(table))).where(table.c.id > before)).scalar()
+            first = select(_time_of(table)).where(table.c.id > before).order_by(table.c.id).limit(1)
+            oldest = connection.execute(first).scalar()
         seen, since = self._seen.get(source, (-1, now))
         if seen != newest:
             self._seen[source] = (newest, now)
