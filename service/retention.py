@@ -197,11 +197,10 @@ def _settled(
     if newest.state != JobState.DONE or newest.version != own.version or newest.verdict == Verdict.REFUSED:
         return "has no newest result"
     sent = connection.execute(select(delivery).where(delivery.c.job_id.in_([one.id for one in jobs]))).all()
-    there = {one.sop_uid for one in sent if _has_arrived(one.state, one.destination in destinations.unasked)}
     wanted = [one for one in sent if one.state != DeliveryState.GIVEN_UP]
     if not all(_has_arrived(one.state, one.destination in destinations.unasked) for one in wanted):
         return "is not delivered everywhere"
-    if any(one.sop_uid not in there for one in sent):
+    if not {one.sop_uid for one in sent} <= {one.sop_uid for one in wanted}:
         return "has results that were given up, and are nowhere else"
     if not destinations.in_doubt.isdisjoint(one.destination for one in sent):
         return "may be gone from a destination: see 'discnode reconcile'"
