@@ -34,7 +34,7 @@ from service.result_versions import Edition, mark_version
 
 _log = logging.getLogger(__name__)
 
-_Outcome = TypeVar("_Outcome")
+_Answer = TypeVar("_Answer")
 
 POLL_S = 0.5
 PATIENCE_S, AGAIN_S = 1800.0, 2.0  # for so long, and so often, an outcome is tried to be written down
@@ -186,7 +186,7 @@ def _attempt(database: Database, settings: Settings, job: Job, analysis: Analysi
     )
 
 
-def _patiently(job: Job, step: Callable[[], _Outcome]) -> _Outcome:
+def _patiently(job: Job, step: Callable[[], _Answer]) -> _Answer:
     """Write an outcome down. An analysis is not thrown away because the database takes nothing for some minutes.
 
     Raises:
