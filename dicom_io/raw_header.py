@@ -92,16 +92,6 @@ def series_uid_of(path: Path) -> str:
     return str(header.get("SeriesInstanceUID") or "")
 
 
-def is_same_data_set(one: bytes, other: bytes) -> bool:
-    """Whether two DICOM files hold equal elements, perhaps in different transfer syntaxes; False where in doubt."""
-    try:
-        first, second = parse(one), parse(other)
-        with quiet_pydicom():
-            return bool(first == second)
-    except (UnsuitableInput, *PARSE_FAULTS):
-        return False
-
-
 @contextmanager
 def quiet_pydicom() -> Iterator[None]:
     """Silence warnings of pydicom and its decoders about odd values, which we judge ourselves; they may quote patients.

@@ -10,7 +10,7 @@ from pynetdicom import evt
 
 from dicom_io.element_walk import BrokenDataSet, ElementWalk, ObjectIdentity, is_uid
 from dicom_io.file_meta import file_head
-from dicom_io.inbox import Inbox, IncomingFile, StoredFile
+from dicom_io.inbox import Inbox, IncomingFile
 from dicom_io.presentation import StoreStatus
 from dicom_io.received import BrokenObject, Ledger, ReceivedInstance, Recorded
 from dicom_io.spool import spool_name
@@ -187,7 +187,7 @@ class IncomingObject:
             stored = self._inbox.put_in_spool(self._file, name)
         else:
             stored = self._inbox.place(self._file)
-        return _received(identity, stored, self._name.transfer_syntax, self._calling, now)
+        return ReceivedInstance.of(identity, stored, self._name.transfer_syntax, self._calling, now)
 
     def _quarantine(self, fault: BrokenDataSet | _NotAsAnnounced) -> None:
         """Keep the bytes for a person to look at."""
@@ -207,24 +207,6 @@ class IncomingObject:
         is_other = isinstance(fault, _NotAsAnnounced)
         status = StoreStatus.DATA_SET_DOES_NOT_MATCH if is_other else StoreStatus.CANNOT_UNDERSTAND
         self._answer = Answer(status, detail)
-
-
-def _received(
-    identity: ObjectIdentity, stored: StoredFile, syntax: str, calling: str, received_at: datetime
-) -> ReceivedInstance:
-    return ReceivedInstance(
-        sop_class_uid=identity.sop_class_uid,
-        sop_instance_uid=identity.sop_instance_uid,
-        study_uid=identity.study_uid,
-        series_uid=identity.series_uid,
-        transfer_syntax=syntax,
-        name=stored.name,
-        sha256=stored.sha256,
-        size_bytes=stored.size_bytes,
-        has_pixels=identity.has_pixels,
-        calling_ae=calling,
-        received_at=received_at,
-    )
 
 
 def take_object(

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from dicom_io.element_walk import ObjectIdentity
+from dicom_io.inbox import StoredFile
 from processing.refusal import ReasonCode
 
 
@@ -23,6 +25,25 @@ class ReceivedInstance:
     has_pixels: bool
     calling_ae: str
     received_at: datetime
+
+    @classmethod
+    def of(
+        cls, identity: ObjectIdentity, file: StoredFile, transfer_syntax: str, calling_ae: str, received_at: datetime
+    ) -> "ReceivedInstance":
+        """The record of an object that was walked over, and of its file."""
+        return cls(
+            sop_class_uid=identity.sop_class_uid,
+            sop_instance_uid=identity.sop_instance_uid,
+            study_uid=identity.study_uid,
+            series_uid=identity.series_uid,
+            transfer_syntax=transfer_syntax,
+            name=file.name,
+            sha256=file.sha256,
+            size_bytes=file.size_bytes,
+            has_pixels=identity.has_pixels,
+            calling_ae=calling_ae,
+            received_at=received_at,
+        )
 
 
 @dataclass(frozen=True, slots=True)

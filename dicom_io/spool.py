@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 
 from dicom_io.element_walk import BrokenDataSet, ElementWalk, is_uid
 from dicom_io.file_meta import FILE_HEAD, transfer_syntax_of
-from dicom_io.inbox import Inbox
+from dicom_io.inbox import Inbox, StoredFile
 from dicom_io.received import ReceivedInstance
 
 _NAME = re.compile(r"([0-9a-f]{16})-([0-9a-f]{64})-([0-9a-f]{14})-([0-9a-f]{8})-((?:[0-9a-f]{2}){0,16})\.dcm")
@@ -89,19 +89,8 @@ def read_spooled(inbox: Inbox, spooled: Spooled) -> ReceivedInstance | None:
     identity = walk.finish()
     if not is_uid(identity.sop_instance_uid):
         raise BrokenDataSet("SOP Instance UID is missing or not a UID")
-    return ReceivedInstance(
-        sop_class_uid=identity.sop_class_uid,
-        sop_instance_uid=identity.sop_instance_uid,
-        study_uid=identity.study_uid,
-        series_uid=identity.series_uid,
-        transfer_syntax=syntax,
-        name=spooled.name,
-        sha256=spooled.sha256,
-        size_bytes=size_bytes,
-        has_pixels=identity.has_pixels,
-        calling_ae=spooled.calling_ae,
-        received_at=spooled.received_at,
-    )
+    file = StoredFile(spooled.name, spooled.sha256, size_bytes, is_new=False)
+    return ReceivedInstance.of(identity, file, syntax, spooled.calling_ae, spooled.received_at)
 
 
 def _in(inbox: Inbox, folder: str, key: str = "") -> Iterator[Spooled]:

@@ -28,7 +28,9 @@ from service.doors import check_doors
 from service.executors import KeptProcesses
 from service.failure_text import describe_exit
 from service.health import Probe
+from service.heap import share_one_heap
 from service.intake import Intake
+from service.leases import LeaseWatch, running_leases
 from service.logs import log_to_stderr
 from service.migration import migrate
 from service.migrations import DatabaseRefused
@@ -80,6 +82,7 @@ def run_node(settings: Settings, *, analysis: str = "service.pipeline:analyse_jo
         SettingsError: a certificate, key or secret of the settings cannot be used.
     """
     log_to_stderr("node", settings.logs)
+    share_one_heap()  # before there are threads
     os.umask(os.umask(0o077) | 0o027)  # images of patients are nobody else's, whoever starts the node
     for note in check_doors(settings):
         _log.warning(note)
@@ -155,6 +158,7 @@ class _Node:
         self._receiver_died_before = False
         self._deaf = threading.Event()
         self._silent_workers: queue.SimpleQueue[str] = queue.SimpleQueue()  # from the schedule to the main thread
+        self._leases = LeaseWatch(settings.jobs.lease_s)
         self._exit_status = 0
         self._lateness = Lateness()
         self._web: WebServer | None = None
@@ -290,11 +294,20 @@ class _Node:
             apply_retention(self._database, kept, datetime.now(UTC), unasked=unasked)
 
     def _sweep_leases(self) -> None:
-        for name in jobs.silent_workers(self._database, datetime.now(UTC)):
+        silent = self._leases.overdue(running_leases(self._database), time.monotonic())
+        if not silent:
+            return
+        limits, now = self._settings.jobs, datetime.now(UTC)
+        try:
+            lost = jobs.release_lost(self._database, now, limits.attempts, silent=silent, retry_s=limits.retry_s)
+        except SQLAlchemyError as error:  # then no worker can prolong its lease either
+            _log.error("leases cannot be judged now", extra={"error": type(error).__name__})
+            self._leases.forget()
+            return
+        for name in {one.worker for one in silent if one.worker is not None}:
             _log.error("worker is silent and is replaced", extra={"child": name})
             self._silent_workers.put(name)  # one that hangs would never take another job
-        limits = self._settings.jobs
-        for job in jobs.release_lost(self._database, datetime.now(UTC), limits.attempts, retry_s=limits.retry_s):
+        for job in lost:
             _log.error("job's lease ran out", extra={"job": job.id, "state": job.state})
 
     def _deliver(self, name: str) -> None:
@@ -371,6 +384,7 @@ class _Node:
             build_review_pages(self._database, self._settings),
             metrics=metrics.text,
             on_refused=self._observation.refusals.add_login,
+            on_login=self._observation.refusals.add_entry,
         )
 
     def _running(self) -> "Running":

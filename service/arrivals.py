@@ -10,8 +10,8 @@ from sqlalchemy.exc import OperationalError
 
 from dicom_io.inbox import content_address
 from dicom_io.presentation import SEGMENTATION_CLASSES
-from dicom_io.raw_header import is_same_data_set
 from dicom_io.received import BrokenObject, Ledger, ReceivedInstance, Recorded
+from dicom_io.same_data_set import is_same_data_set
 from dicom_io.spool import Spooled
 from processing.refusal import Reason, ReasonCode
 from service import database as db
@@ -173,7 +173,7 @@ def _take_up(connection: Connection, folder: Path, received: ReceivedInstance) -
 
 def _is_again(path: Path, known: Sequence[Path]) -> bool:
     """Whether a file holds a data set that is known in another encoding: peers choose the transfer syntax anew."""
-    return any(other.is_file() and is_same_data_set(path.read_bytes(), other.read_bytes()) for other in known)
+    return any(other.is_file() and is_same_data_set(path, other) for other in known)
 
 
 def _was_sent(connection: Connection, sop_uid: str) -> bool:

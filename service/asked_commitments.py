@@ -11,8 +11,9 @@ from config.settings import Confirm, Destination, Settings
 from dicom_io.commitment_scu import CommitmentResult, TakeResult
 from service import database as db
 from service.database import Database, move
-from service.deliveries import BY_COMMITMENT, Delivery, ask_later, confirm, deny, record_of, was_denied_before
+from service.deliveries import BY_COMMITMENT, Delivery, ask_later, confirm, deny, record_of
 from service.states import AskedState, DeliveryState
+from service.unconfirmed import was_denied_before
 
 _log = logging.getLogger(__name__)
 
@@ -40,15 +41,29 @@ def open_request(
             ask_later(connection, one, expires_at, None, one.asks + 1)
 
 
-def lose(database: Database, transaction_uid: str, deliveries: Sequence[Delivery], why: str, now: datetime) -> None:
-    """The destination did not take the request: it may be asked at once in another way."""
-    table = db.asked_commitment
+def lose(
+    database: Database,
+    transaction_uid: str,
+    deliveries: Sequence[Delivery],
+    why: str,
+    now: datetime,
+    *,
+    was_made: bool = True,
+) -> None:
+    """The destination did not take the request: it may be asked at once in another way.
+
+    One that was never made (``was_made``) is forgotten; to another a result may still come.
+    """
+    table, items = db.asked_commitment, db.asked_item
     with database.write() as connection:
         row = connection.execute(select(table).where(table.c.transaction_uid == transaction_uid)).one()
-        if row.state == AskedState.OPEN:
+        if not was_made:
+            connection.execute(delete(items).where(items.c.asked_id == row.id))
+            connection.execute(delete(table).where(table.c.id == row.id))
+        elif row.state == AskedState.OPEN:
             move(connection, table, row.id, AskedState.LOST)
         for one in deliveries:
-            ask_later(connection, one, now, why, one.asks)
+            ask_later(connection, one, now, why if was_made else None, one.asks)
 
 
 def expire(database: Database, destination: str, now: datetime) -> None:
@@ -57,8 +72,11 @@ def expire(database: Database, destination: str, now: datetime) -> None:
     late = select(table.c.id).where(
         table.c.destination == destination, table.c.state == str(AskedState.OPEN), table.c.expires_at <= now
     )
+    settled = [str(one) for one in AskedState if one is not AskedState.OPEN]
     old = select(table.c.id).where(
-        table.c.state != str(AskedState.OPEN), table.c.expires_at <= now - timedelta(days=_FORGET_DAYS)
+        table.c.destination == destination,
+        table.c.state.in_(settled),
+        table.c.expires_at <= now - timedelta(days=_FORGET_DAYS),
     )
     with database.read() as connection:
         n_late, n_old = (len(connection.execute(query).all()) for query in (late, old))

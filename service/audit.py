@@ -4,12 +4,13 @@ So neither is there without the other, and nobody waits for the trail: the super
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, func, insert, select
 
 from service import database as db
 from service.database import Database
@@ -29,6 +30,8 @@ class AuditKind(StrEnum):
     DECIDED = "decided"  # a person signed: approved, rejected, queried, resolved, recalled, unblinded ...
     EXPORTED = "exported"  # data of a study were written for a person, de-identified
     REPROCESSED = "reprocessed"  # a person had an exam measured again
+    SENT_AGAIN = "sent_again"  # a person had results sent again, or asked about at once
+    GIVEN_UP = "given_up"  # a person decided that results do not go to a destination
     CORRECTED = "corrected"  # a person's discs came back and are measured
     VIEWED = "viewed"  # a person looked at the data of a study
     DELETED = "deleted"  # a study's data were deleted, by retention or by a person
@@ -118,3 +121,27 @@ def note_received(connection: Connection, sender: str, study: str, sop_class: st
     note(
         connection, AuditEvent(AuditKind.RECEIVED, at, at, peer=sender, studies=(study,), sop_classes=((sop_class, 1),))
     )
+
+
+def note_decided(
+    connection: Connection, kind: AuditKind, which: Sequence[Any], what: str, by: str, at: datetime
+) -> None:
+    """Have it written what a person decided about deliveries, of each study by itself.
+
+    ``which``: conditions on their rows, as they are now. ``what``: has a place for {number}.
+    """
+    job, exam, table = db.job, db.exam, db.delivery
+    query = select(exam.c.study_uid, func.count()).join(job, job.c.exam_id == exam.c.id)
+    query = query.join(table, table.c.job_id == job.c.id).where(*which).group_by(exam.c.study_uid)
+    for study, number in connection.execute(query.order_by(exam.c.study_uid)).all():
+        detail = what.format(number=f"{number} object" if number == 1 else f"{number} objects")
+        note(connection, AuditEvent(kind, at, by=by, studies=(study,), detail=detail))
+
+
+def note_viewed(database: Database, by: str, study: str, what: str) -> None:
+    """Have it written that a person was shown data of a study; certain on return.
+
+    Raises:
+        sqlalchemy.exc.SQLAlchemyError: it cannot be put down now; then nothing should be shown.
+    """
+    record(database, AuditEvent(AuditKind.VIEWED, datetime.now(UTC), by=by, studies=(study,), detail=what))

@@ -61,6 +61,8 @@ _PERSONS: Mapping[AuditKind, tuple[Code, str]] = {
     AuditKind.DECIDED: (dicom.INSTANCES_ACCESSED, "U"),
     AuditKind.EXPORTED: (dicom.INSTANCES_ACCESSED, "R"),
     AuditKind.REPROCESSED: (dicom.INSTANCES_ACCESSED, "U"),
+    AuditKind.SENT_AGAIN: (dicom.INSTANCES_ACCESSED, "R"),
+    AuditKind.GIVEN_UP: (dicom.INSTANCES_ACCESSED, "U"),
     AuditKind.CORRECTED: (dicom.INSTANCES_ACCESSED, "U"),
     AuditKind.VIEWED: (dicom.INSTANCES_ACCESSED, "R"),
     AuditKind.TRIAL: (dicom.INSTANCES_ACCESSED, "U"),

@@ -32,7 +32,7 @@ QUIET_S = 15.0  # a reception has ended when nothing has come for so long
 LONGEST_S = 300.0  # and is written in parts when it does not end
 _QUEUE, _RECEIVED = "queue", "received"
 _QUIET_S = {_QUEUE: 5.0, _RECEIVED: QUIET_S}
-_MOST_ROWS = 5000
+_MOST_ROWS = 500
 
 
 def audit_folder(settings: Settings) -> Path:
@@ -102,18 +102,33 @@ class AuditTrail:
             return sum(self._write(source, now, is_last) for source in (_QUEUE, _RECEIVED))
 
     def _write(self, source: str, now: datetime, is_last: bool) -> int:
+        n_lines = 0
         position = chain.read_position(self.folder)
-        already = 0
-        is_cut = position.unfinished == source
-        if is_cut:  # the node died in the middle of this lot: the same rows, but for what is there
-            upto, already = position.upto, position.written
-        else:
-            upto = self._settled(source, position, now, is_last)
-        before = position.read.get(source, 0)
-        if upto <= before:
-            return 0
-        events, upto = self._read(source, before, upto)
-        lines = self._with_positions(self._lines(events), position, source, upto)[already:]
+        if position.unfinished == source:  # the node died in the middle of this lot
+            n_lines += self._write_lot(source, position, now)
+            position = chain.read_position(self.folder)
+        upto = self._settled(source, position, now, is_last)
+        while position.read.get(source, 0) < upto:
+            lot = Position(position.read, upto=self._end_of_lot(source, position.read.get(source, 0), upto))
+            n_written = self._write_lot(source, lot, now)
+            if not n_written:
+                break
+            n_lines += n_written
+            position = chain.read_position(self.folder)
+        return n_lines
+
+    def _end_of_lot(self, source: str, before: int, upto: int) -> int:
+        """The last row that is written in one go: all of a long outage together would need much memory."""
+        table = db.audit_queue if source == _QUEUE else db.instance
+        lot = select(table.c.id).where(table.c.id > before, table.c.id <= upto).order_by(table.c.id)
+        with self._database.read() as connection:
+            return connection.execute(lot.offset(_MOST_ROWS - 1).limit(1)).scalar() or upto
+
+    def _write_lot(self, source: str, position: Position, now: datetime) -> int:
+        """Write the rows up to ``position.upto``, but for the lines of them that are there already."""
+        is_cut, upto = position.unfinished == source, position.upto
+        events = self._read(source, position.read.get(source, 0), upto)
+        lines = self._with_positions(self._lines(events), position, source, upto)[position.written :]
         if not lines and not is_cut:
             return 0
         if not lines:  # the rest of the lot is gone
@@ -134,7 +149,8 @@ class AuditTrail:
             before = position.read.get(source, 0)
             if is_last or newest <= before:
                 return newest
-            oldest = connection.execute(select(func.min(_time_of(table))).where(table.c.id > before)).scalar()
+            first = select(_time_of(table)).where(table.c.id > before).order_by(table.c.id).limit(1)
+            oldest = connection.execute(first).scalar()
         seen, since = self._seen.get(source, (-1, now))
         if seen != newest:
             self._seen[source] = (newest, now)
@@ -142,19 +158,12 @@ class AuditTrail:
             return seen if is_late else 0
         return newest if now - since >= timedelta(seconds=_QUIET_S[source]) else 0
 
-    def _read(self, source: str, before: int, upto: int) -> tuple[list[AuditEvent], int]:
-        """The events of the rows after ``before`` up to ``upto``, or to the last of a lot; always the same ones."""
-        table = db.audit_queue if source == _QUEUE else db.instance
-        query = select(table).where(table.c.id > before, table.c.id <= upto).order_by(table.c.id).limit(_MOST_ROWS)
+    def _read(self, source: str, before: int, upto: int) -> list[AuditEvent]:
+        """The events of the rows after ``before`` up to ``upto``; always the same ones."""
         with self._database.read() as connection:
-            rows = connection.execute(query).all()
-            if source == _QUEUE:
-                events = _joined(AuditEvent.from_json(row.event) for row in rows)
-            else:
-                events = _joined(_reception(row) for row in rows)
+            events = _joined((_queued if source == _QUEUE else _receptions)(connection, before, upto))
             patients = _patients(connection, {study for event in events for study in event.studies})
-        told = [replace(event, patient=self._pseudonym(patients, event.studies)) for event in events]
-        return told, rows[-1].id if len(rows) == _MOST_ROWS else upto
+        return [replace(event, patient=self._pseudonym(patients, event.studies)) for event in events]
 
     def _pseudonym(self, patients: dict[str, str], studies: Iterable[str]) -> str:
         """What stands for the patient number: equal for equal patients, of no use without the key beside the trail."""
@@ -203,15 +212,30 @@ def _time_of(table: Any) -> Any:
     return table.c.created_at if table is db.audit_queue else table.c.received_at
 
 
-def _reception(row: Any) -> AuditEvent:
-    return AuditEvent(
-        AuditKind.RECEIVED,
-        row.received_at,
-        until=row.received_at,
-        peer=row.calling_ae,
-        studies=(row.study_uid,),
-        sop_classes=((row.sop_class_uid, 1),),
-    )
+def _queued(connection: Connection, before: int, upto: int) -> list[AuditEvent]:
+    table = db.audit_queue
+    query = select(table.c.event).where(table.c.id > before, table.c.id <= upto).order_by(table.c.id)
+    return [AuditEvent.from_json(event) for event in connection.execute(query).scalars()]
+
+
+def _receptions(connection: Connection, before: int, upto: int) -> list[AuditEvent]:
+    """What came, summed up by the database: the rows hold whole headers."""
+    table = db.instance
+    kind = (table.c.study_uid, table.c.calling_ae, table.c.sop_class_uid)
+    times = (func.min(table.c.received_at).label("since"), func.max(table.c.received_at).label("until"))
+    query = select(*kind, *times, func.count().label("number")).where(table.c.id > before, table.c.id <= upto)
+    rows = connection.execute(query.group_by(*kind).order_by(func.min(table.c.id)))
+    return [
+        AuditEvent(
+            AuditKind.RECEIVED,
+            row.since,
+            until=row.until,
+            peer=row.calling_ae,
+            studies=(row.study_uid,),
+            sop_classes=((row.sop_class_uid, row.number),),
+        )
+        for row in rows
+    ]
 
 
 def _joined(events: Iterable[AuditEvent]) -> list[AuditEvent]:

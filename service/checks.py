@@ -10,14 +10,16 @@ from pathlib import Path
 from sqlalchemy import func, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from config.settings import Settings
+from config.settings import Confirm, Settings
 from models.registry import PACKAGED_FOLDER, REGISTRY_FILE, ModelError, load_model
 from service import database as db
 from service.database import Database
 from service.reconciliation import destinations_in_doubt
 from service.states import DeliveryState
+from service.unconfirmed import count_denied, unconfirmable
 
 _DECIDE = "look there, then 'discnode reconcile --send-many' sends it again"
+_ACCEPT = "let it offer C-FIND or storage commitment, or set 'confirm: none' for it"
 READ_AGAIN_S = 3600.0  # the networks' files are read whole again, even where nothing seems to have changed
 
 
@@ -90,7 +92,11 @@ def outbox_check(database: Database, settings: Settings) -> Callable[[], str]:
     known = {one.name for one in settings.destinations}
 
     def _stray(name: str) -> str:
-        return "" if name in known else ", which is not in the settings: give it back its name"
+        return (
+            ""
+            if name in known
+            else ", which is not in the settings: give it back its name, or 'discnode deliveries give-up'"
+        )
 
     def check() -> str:
         table = db.delivery
@@ -108,6 +114,22 @@ def outbox_check(database: Database, settings: Settings) -> Callable[[], str]:
         except SQLAlchemyError as error:
             return f"the outbox cannot be read ({type(error).__name__})"
         return "; ".join(f"{number} objects wait for {name}{_stray(name)}" for name, number, _ in rows)
+
+    return check
+
+
+def confirmation_check(database: Database, settings: Settings) -> Callable[[], str]:
+    """Whether what a destination takes can be confirmed, and is there."""
+    asked = [one.name for one in settings.destinations if one.confirm is not Confirm.NONE]
+
+    def check() -> str:
+        try:
+            denied, blind = count_denied(database), unconfirmable(database, asked)
+        except SQLAlchemyError as error:
+            return f"the outbox cannot be read ({type(error).__name__})"
+        wrong = [f"{number} objects that {name} took are not there" for name, number in denied.items() if name in asked]
+        wrong += [f"{name} offers no way to confirm what it takes ({_ACCEPT})" for name in blind]
+        return "; ".join(wrong)
 
     return check
 

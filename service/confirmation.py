@@ -16,13 +16,13 @@ from dicom_io.sender import NotOffered, PeerUnavailable
 from service import asked_commitments
 from service.addresses import peer_of, web_service_of
 from service.database import Database
-from service.deliveries import BY_QUERY, Delivery, ask_later, confirm, deny, sent_due, was_denied_before
+from service.deliveries import BY_QUERY, Delivery, ask_later, confirm, deny, sent_due
+from service.unconfirmed import NO_WAY, can_never_confirm, leave_unconfirmed, no_way_until, was_denied_before
 
 _log = logging.getLogger(__name__)
 
 REPORT_WAIT_S = 3.0  # for a result over the same association
 LONGEST_S = 86_400.0
-NO_WAY = "it offers no way to confirm"
 
 
 Asked = Mapping[Delivery, SentObject]
@@ -41,8 +41,20 @@ def confirm_due(
         return
     asked_commitments.expire(database, destination.name, now())
     taken = sent_due(database, destination.name, now())
+    if taken and _leave_where_no_way(database, destination.name, now()):
+        taken = sent_due(database, destination.name, now())
     if taken:
         _Enquiry(database, destination, settings, stopping, now).ask(taken)
+
+
+def _leave_where_no_way(database: Database, destination: str, now: datetime) -> bool:
+    """Whether it has said not long ago that it offers no way: then it is not asked about every new object."""
+    with database.read() as connection:
+        until = no_way_until(connection, destination, now)
+    if until is not None:
+        with database.write() as connection:
+            leave_unconfirmed(connection, destination, until, now)
+    return until is not None
 
 
 class _Enquiry:
@@ -111,7 +123,8 @@ class _Enquiry:
         try:
             ask_commitment(peer, uid, listed, take, wait_s=REPORT_WAIT_S, stopping=self._stopping)
         except PeerUnavailable as error:
-            asked_commitments.lose(database, uid, deliveries, str(error), self._now())
+            was_made = not isinstance(error, NotOffered)
+            asked_commitments.lose(database, uid, deliveries, str(error), self._now(), was_made=was_made)
             if self._destination.confirm is Confirm.COMMITMENT:
                 raise
             return objects
@@ -147,10 +160,18 @@ class _Enquiry:
         again = {one: sent for one, sent in objects.items() if may_ask and one.asks > 0}
         if again and self._request(again) == {}:
             objects = {one: sent for one, sent in objects.items() if one not in again}
-        if any(one.last_error != NO_WAY for one in objects):
-            facts = {"destination": self._destination.name, "objects": len(objects), "why": str(error)}
-            _log.warning("sent, and cannot be confirmed", extra=facts)
+        if not objects:
+            return
+        name, now = self._destination.name, self._now()
+        with self._database.read() as connection:
+            is_news = not can_never_confirm(connection, name)
+        if is_news:
+            _log.warning("sent, and cannot be confirmed", extra={"destination": name, "why": str(error)})
         self._ask_later(objects, NO_WAY, LONGEST_S)
+        with self._database.write() as connection:  # others that are due would be told the same
+            until = no_way_until(connection, name, now)
+            if until is not None:
+                leave_unconfirmed(connection, name, until, now)
 
     def _ask_later(self, deliveries: Iterable[Delivery], why: str, longest_s: float) -> None:
         """Ask again when as much time has passed as since it was sent, within limits."""

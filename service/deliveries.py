@@ -50,6 +50,7 @@ class Delivery:
     confirmed_by: str | None
     asks: int
     denials: int
+    given_up_reason: str | None = None
     release: str | None = None  # config.release.Release
     holds: dict[str, str] | None = None  # what holds it: service.holds.Hold -> words
     approved_sha256: str | None = None  # of its file, when a person approved it
@@ -77,6 +78,7 @@ class Delivery:
             "confirmed_by": self.confirmed_by,
             "denials": self.denials,
             "held_for": self.held_for,
+            "given_up_reason": self.given_up_reason,
             **{name: time and time.isoformat() for name, time in times.items()},
         }
 
@@ -105,12 +107,12 @@ def due(database: Database, destination: str, now: datetime, limit: int = BATCH)
 def sent_due(database: Database, destination: str, now: datetime, limit: int = BATCH) -> list[Delivery]:
     """The objects about which the destination should be asked now."""
     table = db.delivery
-    conditions = (
-        table.c.destination == destination,
-        table.c.state == str(DeliveryState.SENT),
-        table.c.ask_not_before.is_(None) | (table.c.ask_not_before <= now),
-    )
-    return _select(database, *conditions, limit=limit, order=(table.c.ask_not_before, table.c.id))
+    of_it = (table.c.destination == destination, table.c.state == str(DeliveryState.SENT))
+    order = (table.c.ask_not_before, table.c.id)
+    # Two questions that an index answers; as one, all that was ever sent and not confirmed would be looked at.
+    unknown = _select(database, *of_it, table.c.ask_not_before.is_(None), limit=limit, order=(table.c.id,))
+    due = _select(database, *of_it, table.c.ask_not_before <= now, limit=limit - len(unknown), order=order)
+    return [*unknown, *due]
 
 
 def sent_since(database: Database, destination: str, since: datetime) -> list[Delivery]:
@@ -261,13 +263,6 @@ def ask_later(connection: Connection, one: Delivery, until: datetime, why: str |
     )
 
 
-def was_denied_before(connection: Connection, destination: str) -> bool:
-    """Whether the destination is known to say that it stored what it has not."""
-    table = db.delivery
-    query = select(table.c.id).where(table.c.destination == destination, table.c.denials > 0)
-    return connection.execute(query.limit(1)).first() is not None
-
-
 def _change(connection: Connection, one: Delivery, new: DeliveryState, **values: Any) -> bool:
     """Move a row that is as it was seen: another process may have taken a commitment's result meanwhile."""
     table = db.delivery
@@ -280,7 +275,7 @@ def _change(connection: Connection, one: Delivery, new: DeliveryState, **values:
 # --- what a person decides --------------------------------------------------------------------------------------------
 
 
-def send_now(database: Database, destination: str, now: datetime) -> int:
+def send_now(database: Database, destination: str, now: datetime, *, by: str = "") -> int:
     """Let all that waits for a destination be tried, and all that is unconfirmed be asked about, at once; how many."""
     table = db.delivery
     to_it = table.c.destination == destination
@@ -288,21 +283,25 @@ def send_now(database: Database, destination: str, now: datetime) -> int:
     with database.write() as connection:
         n_waiting = connection.execute(update(table).where(to_it, waits).values(not_before=now)).rowcount
         n_sent = connection.execute(update(table).where(to_it, is_sent).values(ask_not_before=now)).rowcount
+        if n_waiting:  # the others only answer a question
+            audit.note_decided(
+                connection, audit.AuditKind.SENT_AGAIN, [to_it, waits], "{number} at once to " + destination, by, now
+            )
     return int(n_waiting + n_sent)
 
 
-def send_again(database: Database, delivery_id: int, now: datetime) -> bool:
-    """Let one object be sent at once, though it may have been confirmed; False where there is none of that number.
+def send_again(database: Database, delivery_id: int, now: datetime, *, by: str = "") -> bool:
+    """Let one object be sent at once, though it may be confirmed or given up; False where there is none of that number.
 
     Raises:
         FileNotFoundError: its file is no longer there.
         NotReleased: it is held, or rejected.
     """
-    found = _select(database, db.delivery.c.id == delivery_id, limit=1)
+    table = db.delivery
+    found = _select(database, table.c.id == delivery_id, limit=1)
     if not found:
         return False
     (one,) = found
-    table = db.delivery
     with database.write() as connection:
         state = connection.execute(select(table.c.state).where(table.c.id == one.id).with_for_update()).scalar_one()
         if state in (DeliveryState.HELD, DeliveryState.REJECTED):
@@ -311,7 +310,10 @@ def send_again(database: Database, delivery_id: int, now: datetime) -> bool:
         if removed is not None or not (database.storage_dir / one.path).is_file():
             raise FileNotFoundError(one.path)
         if one.state is not DeliveryState.WAITING:
-            _change(connection, one, DeliveryState.WAITING, not_before=now, confirmed_at=None, confirmed_by=None)
+            gone = {"confirmed_at": None, "confirmed_by": None, "given_up_at": None, "given_up_by": None}
+            _change(connection, one, DeliveryState.WAITING, not_before=now, given_up_reason=None, **gone)
         else:
             connection.execute(update(table).where(table.c.id == delivery_id).values(not_before=now))
+        what = "{number} again to " + one.destination
+        audit.note_decided(connection, audit.AuditKind.SENT_AGAIN, [table.c.id == delivery_id], what, by, now)
     return True

@@ -35,7 +35,19 @@ def add_deliveries(parser: argparse.ArgumentParser, load: Load) -> None:
     retry.add_argument("id", type=_number, nargs="*", metavar="ID", help="an object, even if it was confirmed")
     retry.add_argument("--destination", metavar="NAME", help="all that waits, and all that is not confirmed")
     retry.set_defaults(command=lambda options: retry_rows(options, load(options.config)))
-    for action in (listing, retry):
+
+    give_up = actions.add_parser(
+        "give-up",
+        help="no longer send what waits for a destination that was taken out of the settings, or single objects",
+    )
+    give_up.add_argument("id", type=_number, nargs="*", metavar="ID", help="an object that waits, or is not confirmed")
+    give_up.add_argument(
+        "--destination", metavar="NAME", help="all that is not confirmed; one that is not in the settings"
+    )
+    give_up.add_argument("--reason", required=True, metavar="TEXT", help="why; kept with each object. No identity")
+    give_up.add_argument("--by", metavar="WHO", help="who decided it (default: the account that gives the command)")
+    give_up.set_defaults(command=lambda options: give_up_rows(options, load(options.config)))
+    for action in (listing, retry, give_up):
         action.add_argument("--config", type=Path, help="settings file of the node (YAML)")
 
 
@@ -72,7 +84,9 @@ def list_rows(options: argparse.Namespace, settings: Settings) -> int:
     for one in found:
         where = one.destination if one.destination in known else f"{one.destination} (not in the settings)"
         numbers = str(one.id), str(one.job_id), str(one.state), one.confirmed_by or "-", str(one.attempts)
-        rows.append((*numbers, one.kind, where, one.sop_uid, one.held_for or one.last_error or ""))
+        rows.append(
+            (*numbers, one.kind, where, one.sop_uid, one.given_up_reason or one.held_for or one.last_error or "")
+        )
     widths = [max(len(row[column]) for row in rows) for column in range(8)] if rows else []
     for row in rows:
         cells = [text.ljust(width) for text, width in zip(row, widths, strict=False)]
@@ -84,6 +98,7 @@ def retry_rows(options: argparse.Namespace, settings: Settings) -> int:
     """Let deliveries be tried at once; returns the exit status."""
     from service.database import open_database
     from service.deliveries import NotReleased, send_again, send_now
+    from service.quarantine_command import person
 
     if not options.id and options.destination is None:
         sys.stderr.write("name deliveries by their numbers, or a destination with --destination\n")
@@ -96,7 +111,7 @@ def retry_rows(options: argparse.Namespace, settings: Settings) -> int:
     is_wrong = False
     for number in options.id:
         try:
-            fault = "" if send_again(database, number, now) else f"no delivery with number {number}"
+            fault = "" if send_again(database, number, now, by=person()) else f"no delivery with number {number}"
         except NotReleased as error:
             fault = str(error)
         except FileNotFoundError:
@@ -105,9 +120,39 @@ def retry_rows(options: argparse.Namespace, settings: Settings) -> int:
             is_wrong = True
             sys.stderr.write(f"{fault}\n")
     if options.destination is not None:
-        n_objects = send_now(database, options.destination, now)
+        n_objects = send_now(database, options.destination, now, by=person())
         sys.stdout.write(f"{n_objects} objects for {options.destination} are tried or asked about at once\n")
     return _USAGE if is_wrong else _OK
+
+
+def give_up_rows(options: argparse.Namespace, settings: Settings) -> int:
+    """Give deliveries up; returns the exit status."""
+    from service.database import open_database
+    from service.giving_up import CannotGiveUp, give_up, give_up_destination
+    from service.quarantine_command import person
+
+    if bool(options.id) == (options.destination is not None):
+        sys.stderr.write("name deliveries by their numbers, or a destination with --destination\n")
+        return _USAGE
+    by = person() if options.by is None else f"{options.by} ({person()})"
+    database, now = open_database(settings), datetime.now(UTC)
+    status = _OK
+    if options.destination is not None:
+        known = {one.name for one in settings.destinations}
+        try:
+            n_objects = give_up_destination(database, options.destination, known, options.reason, by, now)
+            sys.stdout.write(f"{n_objects} objects for {options.destination} are given up\n")
+        except CannotGiveUp as error:
+            sys.stderr.write(f"{error}\n")
+            status = _USAGE
+    for number in options.id:
+        try:
+            give_up(database, number, options.reason, by, now)
+        except CannotGiveUp as error:
+            sys.stderr.write(f"{error}\n")
+            status = _USAGE
+    database.close()
+    return status
 
 
 def reconcile_all(options: argparse.Namespace, settings: Settings) -> int:

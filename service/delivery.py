@@ -159,7 +159,8 @@ def warn_of_strays(database: Database, settings: Settings) -> dict[str, int]:
     known = {one.name for one in settings.destinations}
     strays: dict[str, int] = {}
     for (name, state), n_objects in count_by_state(database).items():
-        if name not in known and state not in (DeliveryState.CONFIRMED, DeliveryState.REJECTED):
+        over = (DeliveryState.CONFIRMED, DeliveryState.REJECTED, DeliveryState.GIVEN_UP)
+        if name not in known and state not in over:
             strays[name] = strays.get(name, 0) + n_objects
     for name, n_objects in strays.items():
         _log.warning("objects for an unknown destination", extra={"destination": name, "objects": n_objects})

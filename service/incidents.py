@@ -82,8 +82,10 @@ class Incidents:
         table = db.job
         since_s = self._desk.mark("parked jobs")
         parked = select(table.c.id, table.c.finished_at).where(table.c.state == str(JobState.FAILED))
-        newest = connection.execute(select(func.max(table.c.finished_at))).scalar()
-        newest_s = 0 if newest is None else int(newest.timestamp() * 1000)
+        newest = connection.execute(
+            select(func.max(table.c.finished_at)).where(table.c.state == str(JobState.FAILED))
+        ).scalar()
+        newest_s = max(since_s or 0, 0 if newest is None else int(newest.timestamp() * 1000))
         if newest_s != since_s:
             marks["parked jobs"] = newest_s
         if since_s is None:  # the first look of a new node: what lies there already is no news

@@ -1,11 +1,11 @@
 """The queue of analyses. Each change is one transaction; a job is a frozen record."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, func, insert, or_, select, true, update
+from sqlalchemy import ColumnElement, Connection, and_, false, func, insert, or_, select, true, update
 
 from processing.refusal import Reason
 from processing.results import Verdict
@@ -23,6 +23,7 @@ from service.job_records import get_job as get_job
 from service.job_records import latest_job as latest_job
 from service.job_records import list_jobs as list_jobs
 from service.job_records import read_job as read_job
+from service.leases import Lease
 from service.outbox import Parcel, put_in_outbox
 from service.quarantine import hold_exam
 from service.states import ExamState, JobState
@@ -154,13 +155,6 @@ def note_stage(database: Database, job: Job, stage: str) -> None:
         connection.execute(_held_by(job).values(stage=stage[:32]))
 
 
-def silent_workers(database: Database, now: datetime) -> list[str]:
-    """Names of the workers that have let the lease of their job run out."""
-    query = select(db.job.c.worker).where(db.job.c.state == str(JobState.RUNNING), db.job.c.lease_until < now)
-    with database.read() as connection:
-        return [str(name) for name in connection.execute(query).scalars() if name is not None]
-
-
 def _held_by(job: Job) -> Any:
     return update(db.job).where(
         db.job.c.id == job.id,
@@ -228,18 +222,20 @@ def release_lost(
     attempts: int,
     *,
     worker: str | None = None,
+    silent: Collection[Lease] = (),
     everyone: bool = False,
     forgive: bool = False,
     cause: str = "died",
     retry_s: float = 0.0,
 ) -> list[Job]:
-    """Give back running jobs: a dead worker's, everyone's (at the node's start), or those whose lease has run out.
+    """Give back running jobs: a dead worker's, everyone's (at the node's start), or those whose lease stood still.
 
     Args:
         database: the node's record.
         now: aware time.
         attempts: tries after which a job is parked.
         worker: name of the dead worker.
+        silent: leases that were not prolonged; a job whose lease is another by now is left.
         everyone: no worker of an earlier node lives. For that alone a job is parked only after many more tries: power
             cuts are not its fault.
         forgive: the attempt does not count, because the node itself ended it.
@@ -255,7 +251,7 @@ def release_lost(
     elif worker is not None:
         condition, why = db.job.c.worker == worker, "its worker was stopped" if forgive else f"its worker {cause}"
     else:
-        condition, why = db.job.c.lease_until < now, "its worker was silent longer than the lease"
+        condition, why = or_(false(), *map(_is_under, silent)), "its worker was silent longer than the lease"
     lost = select(*JOB_COLUMNS).join(db.exam).where(db.job.c.state == str(JobState.RUNNING), condition)
     with database.read() as connection:
         if connection.execute(lost).first() is None:
@@ -269,6 +265,11 @@ def release_lost(
             wait_s = 0.0 if forgive else retry_s
             _give_back(connection, counted, f"attempt {job.attempts}: {why}{at}", now, limit, wait_s)
         return [job for job in (read_job(connection, job.id) for job in found) if job is not None]
+
+
+def _is_under(lease: Lease) -> ColumnElement[bool]:
+    table = db.job
+    return and_(table.c.id == lease.job_id, table.c.attempts == lease.attempts, table.c.lease_until == lease.until)
 
 
 def retry_wait_s(attempts: int, retry_s: float) -> float:

@@ -16,13 +16,14 @@ from prometheus_client.registry import CollectorRegistry
 from sqlalchemy import Connection, Select, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from config.settings import Settings
+from config.settings import Confirm, Settings
 from service import database as db
 from service.database import Database
 from service.health import Health
 from service.states import DeliveryState, ExamState, JobState, QuarantineState
 from service.tally import DEATHS, FAILED_LOGINS, REFUSED_CALLS, counts
 from service.trials.watch import count_trials
+from service.unconfirmed import count_denied, unconfirmable
 
 KEEP_S = 2.0  # an answer is given again for so long: two who ask at once cost one look
 _BOUNDS_S = (5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0)
@@ -90,6 +91,7 @@ class Metrics:
                     families += part(connection)
                 if self._settings.trials_dir is not None:
                     families += _trials(connection)
+            families += self._confirmations()
             families += _tallies(counts(self._database))
         except SQLAlchemyError:
             families = []  # all or none: half a look would read as zero
@@ -127,6 +129,24 @@ class Metrics:
             return
         yield _gauge("discnode_disk_free_bytes", "Free space where the storage folder is", usage.free)
         yield _gauge("discnode_disk_total_bytes", "Size of the file system of the storage folder", usage.total)
+
+    def _confirmations(self) -> list[Metric]:
+        names = [one.name for one in self._settings.destinations if one.confirm is not Confirm.NONE]
+        blind, denied = unconfirmable(self._database, names), count_denied(self._database)
+        no_way = GaugeMetricFamily(
+            "discnode_destination_unconfirmable",
+            "1 if a destination offers no way to confirm what it has taken",
+            labels=["destination"],
+        )
+        lacking = GaugeMetricFamily(
+            "discnode_destination_denied_objects",
+            "Objects that a destination took, by its word, and has not",
+            labels=["destination"],
+        )
+        for name in names:
+            no_way.add_metric([name], float(name in blind))
+            lacking.add_metric([name], denied.get(name, 0))
+        return [no_way, lacking]
 
     def _received(self, connection: Connection) -> list[Metric]:
         table, grown = db.instance, self._grown

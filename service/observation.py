@@ -13,7 +13,14 @@ from service import audit_chain
 from service.audit import AuditEvent, AuditKind
 from service.audit_repository import AuditRepository
 from service.audit_trail import AuditTrail, last_stop_was_clean, noted_head
-from service.checks import comparison_check, database_check, disk_check, networks_check, outbox_check
+from service.checks import (
+    comparison_check,
+    confirmation_check,
+    database_check,
+    disk_check,
+    networks_check,
+    outbox_check,
+)
 from service.database import Database
 from service.doors import watch_certificates
 from service.health import HealthMonitor, Probe
@@ -55,6 +62,7 @@ class Observation:
                 Probe("networks", networks_check(settings)),
                 Probe("disk", disk_check(settings)),
                 Probe("outbox", outbox_check(database, settings), vital=False),
+                Probe("confirmation", confirmation_check(database, settings), vital=False),
                 Probe("comparison", comparison_check(database), vital=False),
                 Probe("certificates", watch_certificates(settings), vital=False),
                 Probe("audit", lambda: self._faults.chain or self._faults.writing, vital=False),

@@ -57,20 +57,24 @@ def _backup(out: Path, settings: Settings) -> int:
 
 
 def _audit(settings: Settings, what: str) -> None:
-    """Have it in the trail that all the node's data were copied; a database before its upgrade takes no word."""
+    """Have it in the trail that the node's data were copied, or come from a copy.
+
+    A database of before there was a trail takes no word.
+    """
     from sqlalchemy.exc import SQLAlchemyError
 
-    from service.audit import AuditEvent, AuditKind, record
-    from service.database import open_database
-    from service.migrations import DatabaseRefused
+    from service.audit import AuditEvent, AuditKind, note
+    from service.database import create_engine_for
     from service.quarantine_command import person
 
+    engine = create_engine_for(settings)
     try:
-        database = open_database(settings)
-        record(database, AuditEvent(AuditKind.ALERT, datetime.now(UTC), by=person(), detail=what))
-        database.close()
-    except (SQLAlchemyError, DatabaseRefused) as error:
+        with engine.begin() as connection:  # also where 'serve' has yet to bring it up
+            note(connection, AuditEvent(AuditKind.ALERT, datetime.now(UTC), by=person(), detail=what))
+    except SQLAlchemyError as error:
         sys.stderr.write(f"the audit trail cannot be told of it ({type(error).__name__})\n")
+    finally:
+        engine.dispose()
 
 
 def _restore(backup: Path, into: Path) -> int:
@@ -82,6 +86,7 @@ def _restore(backup: Path, into: Path) -> int:
             n_files = restore_backup(backup, into, _by_percent(progress))
     except BackupError as error:
         return _fail(error)
+    _audit(Settings(storage_dir=into), f"the node's data were restored from a backup of {n_files} files")
     sys.stdout.write(
         f"{into}: {n_files} files, all as they were; point storage_dir to it, leave database_url empty (the database is"
         " in it), and start the node\n"

@@ -1,4 +1,4 @@
-"""Calls and logins that were refused: counted, and audited as security events, a caller's many as one."""
+"""Calls and logins that were refused: counted, and audited as security events, a caller's many as one. And logins."""
 
 import logging
 import threading
@@ -45,11 +45,16 @@ class RefusedCalls:
         """Note a failed login (``user`` empty: not known); returns at once."""
         self._add(AuditKind.LOGIN_FAILED, user[:64], address, why)
 
+    def add_entry(self, user: str, address: str) -> None:
+        """Note that somebody known has come in; returns at once."""
+        self._add(AuditKind.LOGIN, user[:64], address, "")
+
     def _add(self, kind: AuditKind, name: str, address: str, why: str) -> None:
         now = datetime.now(UTC)
         with self._lock:
             key = (kind, name, address[:64], why[:64])
-            if key not in self._numbers and len(self._numbers) >= _MOST_CALLERS:
+            is_many = len(self._numbers) >= _MOST_CALLERS and kind in _TALLIES  # those who are known are few
+            if key not in self._numbers and is_many:
                 key = (kind, "", "", why[:64] if len(self._numbers) < 2 * _MOST_CALLERS else "several reasons")
             self._numbers[key] = self._numbers.get(key, 0) + 1
             self._times.setdefault(key, [now, now])[1] = now
@@ -66,10 +71,13 @@ class RefusedCalls:
                     kind, name, address, why = key
                     first, last = times[key]
                     detail = why if number == 1 else f"{why}; {number} times until {last:%H:%M:%S} UTC"
-                    event = AuditEvent(kind, first, address=address, detail=detail, failed=True)
+                    is_refused = kind in _TALLIES
+                    event = AuditEvent(kind, first, address=address, detail=detail if is_refused else "")
+                    event = replace(event, failed=is_refused)
                     is_call = kind is AuditKind.CALL_REFUSED
                     note(connection, replace(event, peer=name) if is_call else replace(event, by=name))
-                    count(connection, _TALLIES[kind], self._label(why), number)
+                    if is_refused:
+                        count(connection, _TALLIES[kind], self._label(why), number)
         except SQLAlchemyError as error:
             _log.error("refusals not put down yet", extra={"error": type(error).__name__})
             return

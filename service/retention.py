@@ -1,8 +1,8 @@
 """Deletes files of exams that are done and delivered everywhere, after the days that the settings give them.
 
-Never: what waits or was not taken by a destination, or may be gone there; what is held, or has a case open; an exam
-with a job that waits, runs or is parked; a result that goes nowhere. So the last version stays while its successor is
-on its way.
+Never: what waits or was not taken by a destination, may be gone there, or was given up and is nowhere else; what is
+held, or has a case open; an exam with a job that waits, runs or is parked; a result that goes nowhere. So the last
+version stays while its successor is on its way.
 
 The rows stay. Each goes "deleting" (in the transaction that finds the exam settled) -> files removed -> "deleted", so
 that after kill -9 the rest is removed by the next look. Files are only removed inside a write transaction: an object
@@ -26,6 +26,7 @@ from config.retention import Retention
 from config.settings import Confirm, Settings
 from processing.results import Verdict
 from service import database as db
+from service import trial_tables
 from service.audit import AuditEvent, AuditKind, note
 from service.database import Database, move
 from service.holds import Hold
@@ -191,6 +192,8 @@ def _settled(
         return "has objects that are held or not yet judged"
     if _has_open_case(connection, ids, uids):
         return "has an open case"
+    if connection.execute(select(trial_tables.visit.c.id).where(trial_tables.visit.c.exam_id.in_(ids))).first():
+        return "is a visit of a trial, whose reports need it"
     jobs = connection.execute(select(job).where(job.c.exam_id.in_(ids)).order_by(job.c.version)).all()
     own_jobs = [one for one in jobs if one.exam_id == exam_id]
     if not own_jobs or any(one.state not in (JobState.DONE, JobState.SUPERSEDED) for one in jobs):
@@ -199,11 +202,14 @@ def _settled(
     if newest.state != JobState.DONE or newest.version != own.version or newest.verdict == Verdict.REFUSED:
         return "has no newest result"
     sent = connection.execute(select(delivery).where(delivery.c.job_id.in_([one.id for one in jobs]))).all()
-    if not all(_is_settled(one, one.destination in destinations.unasked) for one in sent):
+    wanted = [one for one in sent if one.state != DeliveryState.GIVEN_UP]
+    if not all(_is_settled(one, one.destination in destinations.unasked) for one in wanted):
         return "is not delivered everywhere"
+    if not {one.sop_uid for one in sent} <= {one.sop_uid for one in wanted}:
+        return "has results that were given up, and are nowhere else"
     if not destinations.in_doubt.isdisjoint(one.destination for one in sent):
         return "may be gone from a destination: see 'discnode reconcile'"
-    if not any(one.job_id == newest.id for one in sent):
+    if not any(one.job_id == newest.id for one in wanted):
         return "was sent nowhere"
     times = [
         *(one.last_arrival_at for one in exams),

@@ -1,5 +1,6 @@
 """What runs when, in the supervisor."""
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -7,8 +8,11 @@ from typing import Any
 
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
+from sqlalchemy.exc import OperationalError
 
 from config.settings import Settings
+
+_log = logging.getLogger(__name__)
 
 DELIVERY_S = 1.0
 CONFIRMATION_S = 1.0
@@ -71,6 +75,8 @@ class Lateness:
         def run(*arguments: Any) -> None:
             try:
                 task(*arguments)
+            except OperationalError as error:  # locked by another program, or the disk is full: it is tried again
+                _log.error("task not done", extra={"task": name, "error": type(error).__name__})
             finally:
                 self._ended_s[name] = time.monotonic()
 

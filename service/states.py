@@ -67,6 +67,7 @@ class DeliveryState(StrEnum):
     REJECTED = "rejected"  # a person said no, a newer version took its place, or it was recalled: never sent (again)
     SENT = "sent"  # the peer answered Success or a warning, which is no proof that it has it
     CONFIRMED = "confirmed"  # the destination has it: it says so in a commitment, or shows it in a query
+    GIVEN_UP = "given_up"  # a person decided, with a reason, that it does not go there
 
 
 class AskedState(StrEnum):
@@ -156,12 +157,13 @@ JOB_MOVES: Moves = {
 }
 
 DELIVERY_MOVES: Moves = {
-    _D.HELD: frozenset({_D.WAITING, _D.REJECTED}),
-    _D.WAITING: frozenset({_D.SENT, _D.HELD, _D.REJECTED}),
+    _D.HELD: frozenset({_D.WAITING, _D.REJECTED, _D.GIVEN_UP}),
+    _D.WAITING: frozenset({_D.SENT, _D.HELD, _D.REJECTED, _D.GIVEN_UP}),
     # waiting: it was not there, or a person wants it sent again; rejected: recalled
-    _D.SENT: frozenset({_D.CONFIRMED, _D.WAITING, _D.REJECTED}),
+    _D.SENT: frozenset({_D.CONFIRMED, _D.WAITING, _D.REJECTED, _D.GIVEN_UP}),
     _D.CONFIRMED: frozenset({_D.WAITING, _D.REJECTED}),
     _D.REJECTED: frozenset(),
+    _D.GIVEN_UP: frozenset({_D.WAITING, _D.REJECTED}),  # a person wants it sent after all, or it is recalled
 }
 
 ASKED_MOVES: Moves = {

@@ -17,6 +17,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    text,
 )
 
 
@@ -116,6 +117,7 @@ job = Table(
     Column("kind", String(16)),  # of what was measured: phantom; empty: a subject
     Index("job_by_kind", "kind", "state"),
     UniqueConstraint("exam_id", "version"),
+    Index("job_by_end", "finished_at"),
 )
 
 #: One result object on its way to one destination. ``path`` is relative to the storage folder.
@@ -146,12 +148,21 @@ delivery = Table(
     Column("holds", JSON(none_as_null=True)),  # what holds it: service.holds.Hold -> words; empty: nothing
     Column("approved_sha256", String(64)),  # of its file, when a person approved it
     Column("report_id", Integer),  # of the subject's report (trial_report) that it is of; empty: of its job
+    Column("given_up_at", UtcDateTime),  # this and the next two: a person decided that it is not delivered
+    Column("given_up_by", String(64)),
+    Column("given_up_reason", Text),
     UniqueConstraint("sop_uid", "destination"),
     Index("delivery_of_job", "job_id"),
-    Index("delivery_by_state", "state", "job_id"),
+    Index("delivery_by_state", "state", "destination"),
+    Index("delivery_state_of_job", "state", "job_id"),
+    Index("delivery_sent", "destination", "sent_at"),
     Index("delivery_due", "destination", "state", "not_before"),
     Index("delivery_asked", "destination", "state", "ask_not_before"),
 )
+
+#: Of a delivery: the destination said once that it has it, and had not. Written out, as an index is only of these.
+DENIED = text("denials > 0")
+Index("delivery_denied", delivery.c.destination, delivery.c.state, sqlite_where=DENIED, postgresql_where=DENIED)
 
 #: A storage commitment request of ours to a destination, and the deliveries it asks about.
 asked_commitment = Table(

@@ -20,6 +20,7 @@ def build_web(
     settings: Web | None = None,
     metrics: Callable[[], bytes] | None = None,
     on_refused: Callable[[str, str, str], None] = lambda user, address, why: None,
+    on_login: Callable[[str, str], None] = lambda user, address: None,
 ) -> FastAPI:
     """The application: ``/health/live``, ``/health/ready`` (503 and what is wrong), ``/metrics``, and other routes.
 
@@ -48,7 +49,7 @@ def build_web(
 
     for router in routers:
         app.include_router(router)
-    app.add_middleware(Gate, settings=settings or Web(), on_refused=on_refused)
+    app.add_middleware(Gate, settings=settings or Web(), on_refused=on_refused, on_login=on_login)
     return app
 
 
@@ -93,9 +94,11 @@ class WebServer:
         *routers: APIRouter,
         metrics: Callable[[], bytes] | None = None,
         on_refused: Callable[[str, str, str], None] = lambda user, address, why: None,
+        on_login: Callable[[str, str], None] = lambda user, address: None,
     ) -> None:
+        app = build_web(health, *routers, settings=settings, metrics=metrics, on_refused=on_refused, on_login=on_login)
         config = uvicorn.Config(
-            build_web(health, *routers, settings=settings, metrics=metrics, on_refused=on_refused),
+            app,
             host=settings.bind,
             port=settings.port,
             ssl_certfile=settings.certificate_file,

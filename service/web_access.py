@@ -46,6 +46,8 @@ _USER = re.compile(r"[\x21-\x7e]{1,64}")
 MOST_FAILURES = 10
 FAILURES_S = 60.0
 _MOST_ADDRESSES = 1000
+#: A user who asks again after so long has logged in anew: programs send their token with each request.
+REST_S = 8 * 3600.0
 MOST_BODY_BYTES = 1 << 20
 #: What a page must send with a change if its browser says neither where it comes from (Origin) nor Sec-Fetch-Site.
 CHANGE_HEADER = "x-discnode-request"
@@ -81,7 +83,7 @@ class Gate:
     """Stands before an application (ASGI). What is let through finds its :class:`User` in ``request.state.user``.
 
     It is None where an open path is asked by nobody known. ``on_refused`` is told of each failed login: user (empty
-    where not known), address, why.
+    where not known), address, why; ``on_login`` of each user who comes in from an address, and again after a long rest.
     """
 
     def __init__(
@@ -90,9 +92,11 @@ class Gate:
         settings: Web,
         clock: Callable[[], float] = time.monotonic,
         on_refused: Callable[[str, str, str], None] = lambda user, address, why: None,
+        on_login: Callable[[str, str], None] = lambda user, address: None,
     ) -> None:
         self._app, self._settings = app, settings
-        self._on_refused = on_refused
+        self._on_refused, self._on_login = on_refused, on_login
+        self._visits = _Visits(clock)
         self._failures = _Failures(clock)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -146,6 +150,8 @@ class Gate:
         self._failures.check(address)
         user = self._by_token(headers) if access is WebAccess.TOKENS else self._by_proxy(headers, address)
         if isinstance(user, User):
+            if self._visits.is_new(user.name, address):
+                self._on_login(user.name, address)
             return user
         if user:
             self._on_refused("", address, user)
@@ -259,6 +265,23 @@ class _Failures:
             self._since.pop(next(iter(self._since)))
         self._since[address] = (since_s, n_failures + 1)
         return n_failures == 0 or n_failures + 1 == MOST_FAILURES
+
+
+class _Visits:
+    """Who was here lately, and from where."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._last_s: dict[tuple[str, str], float] = {}
+
+    def is_new(self, user: str, address: str) -> bool:
+        """Note a request; whether it is the first, or the first after a long rest: a login, as far as there is one."""
+        now_s, key = self._clock(), (user, address)
+        last_s = self._last_s.pop(key, None)
+        if len(self._last_s) >= _MOST_ADDRESSES:
+            self._last_s.pop(next(iter(self._last_s)))  # who has been away for longest
+        self._last_s[key] = now_s
+        return last_s is None or now_s - last_s >= REST_S
 
 
 def _with_headers(send: Send, *, is_secure: bool) -> Send:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from config.protocol_cards import ProtocolCard, asked_elements
 from config.settings import Settings
 from processing.refusal import ReasonCode
-from service import deliveries, exams, jobs, quarantine, reconciliation, reprocessing
+from service import audit, deliveries, exams, jobs, quarantine, reconciliation, reprocessing
 from service.database import Database
 from service.exam_groups import CannotDiscard, discard_group
 from service.quarantine_details import describe_item
@@ -21,6 +21,7 @@ from service.states import DeliveryState, ExamState, JobState, QuarantineState
 from service.web_access import User
 
 _Number = Annotated[int, PathParameter(ge=1, le=2**31 - 1)]
+_Page = Annotated[int, Query(ge=1, le=10_000, description="At most so many, the newest")]
 
 
 class Discard(BaseModel):
@@ -44,19 +45,28 @@ class Reprocess(BaseModel):
 def build_api(database: Database, cards: Sequence[ProtocolCard], settings: Settings) -> APIRouter:
     """The routes, for the protocol cards and the settings of the node."""
     api = APIRouter(prefix="/api")
-    page = Annotated[int, Query(ge=1, le=10_000, description="At most so many, the newest")]
+    _add_quarantine(api, database, cards, settings)
+    _add_analyses(api, database)
+    _add_deliveries(api, database)
+    return api
 
+
+def _add_quarantine(api: APIRouter, database: Database, cards: Sequence[ProtocolCard], settings: Settings) -> None:
     @api.get("/quarantine")
     def list_quarantine(
-        state: QuarantineState | None = None, code: ReasonCode | None = None, limit: page = 1000
+        state: QuarantineState | None = None, code: ReasonCode | None = None, limit: _Page = 1000
     ) -> list[dict[str, Any]]:
         """The cases, oldest first."""
         return [item.as_dict() for item in quarantine.list_items(database, state=state, code=code)][-limit:]
 
     @api.get("/quarantine/{item_id}")
-    def show_quarantine(item_id: _Number) -> dict[str, Any]:
-        """One case: its reason, what helps, and the header without identity."""
-        return describe_item(database, _item(database, item_id), cards, settings.completion.repeats)
+    def show_quarantine(item_id: _Number, request: Request) -> dict[str, Any]:
+        """One case: its reason, what helps, and the header without identity. That it was looked at is recorded."""
+        item = _item(database, item_id)
+        described = describe_item(database, item, cards, settings.completion.repeats)
+        if item.study_uid:
+            audit.note_viewed(database, _name_of(request), item.study_uid, f"quarantined item {item_id}")
+        return described
 
     @api.post("/quarantine/{item_id}/release")
     def release_quarantine(item_id: _Number, request: Request) -> dict[str, Any]:
@@ -84,30 +94,19 @@ def build_api(database: Database, cards: Sequence[ProtocolCard], settings: Setti
             raise HTTPException(409, str(error)) from error
         return _changed(database, item_id, True)
 
+
+def _add_analyses(api: APIRouter, database: Database) -> None:
     @api.get("/exams")
-    def list_exams(state: ExamState | None = None, limit: page = 1000) -> list[dict[str, Any]]:
+    def list_exams(state: ExamState | None = None, limit: _Page = 1000) -> list[dict[str, Any]]:
         """The exams of the node, how far each is and what it waits for, oldest first."""
         found = [exam for exam in exams.list_exams(database) if state in (None, exam.state)]
         return [exam.as_dict() for exam in found[-limit:]]
 
     @api.get("/jobs")
-    def list_jobs(state: JobState | None = None, limit: page = 1000) -> list[dict[str, Any]]:
+    def list_jobs(state: JobState | None = None, limit: _Page = 1000) -> list[dict[str, Any]]:
         """The analyses, oldest first."""
         found = [job for job in jobs.list_jobs(database) if state in (None, job.state)]
         return [job.as_dict() for job in found[-limit:]]
-
-    @api.get("/deliveries")
-    def list_deliveries(
-        state: DeliveryState | None = None, destination: str | None = None, limit: page = 1000
-    ) -> list[dict[str, Any]]:
-        """Result objects on their way to destinations, oldest first."""
-        found = deliveries.list_deliveries(database, state=state, destination=destination)
-        return [one.as_dict() for one in found[-limit:]]
-
-    @api.get("/reconciliations")
-    def list_reconciliations(limit: page = 100) -> list[dict[str, Any]]:
-        """What the comparisons of node and destinations have found, oldest first."""
-        return reconciliation.list_reconciliations(database, limit)
 
     @api.get("/jobs/{job_id}")
     def show_job(job_id: _Number) -> dict[str, Any]:
@@ -135,7 +134,20 @@ def build_api(database: Database, cards: Sequence[ProtocolCard], settings: Setti
         except reprocessing.CannotReprocess as error:
             raise HTTPException(409, f"{error}.") from error
 
-    return api
+
+def _add_deliveries(api: APIRouter, database: Database) -> None:
+    @api.get("/deliveries")
+    def list_deliveries(
+        state: DeliveryState | None = None, destination: str | None = None, limit: _Page = 1000
+    ) -> list[dict[str, Any]]:
+        """Result objects on their way to destinations, oldest first."""
+        found = deliveries.list_deliveries(database, state=state, destination=destination)
+        return [one.as_dict() for one in found[-limit:]]
+
+    @api.get("/reconciliations")
+    def list_reconciliations(limit: _Page = 100) -> list[dict[str, Any]]:
+        """What the comparisons of node and destinations have found, oldest first."""
+        return reconciliation.list_reconciliations(database, limit)
 
 
 def _item(database: Database, item_id: int) -> quarantine.QuarantineItem:

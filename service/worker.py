@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from config.settings import ObjectKind, Settings
 from processing.refusal import Reason, UnsuitableInput
@@ -40,7 +40,10 @@ from service.trials.matching import claiming_plan
 
 _log = logging.getLogger(__name__)
 
+_Answer = TypeVar("_Answer")
+
 POLL_S = 0.5
+PATIENCE_S, AGAIN_S = 1800.0, 2.0  # for so long, and so often, an outcome is tried to be written down
 
 
 class ObjectFile(Protocol):
@@ -122,10 +125,15 @@ def prepare(import_path: str, settings: Settings) -> None:
 def run_worker(database: Database, settings: Settings, name: str, analysis: Analysis) -> None:
     """Work until killed."""
     while True:
-        job = jobs.claim(database, name, datetime.now(UTC), settings.jobs.lease_s)
+        try:
+            job = jobs.claim(database, name, datetime.now(UTC), settings.jobs.lease_s)
+            has_copied = job is None and make_next_copies(database, settings, datetime.now(UTC))
+        except OperationalError as error:  # locked, or its disk is full, for now
+            _log.warning("no job can be taken now", extra={"error": type(error).__name__})
+            job, has_copied = None, False
         if job is not None:
             run_job(database, settings, job, analysis)
-        elif not make_next_copies(database, settings, datetime.now(UTC)):
+        elif not has_copied:
             time.sleep(POLL_S)
 
 
@@ -149,22 +157,27 @@ def _attempt(database: Database, settings: Settings, job: Job, analysis: Analysi
     try:
         with _leased(database, job, settings.jobs.lease_s):
             outcome = _analyse(database, settings, job, analysis)
-            jobs.note_stage(database, job, "publish")
+            _note_stage(database, job, "publish")
             flush_tree(outcome.out)
         place = partial(publish, outcome.out, settings.storage_dir / job.result_folder)
         said = outcome.verdict, outcome.reasons, outcome.parcels
-        jobs.finish(database, job, *said, datetime.now(UTC), kind=outcome.kind, publish=place)
+        _patiently(
+            job,
+            lambda: jobs.finish(database, job, *said, datetime.now(UTC), kind=outcome.kind, publish=place),
+        )
     except LeaseLost:
         _log.warning("job is no longer this worker's", extra={"job": job.id})
         return
     except Exception as error:  # noqa: BLE001 - the worker loop: a bug in one analysis must not stop the others
         text = describe_failure(error)
         try:
-            now, limits = datetime.now(UTC), settings.jobs
+            limits = settings.jobs
             # A full disk is not the job's fault: it waits much longer for room before a person is asked.
             is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
             most = limits.attempts + (jobs.MORE_FOR_NODES if is_full else 0)
-            state = jobs.fail(database, job, text, now, most, retry_s=limits.retry_s)
+            state = _patiently(
+                job, lambda: jobs.fail(database, job, text, datetime.now(UTC), most, retry_s=limits.retry_s)
+            )
         except LeaseLost:
             state = "no longer this worker's"  # type: ignore[assignment]
         # `discnode jobs show` has the traceback.
@@ -198,6 +211,32 @@ class _Outcome:
     kind: str | None
 
 
+def _patiently(job: Job, step: Callable[[], _Answer]) -> _Answer:
+    """Write an outcome down. An analysis is not thrown away because the database takes nothing for some minutes.
+
+    Raises:
+        LeaseLost: the job was given to another worker.
+        sqlalchemy.exc.OperationalError: the database takes nothing, or its disk is full, for too long.
+    """
+    end_s = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return step()
+        except OperationalError as error:
+            if time.monotonic() > end_s:
+                raise
+            _log.warning("outcome not written down yet", extra={"job": job.id, "error": type(error).__name__})
+            time.sleep(AGAIN_S)
+
+
+def _note_stage(database: Database, job: Job, stage: str) -> None:
+    """Write down what the attempt does now; it goes on where that cannot be written."""
+    try:
+        jobs.note_stage(database, job, stage)
+    except OperationalError as error:
+        _log.warning("stage not noted", extra={"job": job.id, "error": type(error).__name__})
+
+
 def _analyse(database: Database, settings: Settings, job: Job, analysis: Analysis) -> _Outcome:
     """Run the analysis in a folder of its own."""
     exam_folder = settings.storage_dir / jobs.exam_folder(job.exam_id)
@@ -220,8 +259,6 @@ def _analyse(database: Database, settings: Settings, job: Job, analysis: Analysi
     earlier = None if job.predecessor is None else exam_folder / f"v{job.predecessor}"
     mark_version(out, objects, job.version, job.predecessor, earlier)
     parcels = _parcels(database, settings, job, verdict, objects, out)
-    if not jobs.heartbeat(database, job, datetime.now(UTC), settings.jobs.lease_s):
-        raise LeaseLost(f"job {job.id}")
     return _Outcome(verdict, reasons, parcels, out, kind)
 
 
@@ -259,7 +296,7 @@ def _stages(database: Database, job: Job) -> Progress:
 
     def note(step: str, share: float) -> None:
         log_progress(step, share)
-        jobs.note_stage(database, job, step)
+        _note_stage(database, job, step)
 
     return note
 
@@ -292,9 +329,10 @@ def publish(out: Path, final: Path) -> None:
     Call it where the version is known not to be recorded: a folder of its name, left by an attempt that died before
     that, is moved aside.
     """
-    if final.exists():
-        os.replace(final, out.with_name("left-by-an-earlier-attempt"))
-    os.replace(out, final)
+    if out.exists() or not final.exists():  # else it is there already, and only its record was undone
+        if final.exists():
+            os.replace(final, out.with_name("left-by-an-earlier-attempt"))
+        os.replace(out, final)
     source = final / "result.json"
     if source.is_file():
         content = json.loads(source.read_text(encoding="utf-8"))

@@ -67,7 +67,7 @@ class Node:
         with self.log_path.open("ab") as log:
             command = [sys.executable, "-c", SERVE, str(self.config), self.analysis]
             self._process = subprocess.Popen(command, env=environment, stderr=log, stdin=subprocess.DEVNULL)
-        wait_until(lambda: self.log.count(ready) > n_before, "the node's line 'ready'", 60)
+        wait_until(lambda: self.log.count(ready) > n_before, "the node's line 'ready'", 240)
 
     def signal(self, number: int) -> None:
         """Send the supervisor a signal."""

@@ -2,6 +2,7 @@
 
 import sqlite3
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from records import add_exam, add_job, settings_in
 
 from service import app, database, jobs
 from service.app import _Node
+from service.leases import running_leases
 
 
 def test_a_worker_that_dies_while_the_database_is_locked_does_not_end_the_node(
@@ -20,14 +22,23 @@ def test_a_worker_that_dies_while_the_database_is_locked_does_not_end_the_node(
     node = _Node(settings_in(tmp_path), "tiny_analysis:analyse", threading.Event())
     record = node._database
     add_job(record, add_exam(record))
-    assert jobs.claim(record, "worker-1", datetime.now(UTC), -1.0) is not None
+    assert jobs.claim(record, "worker-1", datetime.now(UTC), 60.0) is not None
+    node._leases.overdue(running_leases(record), time.monotonic() - 86_400.0)  # seen first a day ago
     other = sqlite3.connect(tmp_path / "node" / "discnode.sqlite", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     node._on_worker_death("worker-1", -9)
     assert "not released yet" in caplog.text
+    node._sweep_leases()
+    assert "leases cannot be judged now" in caplog.text
+    assert node._silent_workers.empty()  # nobody can prolong a lease now
     other.execute("ROLLBACK")
     other.close()
     node._sweep_leases()
+    assert [job.state for job in jobs.list_jobs(record)] == ["running"]  # it has its time again
+    node._leases.forget()
+    node._leases.overdue(running_leases(record), time.monotonic() - 86_400.0)
+    node._sweep_leases()
+    assert node._silent_workers.get_nowait() == "worker-1"
     assert [job.state for job in jobs.list_jobs(record)] == ["queued"]
     record.close()
 

@@ -16,7 +16,7 @@ from records import NOW, add_exam, add_job, later, open_database, settings_in
 from sqlalchemy import delete, insert, select, update
 
 from processing.refusal import Reason, ReasonCode
-from service import audit, audit_chain, quarantine, reprocessing
+from service import audit, audit_chain, audit_trail, quarantine, reprocessing
 from service import database as db
 from service.audit import AuditEvent, AuditKind
 from service.audit_chain import ChainBroken, Head, NewLine
@@ -237,6 +237,42 @@ def test_a_sender_that_never_stops_is_written_in_parts(tmp_path: Path) -> None:
     messages = [check(line.message) for line in lines_of(trail.folder)]
     told = [int(one.find(".//SOPClass").get("NumberOfInstances")) for one in messages]
     assert sum(told) == 2 * 60
+    database.close()
+
+
+@pytest.mark.parametrize("dies_after", [0, 1, 2])
+def test_a_long_backlog_is_written_in_lots_and_a_kill_between_them_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dies_after: int
+) -> None:
+    """Whole, the lines of a long outage took tens of megabytes. Each study comes in two lots here."""
+    monkeypatch.setattr(audit_trail, "_MOST_ROWS", 10)
+    settings = settings_in(tmp_path)
+    database = open_database(settings)
+    for number in range(24):
+        add_received(database, f"1.2.{number % 12}", number, later(number))
+        audit.record(database, AuditEvent(AuditKind.RELEASED, later(number), by=f"p{number}", studies=("1.2.3",)))
+    real, lots = audit_chain.append, []
+
+    def count(folder: Path, lines: list[NewLine], now: datetime) -> Head:
+        head = real(folder, lines, now)
+        lots.append(len(lines))
+        if dies_after and len(lots) == 2 * dies_after:
+            raise KeyboardInterrupt
+        return head
+
+    monkeypatch.setattr(audit_chain, "append", count)
+    if dies_after:
+        with pytest.raises(KeyboardInterrupt):
+            AuditTrail(database, settings).write_due(later(999), is_last=True)
+    trail = AuditTrail(database, settings)
+    trail.write_due(later(999), is_last=True)
+    assert max(lots) == 20  # ten receptions, each with its begin and end
+    messages = [check(line.message) for line in lines_of(trail.folder)]
+    people = [one.find("ActiveParticipant").get("UserID") for one in messages[:24]]
+    assert people == [f"p{number}" for number in range(24)]
+    told = [int(one.find(".//SOPClass").get("NumberOfInstances")) for one in messages[24:]]
+    assert sum(told) == 2 * 24
+    audit_chain.verify(trail.folder, noted_head(database))
     database.close()
 
 

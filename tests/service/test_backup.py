@@ -6,6 +6,7 @@ import sys
 import tarfile
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pydicom
@@ -13,14 +14,14 @@ import pytest
 from desk import Desk, open_desk
 from node_process import TESTS, Node, destination
 from peers import Storescp, acknowledged, dcmsend, need, storescu, wait_until
-from records import NOW
+from records import NOW, later
 from small_mr_exam import mapss_signal, write_mapss
 from sqlalchemy import select
 
 from service import audit_chain
 from service import backup as module
 from service import database as db
-from service.audit import AuditEvent, AuditKind
+from service.audit import AuditEvent, AuditKind, record
 from service.audit_trail import AuditTrail, audit_folder, noted_head
 from service.backup import BackupError, files_named, make_backup, restore_backup
 from service.cli import main
@@ -126,6 +127,27 @@ def test_a_backup_leaves_a_word_in_the_audit_trail(desk: Desk, tmp_path: Path) -
     assert len(said) == 1
     assert "a backup of 6 files was made" in said[0]
     assert person() in said[0]
+
+
+def test_that_a_node_was_restored_stands_in_its_audit_trail(desk: Desk, tmp_path: Path) -> None:
+    """The trail of the backup is longer than its database knows: the word of the restore is not lost over that."""
+    trail = AuditTrail(desk.database, desk.settings)
+    for number in range(3):
+        record(desk.database, AuditEvent(AuditKind.RELEASED, later(number), by="anna", studies=("1.2.3",)))
+    trail.write_due(later(9), is_last=True)
+    make_backup(desk.settings, tmp_path / "made")
+    into = tmp_path / "restored"
+    assert main(["restore", str(tmp_path / "made"), "--into", str(into)]) == 0
+    settings = desk.settings.model_copy(update={"storage_dir": into})
+    restored = open_database(settings)
+    of_it = AuditTrail(restored, settings)
+    of_it.reconcile(datetime.now(UTC))
+    of_it.write_due(datetime.now(UTC), is_last=True)
+    (said,) = [line.message for line in audit_chain.read_lines(of_it.folder) if line.kind == "alert"]
+    assert "restored from a backup of" in said
+    assert person() in said
+    audit_chain.verify(of_it.folder, noted_head(restored))
+    restored.close()
 
 
 def test_a_file_that_the_node_had_lost_is_named(desk: Desk, tmp_path: Path) -> None:

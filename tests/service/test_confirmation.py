@@ -1,5 +1,6 @@
 """Delivered means confirmed: by storage commitment, else by a query; a liar's Success never counts."""
 
+import re
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -9,14 +10,19 @@ import pytest
 from archive_of_ones_choice import Archive
 from outbox_desk import Outbox, later, scp_destination
 from peers import Orthanc, Storescp, free_port, need, wait_until
+from sqlalchemy import func, select
 
 from config.settings import Destination
 from dicom_io.inbox import Inbox
 from dicom_io.receiver import Receiver, open_receiver
 from service import confirmation
+from service import database as db
 from service.arrivals import open_ledger
 from service.asked_commitments import open_results
+from service.checks import confirmation_check
 from service.commitments import open_commitment_desk
+from service.health import Health
+from service.metrics import Metrics, Running
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*socket.socket.*:pytest.PytestUnraisableExceptionWarning")
 
@@ -268,3 +274,56 @@ def test_what_cannot_be_confirmed_stays_sent_and_says_so(
     assert {one.last_error for one in outbox.rows("dcmtk")} == {"it offers no way to confirm"}
     assert [one.getMessage() for one in caplog.records].count("sent, and cannot be confirmed") == 1
     assert len(storescp.files) == 3
+    check = confirmation_check(outbox.database, outbox.settings)
+    assert check().startswith("dcmtk offers no way to confirm what it takes (")
+    assert "silent" not in check()
+    assert measured(outbox, "discnode_destination_unconfirmable") == {"dcmtk": 1.0}
+
+
+@pytest.mark.peers
+def test_who_offers_no_way_to_confirm_is_not_asked_about_every_new_object(
+    storescp: Storescp, open_outbox: OpenOutbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outbox = open_outbox(scp_destination("dcmtk", storescp))
+    asked = []
+    original = confirmation.find_present
+    monkeypatch.setattr(confirmation, "find_present", lambda *given: asked.append(1) or original(*given))
+    assert outbox.deliver("dcmtk") == 3
+    outbox.confirm("dcmtk", 3600.0)  # an hour later: then after two
+    for number in range(5):
+        outbox.finish_job(3, f"1.2.4.{number}")
+        assert outbox.deliver("dcmtk", 3600.0 + 60 * number) == 3
+        outbox.confirm("dcmtk", 3610.0 + 60 * number)
+    assert len(asked) == 1
+    rows = outbox.rows("dcmtk")
+    assert {one.last_error for one in rows} == {"it offers no way to confirm"}
+    outbox.confirm("dcmtk", 3600.0 * 2.3)
+    assert len(asked) == 2
+    with outbox.database.read() as connection:  # what was never asked is not kept
+        assert connection.execute(select(func.count()).select_from(db.asked_commitment)).scalar() == 0
+
+
+def measured(outbox: Outbox, name: str) -> dict[str, float]:
+    """A metric by destination."""
+    metrics = Metrics(outbox.database, outbox.settings, lambda: Health(()), lambda: Running({}, {}, {}))
+    lines = re.findall(rf'^{name}\{{destination="(\w+)"\}} (\S+)$', metrics.text().decode(), re.MULTILINE)
+    return {destination: float(value) for destination, value in lines}
+
+
+def test_a_destination_that_takes_and_has_not_is_told_until_it_has(open_outbox: OpenOutbox) -> None:
+    hidden = {UIDS[1]}
+    with Archive(keeps=lambda uid: uid not in hidden) as archive:
+        outbox = open_outbox(scp_destination("pacs", archive))
+        check = confirmation_check(outbox.database, outbox.settings)
+        outbox.deliver("pacs")
+        outbox.confirm("pacs", 3.0)
+        assert (check(), measured(outbox, "discnode_destination_denied_objects")) == ("", {"pacs": 0.0})
+        outbox.confirm("pacs", 700.0)
+        assert check() == "1 objects that pacs took are not there"
+        assert measured(outbox, "discnode_destination_denied_objects") == {"pacs": 1.0}
+        hidden.clear()
+        assert outbox.deliver("pacs", 7200.0) == 1
+        assert check() != ""  # it says again that it has it
+        outbox.confirm("pacs", 7210.0)
+        assert outbox.states("pacs") == ["confirmed"] * 3
+        assert check() == ""

@@ -13,11 +13,13 @@ import pydicom
 import pytest
 from canaries import Canaries, identity, malform, nest
 from node_process import Node, destination
+from notice_hook import Hook
 from peers import Storescp, free_port, need, wait_until
 from pynetdicom import AE
 from pynetdicom.dsutils import encode_file_meta
 from small_mr_exam import mapss_signal, write_mapss
 
+from config.notifications import Event
 from dicom_io.sender import Peer, send_files
 from service.cli import main
 
@@ -131,7 +133,13 @@ def everything_shown(node: Node, web_port: int, capsys: pytest.CaptureFixture[st
             elif "{" not in path:
                 answer = client.get(path)
                 shown[f"GET {path}"] = answer.text + str(answer.headers)
-    for words in (["exams", "list"], ["jobs", "list"], ["quarantine", "list"], ["quarantine", "list", "--json"]):
+    for words in (
+        ["exams", "list"],
+        ["jobs", "list"],
+        ["quarantine", "list"],
+        ["quarantine", "list", "--json"],
+        ["deliveries", "list"],
+    ):
         capsys.readouterr()
         assert main([*words, "--config", str(node.config)]) == 0
         shown[" ".join(words)] = "".join(capsys.readouterr())
@@ -149,6 +157,11 @@ def everything_shown(node: Node, web_port: int, capsys: pytest.CaptureFixture[st
     return shown
 
 
+def events_of(hook: Hook) -> list[str]:
+    """The kinds of what was told so far."""
+    return [event["event"] for _, body in list(hook.got) for event in body["events"]]
+
+
 def database_texts(path: Path) -> Iterator[tuple[str, str]]:
     """Each column of each table."""
     with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as connection:
@@ -160,8 +173,12 @@ def database_texts(path: Path) -> Iterator[tuple[str, str]]:
     connection.close()
 
 
-def test_no_identity_is_found_outside_the_objects(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_identity_is_found_outside_the_objects(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest
+) -> None:
     need("storescp")
+    hook = Hook()
+    request.addfinalizer(hook.close)
     canaries, files = Canaries(seed=200), tmp_path / "files"
     files.mkdir()
     exams = {number: write_exam(files, number, canaries) for number in EXAMS}
@@ -173,6 +190,11 @@ def test_no_identity_is_found_outside_the_objects(tmp_path: Path, capsys: pytest
             "destinations": [destination("archive", archive), away],
             "web": {"port": web},
             "jobs": {"lease_s": 5, "attempts": 1},
+            "notifications": {
+                "webhooks": [{"name": "hook", "url": hook.url}],
+                "group_s": 0.0,
+                "destination_failing_s": 1.0,
+            },
         }
         with Node(tmp_path, "canary_analysis:analyse", **settings) as node:
             peer = Peer("127.0.0.1", node.port, "DISCNODE", "SCANNER")
@@ -193,9 +215,14 @@ def test_no_identity_is_found_outside_the_objects(tmp_path: Path, capsys: pytest
                 )
 
             wait_until(is_settled, "results, refusals, errors and cases", 90)
+            wanted = {Event.JOB_PARKED, Event.EXAM_HELD, Event.DESTINATION_FAILING, Event.DEGRADED}
+            wait_until(lambda: wanted <= set(events_of(hook)), "notifications of each kind", 60)
             shown = everything_shown(node, web, capsys)
             node.stop()
             shown["log"] = node.log
+            shown["notifications"] = str(hook.got)
+    assert 'discnode_quarantine_held{code="IDENTITY_CONFLICT"} 1.0' in shown["GET /metrics"]
+    assert "IDENTITY_CONFLICT" in shown["notifications"]
     assert len(canaries.placed) >= 200
     assert len(shown) > 60
     # A control: the objects themselves hold them, and are found with the same means.

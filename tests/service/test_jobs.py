@@ -11,6 +11,7 @@ from service import jobs
 from service.database import Database
 from service.delivery import list_deliveries
 from service.jobs import Job, LeaseLost
+from service.leases import LeaseWatch, running_leases
 from service.outbox import Parcel
 from service.quarantine import list_items
 from service.reprocessing import CannotReprocess, Request, reprocess, retry
@@ -141,8 +142,11 @@ def test_a_failing_job_is_tried_again_then_parked_with_its_traceback(database: D
 def test_a_silent_worker_loses_its_job_and_may_not_finish_it(database: Database) -> None:
     add_job(database, add_exam(database))
     lost = claimed(database)
-    assert jobs.release_lost(database, later(59), 3) == []
-    assert [job.id for job in jobs.release_lost(database, later(61), 3)] == [lost.id]
+    watch = LeaseWatch(60.0)
+    assert watch.overdue(running_leases(database), 0.0) == []
+    assert watch.overdue(running_leases(database), 59.0) == []
+    silent = watch.overdue(running_leases(database), 61.0)
+    assert [job.id for job in jobs.release_lost(database, later(61), 3, silent=silent)] == [lost.id]
 
     assert not jobs.heartbeat(database, lost, later(62), 60.0)
     with pytest.raises(LeaseLost):
@@ -157,8 +161,28 @@ def test_a_silent_worker_loses_its_job_and_may_not_finish_it(database: Database)
 def test_a_heartbeat_prolongs_the_lease(database: Database) -> None:
     add_job(database, add_exam(database))
     job = claimed(database)
+    watch = LeaseWatch(60.0)
+    assert watch.overdue(running_leases(database), 0.0) == []
     assert jobs.heartbeat(database, job, later(50), 60.0)
-    assert jobs.release_lost(database, later(100), 3) == []
+    assert watch.overdue(running_leases(database), 61.0) == []
+    (late,) = watch.overdue(running_leases(database), 122.0)
+    assert jobs.heartbeat(database, job, later(123), 60.0)  # between the look and the act
+    assert jobs.release_lost(database, later(124), 3, silent=[late]) == []
+    assert jobs.release_lost(database, later(9999), 3) == []
+
+
+@pytest.mark.parametrize("step_s", [3600.0, -3600.0])
+def test_a_clock_that_is_set_takes_no_job_from_its_worker(database: Database, step_s: float) -> None:
+    """A step over the lease killed each running analysis once; after one back, a silent worker was never noticed."""
+    add_job(database, add_exam(database))
+    job = claimed(database)
+    watch = LeaseWatch(60.0)
+    for second in range(0, 300, 15):
+        assert watch.overdue(running_leases(database), float(second)) == []
+        clock = later(second + (step_s if second > 100 else 0.0))
+        assert jobs.heartbeat(database, job, clock, 60.0)
+    assert watch.overdue(running_leases(database), 300.0) == []
+    assert len(watch.overdue(running_leases(database), 361.0)) == 1
 
 
 def test_a_job_that_kills_its_workers_is_parked(database: Database) -> None:

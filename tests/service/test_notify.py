@@ -3,10 +3,8 @@
 import json
 import os
 import ssl
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from email import message_from_bytes, policy
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope
 from certificates import Authority
+from notice_hook import Hook
 from peers import free_port
 from records import NOW, add_exam, add_job, later, open_database, settings_in
 from sqlalchemy import insert, update
@@ -35,37 +34,6 @@ def secrets_are_the_owners() -> Iterator[None]:
     before = os.umask(0o077)
     yield
     os.umask(before)
-
-
-class Hook:
-    """An HTTP server that keeps what it gets and answers as it is told."""
-
-    def __init__(self) -> None:
-        self.status = 200
-        self.got: list[tuple[str | None, dict[str, Any]]] = []
-        hook = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                hook.got.append((self.headers["Authorization"], body))
-                self.send_response(hook.status)
-                self.send_header("Location", "http://127.0.0.1:1/elsewhere")
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/hook"
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
-        self._thread.start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
 
 
 @pytest.fixture

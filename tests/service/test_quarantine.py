@@ -23,6 +23,7 @@ from processing.refusal import Reason, ReasonCode
 from service import database as db
 from service import jobs, quarantine
 from service.arrivals import open_ledger
+from service.audit import AuditEvent, AuditKind
 from service.cli import main
 from service.exam_groups import discard_group, list_groups
 from service.health import Health
@@ -244,6 +245,10 @@ def test_the_api_lists_shows_and_settles(mixed: Site) -> None:
     described = client.get(url)
     assert [one["patient"] for one in described.json()["groups"]] == ["A", "B"]
     assert "canary" not in described.text.lower()
+    with mixed.database.read() as connection:
+        events = [AuditEvent.from_json(one) for one in connection.execute(select(db.audit_queue.c.event)).scalars()]
+    seen = [(one.by, one.studies, one.detail) for one in events if one.kind is AuditKind.VIEWED]
+    assert seen == [("api", (described.json()["study_uid"],), f"quarantined item {listed['id']}")]
     answer = client.post(f"{url}/discard", json={"reason": "wrong study", "series_uid": "1.2.3.77"})
     assert (answer.status_code, answer.json()["state"], answer.json()["resolved_by"]) == (200, "discarded", "api")
     mixed.sweep(7)

@@ -56,6 +56,16 @@ def test_many_calls_of_one_caller_are_one_event(database: Database, tmp_path: Pa
     }
 
 
+def test_who_comes_in_is_in_the_trail_and_counts_as_no_failure(database: Database, tmp_path: Path) -> None:
+    refused = RefusedCalls(database)
+    for number in range(50):
+        refused.add(f"AE{number}", "10.0.0.7", "unknown AE title")
+    refused.add_entry("anna", "10.0.0.9")  # her name stands there, however many others are refused
+    refused.close()
+    assert ("login", "anna", None) in written(database, tmp_path)
+    assert counts(database) == {(REFUSED_CALLS, "unknown AE title"): 50}
+
+
 def test_a_caller_under_ever_new_names_fills_neither_trail_nor_metrics(database: Database, tmp_path: Path) -> None:
     refused = RefusedCalls(database)
     for number in range(3000):

@@ -22,6 +22,7 @@ from service import jobs
 from service.backup import files_named
 from service.checks import comparison_check
 from service.cli import main
+from service.giving_up import give_up_destination
 from service.outbox import Parcel
 from service.quarantine import hold_exam
 from service.reprocessing import CannotReprocess, Request, reprocess
@@ -160,6 +161,17 @@ def test_what_was_sent_nowhere_is_kept(site: Site) -> None:
     with site.desk.database.write() as connection:
         connection.execute(db.delivery.delete())
     assert site.look(1000).kept == {"was sent nowhere": 1}
+
+
+def test_what_was_given_up_for_one_destination_is_deleted_only_if_another_has_it(site: Site) -> None:
+    give_up_destination(site.desk.database, "far", {"near"}, "switched off", "anna", NOW)
+    assert site.look(1000).kept == {"is not delivered everywhere": 1}
+    site.deliver("near")
+    assert site.look(1000, dry_run=True).n_images == 28
+    with site.desk.database.write() as connection:
+        connection.execute(db.delivery.delete().where(db.delivery.c.destination == "near"))
+    assert site.look(1000).kept == {"has results that were given up, and are nowhere else": 1}
+    assert site.n_files == 28
 
 
 def test_the_last_version_stays_until_its_successor_is_delivered(site: Site) -> None:

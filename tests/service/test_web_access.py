@@ -18,7 +18,7 @@ from config.web import WebAccess
 from service.cli import main
 from service.health import Check, Health
 from service.web import ImpatientProtocol, WebServer, build_web
-from service.web_access import FAILURES_S, MOST_BODY_BYTES, MOST_FAILURES, REVIEWERS_CHANGE, Gate
+from service.web_access import FAILURES_S, MOST_BODY_BYTES, MOST_FAILURES, REST_S, REVIEWERS_CHANGE, Gate
 from service.web_api import build_api
 from service.web_tokens import Role, find_token, new_token, read_tokens, remove_token
 
@@ -55,7 +55,8 @@ class Site:
         app = build_web(lambda: Health((Check("database", "", True, 0.0),)), settings=Web())
         app.user_middleware.clear()
         app.include_router(routes())
-        self._app = Gate(app, settings, lambda: self.now_s)
+        self.logins: list[tuple[str, str]] = []
+        self._app = Gate(app, settings, lambda: self.now_s, on_login=lambda *who: self.logins.append(who))
 
     def ask(self, method: str, path: str, base: str = HERE, **options: Any) -> httpx.Response:
         async def asked() -> httpx.Response:
@@ -139,6 +140,30 @@ def test_who_it_was_is_known(by_token: Site, tokens_file: Path) -> None:
     token = new_token(tokens_file, "ann@spine.example", Role.ADMIN)
     answer = by_token.ask("POST", "/api/jobs/7/retry", headers={"Authorization": f"bearer {token}"})
     assert answer.json() == {"user": "ann@spine.example"}
+
+
+def test_who_comes_in_is_told_once_and_again_after_a_rest(by_token: Site, by_proxy: Site, tokens_file: Path) -> None:
+    """Each request shows the token anew; a login is the first one, from each address."""
+    token = new_token(tokens_file, "anna", Role.VIEWER)
+    headers = {"Authorization": f"Bearer {token}"}
+    for _ in range(3):
+        assert by_token.ask("GET", "/api/exams", headers=headers).status_code == 200
+        by_token.now_s += REST_S - 1
+    assert by_token.ask("GET", "/api/exams", headers={"Authorization": "Bearer wrong"}).status_code == 401
+    assert by_token.logins == [("anna", "10.0.0.7")]
+    by_token.now_s += REST_S
+    by_token.ask("GET", "/api/exams", headers=headers)
+    by_token.client = "10.1.1.1"
+    by_token.ask("GET", "/api/exams", headers=headers)
+    assert by_token.logins == [("anna", "10.0.0.7"), ("anna", "10.0.0.7"), ("anna", "10.1.1.1")]
+    by_proxy.ask("GET", "/api/exams", headers=PROXY_HEADERS)
+    assert by_proxy.logins == [("dr.ann", by_proxy.client)]
+
+
+def test_where_nobody_logs_in_no_login_is_told() -> None:
+    site = Site(Web(access=WebAccess.LOOPBACK))
+    assert site.ask("GET", "/api/exams").status_code == 200
+    assert site.logins == []
 
 
 def test_a_token_that_is_removed_opens_nothing_from_then_on(by_token: Site, tokens_file: Path) -> None:

@@ -2,6 +2,7 @@ import errno
 import json
 import logging
 import signal
+import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 import tiny_analysis
+from peers import wait_until
 from records import NOW, later, open_database, settings_in
 from small_mr_exam import mapss_signal, write_mapss
 from sqlalchemy import insert
@@ -18,11 +20,12 @@ from sqlalchemy.exc import OperationalError
 from config.settings import Settings
 from dicom_io.inbox import Inbox
 from processing.refusal import Reason, ReasonCode
+from service import database, jobs, worker
 from service import database as db
-from service import jobs, worker
 from service.database import Database
 from service.delivery import list_deliveries
 from service.failure_text import describe_exit
+from service.leases import running_leases
 from service.progress import Progress
 from service.quarantine import list_items
 from service.refusal_file import write_exam_refusal
@@ -151,7 +154,7 @@ def test_what_a_killed_attempt_left_is_replaced(bench: Bench) -> None:
 
 def test_the_outcome_of_a_worker_that_lost_its_job_does_not_count(bench: Bench) -> None:
     slow = bench.claim()
-    jobs.release_lost(bench.database, later(61), 3)
+    jobs.release_lost(bench.database, later(61), 3, silent=running_leases(bench.database))
     run_job(bench.database, bench.settings, slow, tiny_analysis.analyse)
     assert bench.job.state is JobState.QUEUED
     assert list_deliveries(bench.database) == []
@@ -203,6 +206,77 @@ def test_a_lease_is_prolonged_again_after_the_database_was_locked_for_a_moment(
     with worker._leased(bench.database, job, 0.04):
         assert came_through.wait(10.0)
     assert beats[:2] == [False, True]
+
+
+def test_an_analysis_is_not_thrown_away_because_the_database_is_locked_for_long(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It was made again after half a minute of a lock, and the stage that could not be noted ended it at once."""
+    monkeypatch.setattr(worker, "AGAIN_S", 0.05)
+    bench.database.close()
+    monkeypatch.setattr(database, "BUSY_TIMEOUT_S", 0.2)
+    bench.database = open_database(bench.settings)
+    other = sqlite3.connect(
+        bench.settings.storage_dir / "discnode.sqlite", isolation_level=None, check_same_thread=False
+    )
+    calls = []
+
+    def analyse_and_lock(*arguments: Any, progress: Progress) -> tiny_analysis.TinySummary:
+        calls.append(1)
+        other.execute("BEGIN IMMEDIATE")
+        progress("write", 0.9)
+        return tiny_analysis.analyse(*arguments)
+
+    job = bench.claim()
+    attempt = threading.Thread(target=run_job, args=(bench.database, bench.settings, job, analyse_and_lock))
+    attempt.start()
+    wait_until(lambda: "outcome not written down yet" in caplog.text, "the worker to wait")
+    assert "stage not noted" in caplog.text
+    assert not (bench.exam_folder / "v1").exists()
+    attempt.join(0.5)
+    assert attempt.is_alive()
+    other.execute("ROLLBACK")
+    attempt.join(30)
+    other.close()
+    assert (bench.job.state, bench.job.attempts, calls) == (JobState.DONE, 1, [1])
+    assert len(list_deliveries(bench.database)) == 3
+
+
+def test_a_worker_outlives_a_database_that_takes_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ended with a traceback, was replaced, and ended again, as long as the lock lasted."""
+    calls = []
+
+    class Enough(Exception):
+        pass
+
+    def claim(*arguments: object) -> None:
+        calls.append(1)
+        raise Enough if len(calls) == 3 else OperationalError("", {}, Exception("database is locked"))
+
+    monkeypatch.setattr(jobs, "claim", claim)
+    monkeypatch.setattr(worker, "POLL_S", 0.01)
+    with pytest.raises(Enough):
+        worker.run_worker(bench.database, bench.settings, "w", tiny_analysis.analyse)
+
+
+def test_an_outcome_whose_record_was_undone_after_it_was_in_its_place_is_written_down_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The commit itself may fail, on a full disk for one."""
+    monkeypatch.setattr(worker, "AGAIN_S", 0.05)
+    place, faults = worker.publish, []
+
+    def place_and_fail(*folders: Path) -> None:
+        place(*folders)
+        if not faults:
+            faults.append(1)
+            raise OperationalError("COMMIT", {}, Exception("disk I/O error"))
+
+    monkeypatch.setattr(worker, "publish", place_and_fail)
+    run_job(bench.database, bench.settings, bench.claim(), tiny_analysis.analyse)
+    assert (bench.job.state, bench.job.attempts, faults) == (JobState.DONE, 1, [1])
+    assert sorted(path.name for path in bench.exam_folder.iterdir()) == ["result.json", "v1"]
+    assert all((bench.settings.storage_dir / one.path).is_file() for one in list_deliveries(bench.database))
 
 
 def test_the_stage_of_an_attempt_is_known_when_its_worker_dies(bench: Bench) -> None:

@@ -6,13 +6,14 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tests.soak import kill_worker, whole_node
+from tests.soak import kill_worker, many_exams, whole_node
 from tests.soak.campaign import Check, Options, print_table
 
 #: A campaign is a module with ``run(options) -> list[Check]``. Add yours here.
 CAMPAIGNS: Mapping[str, Callable[[Options], list[Check]]] = {
     "whole-node": whole_node.run,
     "kill-worker": kill_worker.run,
+    "many-exams": many_exams.run,
 }
 
 

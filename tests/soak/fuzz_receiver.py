@@ -13,10 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "dicom_io"))
-sys.path.insert(0, str(Path(__file__).parent.parent / "service"))
-sys.path.insert(0, str(Path(__file__).parent.parent))  # as pytest does
-
 from node_process import Node
 from peers import wait_until
 from raw_client import ABORT, DATA, Closed, RawClient, associate_rq, pdu, store_command, store_message, value

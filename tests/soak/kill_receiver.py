@@ -11,10 +11,6 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "dicom_io"))
-sys.path.insert(0, str(Path(__file__).parent.parent / "service"))
-sys.path.insert(0, str(Path(__file__).parent.parent))  # as pytest does
-
 from node_process import Node
 from peers import wait_until
 from receive_campaign import Senders, image_bytes, lost, partial_files

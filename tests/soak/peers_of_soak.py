@@ -3,6 +3,7 @@
 import re
 import socket
 import subprocess
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -96,10 +97,16 @@ class CountingArchive:
     def start(self) -> None:
         # A child of the one before that still serves an association has the port as well.
         wait_until(lambda: not is_listening(self.port), "the port of the archive to be free", 60)
-        command = ["storescp", "-v", "--fork", "-aet", self.ae_title, "-od", str(self.folder), str(self.port)]
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(command, env=PEER_ENVIRONMENT, stdout=log, stderr=log)
-        wait_until(lambda: is_listening(self.port), "the archive to listen")
+        wait_until(self._has_started, "the archive to listen", 180)
+
+    def _has_started(self) -> bool:
+        """Whether it listens; it is started anew where another program had its port while it was away."""
+        if self._process is None or self._process.poll() is not None:
+            command = ["storescp", "-v", "--fork", "-aet", self.ae_title, "-od", str(self.folder), str(self.port)]
+            with self._log.open("ab") as log:
+                self._process = subprocess.Popen(command, env=PEER_ENVIRONMENT, stdout=log, stderr=log)
+            time.sleep(0.5)
+        return self._process.poll() is None and is_listening(self.port)
 
     def stop(self) -> None:
         if self._process is not None:

@@ -6,61 +6,26 @@ object must be there, whole, and recorded within 30 s.
 """
 
 import argparse
-import fcntl
-import os
 import random
-import struct
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "dicom_io"))
-sys.path.insert(0, str(Path(__file__).parent.parent / "service"))
-sys.path.insert(0, str(Path(__file__).parent.parent))  # as pytest does
-
 from node_process import Node
 from peers import wait_until
 from receive_campaign import Senders, image_bytes, lost, partial_files
 
-_EXT4_IOC_SHUTDOWN = 0x8004587D
-_NO_LOG_FLUSH = 2
+from tests.soak.own_disk import Disk
+
 _SIZE_MB = 600
 _INDEXED_WITHIN_S = 30.0
-
-
-class Disk:
-    """An ext4 file system whose power can be cut."""
-
-    def __init__(self, folder: Path) -> None:
-        self._image = folder / "disk.img"
-        self.mount_point = folder / "disk"
-        self.mount_point.mkdir()
-        with self._image.open("wb") as stream:
-            stream.truncate(_SIZE_MB * 1_000_000)
-        subprocess.run(["mkfs.ext4", "-q", "-F", str(self._image)], check=True)
-        self.mount()
-
-    def mount(self) -> None:
-        subprocess.run(["mount", "-o", "loop", str(self._image), str(self.mount_point)], check=True)
-
-    def unmount(self) -> None:
-        subprocess.run(["umount", str(self.mount_point)], check=True)
-
-    def cut(self) -> None:
-        """Nothing reaches the disk from here on."""
-        descriptor = os.open(self.mount_point, os.O_RDONLY)
-        try:
-            fcntl.ioctl(descriptor, _EXT4_IOC_SHUTDOWN, struct.pack("I", _NO_LOG_FLUSH))
-        finally:
-            os.close(descriptor)
 
 
 def run(folder: Path, cuts: int, seed: int) -> tuple[int, list[str]]:
     """How many objects were acknowledged, and what is wrong afterwards."""
     chance, data = random.Random(seed), image_bytes()
-    disk = Disk(folder)
+    disk = Disk(folder, _SIZE_MB)
     node = Node(
         folder, completion={}, storage_dir=str(disk.mount_point / "node"), reception={"full_mb": 0, "closed_mb": 0}
     )

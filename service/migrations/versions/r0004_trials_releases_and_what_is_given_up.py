@@ -1,4 +1,4 @@
-"""trials."""
+"""trials, releases and what is given up."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -383,7 +383,20 @@ def upgrade() -> None:
         batch_op.add_column(sa.Column("holds", sa.JSON(none_as_null=True), nullable=True))
         batch_op.add_column(sa.Column("approved_sha256", sa.String(length=64), nullable=True))
         batch_op.add_column(sa.Column("report_id", sa.Integer(), nullable=True))
+        batch_op.add_column(sa.Column("given_up_at", sa.DateTime(timezone=True), nullable=True))
+        batch_op.add_column(sa.Column("given_up_by", sa.String(length=64), nullable=True))
+        batch_op.add_column(sa.Column("given_up_reason", sa.Text(), nullable=True))
+        batch_op.create_index("delivery_by_state", ["state", "destination"], unique=False)
+        batch_op.create_index(
+            "delivery_denied",
+            ["destination", "state"],
+            unique=False,
+            sqlite_where=sa.text("denials > 0"),
+            postgresql_where=sa.text("denials > 0"),
+        )
         batch_op.create_index("delivery_of_job", ["job_id"], unique=False)
+        batch_op.create_index("delivery_sent", ["destination", "sent_at"], unique=False)
+        batch_op.create_index("delivery_state_of_job", ["state", "job_id"], unique=False)
 
     with op.batch_alter_table("exam", schema=None) as batch_op:
         batch_op.add_column(sa.Column("trial_seen", sa.Boolean(), nullable=True))
@@ -391,6 +404,7 @@ def upgrade() -> None:
 
     with op.batch_alter_table("job", schema=None) as batch_op:
         batch_op.add_column(sa.Column("kind", sa.String(length=16), nullable=True))
+        batch_op.create_index("job_by_end", ["finished_at"], unique=False)
         batch_op.create_index("job_by_kind", ["kind", "state"], unique=False)
 
     # ### end Alembic commands ###
