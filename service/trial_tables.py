@@ -77,7 +77,7 @@ trial_exam = Table(
     Column("visit_label", String(64)),  # the visit that it says; empty: only the date can tell
     Column("code", String(32)),
     Column("detail", Text),
-    Column("held_at", UtcDateTime),  # since when it is of a trial and of no subject
+    Column("held_number", Integer, index=True),  # as of a visit, of an exam that is of a trial and of no subject
     Column("said_subject", String(64)),  # by a person, as all that follows
     Column("said_visit", String(64)),
     Column("set_aside", Boolean, nullable=False, default=False),
@@ -134,6 +134,7 @@ visit = Table(
     Column("assigned_by", String(16), nullable=False),  # attributes, mapping, date, person
     Column("code", String(32)),  # why it is held or does not count: a reason code
     Column("detail", Text),
+    Column("held_number", Integer, index=True),  # counts up each time one becomes held: what is new to be told
     Column("doubts", JSON),  # kinds of doubt for which it is held: what a person may accept; "" is nothing of these
     Column("deviations", JSON),  # [{"what", "baseline", "visit", "hard", "text"}]
     Column("changed_at", UtcDateTime, nullable=False),

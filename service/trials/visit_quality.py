@@ -1,4 +1,4 @@
-"""How alike each disc is to itself at the visit before: what tells a failed outline, an operated disc, another patient."""
+"""How alike each disc is to itself at the visit before: what tells a failed outline, or another patient."""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -12,7 +12,7 @@ from service.trials.visit_record import VisitRecord
 def dice_with_visit_before(
     visits: Sequence[VisitRecord], images: Mapping[str, VisitImages]
 ) -> dict[str, dict[Level, float]]:
-    """Of each visit with images but the first: level -> Dice with the visit scanned before it, after rigid alignment."""
+    """Of each visit with images but the first: level -> Dice with the visit scanned before it, aligned rigidly."""
     scanned = sorted(
         (one for one in visits if one.name in images), key=lambda one: (str(one.scan_date or ""), one.exam_id or 0)
     )

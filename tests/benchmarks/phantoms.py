@@ -38,9 +38,8 @@ def main() -> int:
         later = [one for _ in range(_N_ORDER) for one in _chart(rng, 34, own, common, 0, 0).judgements[10:]]
         shares = [100 * np.mean([one.verdict is verdict for one in later]) for verdict in PhantomVerdict]
         print(f"\nSD of a vial {100 * own:.1f} %, of all together {100 * common:.1f} %, limits of 10 scans:")
-        print(
-            f"  in order, {len(later):,} scans: ok {shares[0]:.1f} %, warned of {shares[1]:.1f} %, held {shares[2]:.2f} %"
-        )
+        texts = [f"{share:.1f} %" for share in shares]
+        print(f"  in order, {len(later):,} scans: ok {texts[0]}, warned of {texts[1]}, held {texts[2]}")
         for words, drift, step in (*_CHANGES, *_JUMPS):
             charts = [_chart(rng, 46, own, common, drift, step) for _ in range(_N_CHANGED)]
             warned = [_until(chart, (PhantomVerdict.WARNING, PhantomVerdict.HOLD)) for chart in charts]

@@ -240,3 +240,16 @@ def test_a_subject_of_whom_nothing_is_left_is_forgotten(site: Site) -> None:
     )
     assert [row.subject_id for row in site.rows(db.subject)] == ["01-001"]
     assert site.visits()[exam_id][:2] == ("01-001", "BL")
+
+
+def test_priors_are_asked_for_again_when_day_zero_becomes_known(site: Site) -> None:
+    _measured(site, Scan(visit="M3", day=91))
+    site.sweep()
+    with site.database.write() as connection:
+        connection.execute(db.subject.update().values(priors_asked_at=NOW))
+    _measured(site, Scan(visit="M6", day=180))
+    site.sweep()
+    assert site.rows(db.subject)[0].priors_asked_at == NOW
+    _measured(site, Scan(visit="BL"))
+    site.sweep()
+    assert site.rows(db.subject)[0].priors_asked_at is None

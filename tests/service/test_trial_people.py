@@ -171,6 +171,10 @@ def test_the_subjects_table_is_taken_whole_or_not_at_all(site: Site) -> None:
     site.sweep()
     assert (site.visits()[wrong].state, site.visits()[wrong].code) == ("held", "IDENTITY_CONFLICT")
     assert site.visits()[right][:3] == ("01-001", "BL", "measured")
+    stranger = _measured(site, Scan(subject="01-002", visit="BL"))
+    site.sweep()
+    assert "its PatientID is also that of subject 01-001" in site.visits()[stranger].detail
+    assert site.visits()[right].state == "measured"  # the table says whose the PatientID is
     assert "HOSP-1" not in repr(site.rows(db.subject))
 
 

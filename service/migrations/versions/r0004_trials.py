@@ -176,7 +176,7 @@ def upgrade() -> None:
         sa.Column("visit_label", sa.String(length=64), nullable=True),
         sa.Column("code", sa.String(length=32), nullable=True),
         sa.Column("detail", sa.Text(), nullable=True),
-        sa.Column("held_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("held_number", sa.Integer(), nullable=True),
         sa.Column("said_subject", sa.String(length=64), nullable=True),
         sa.Column("said_visit", sa.String(length=64), nullable=True),
         sa.Column("set_aside", sa.Boolean(), nullable=False),
@@ -200,6 +200,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("exam_id"),
     )
     with op.batch_alter_table("trial_exam", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_trial_exam_held_number"), ["held_number"], unique=False)
         batch_op.create_index(batch_op.f("ix_trial_exam_subject_id"), ["subject_id"], unique=False)
         batch_op.create_index("trial_exam_by_patient", ["patient_digest"], unique=False)
         batch_op.create_index("trial_exam_by_trial", ["trial_id", "subject_id"], unique=False)
@@ -309,6 +310,7 @@ def upgrade() -> None:
         sa.Column("assigned_by", sa.String(length=16), nullable=False),
         sa.Column("code", sa.String(length=32), nullable=True),
         sa.Column("detail", sa.Text(), nullable=True),
+        sa.Column("held_number", sa.Integer(), nullable=True),
         sa.Column("doubts", sa.JSON(), nullable=True),
         sa.Column("deviations", sa.JSON(), nullable=True),
         sa.Column("changed_at", sa.DateTime(timezone=True), nullable=False),
@@ -324,6 +326,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("exam_id"),
     )
     with op.batch_alter_table("trial_visit", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_trial_visit_held_number"), ["held_number"], unique=False)
         batch_op.create_index(batch_op.f("ix_trial_visit_state"), ["state"], unique=False)
         batch_op.create_index(batch_op.f("ix_trial_visit_subject_id"), ["subject_id"], unique=False)
         batch_op.create_index("trial_visit_by_name", ["subject_id", "name"], unique=False)
