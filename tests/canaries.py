@@ -1,6 +1,7 @@
 """Values that identify a patient who does not exist: wherever one is found, an identity has leaked."""
 
 import random
+import re
 from collections.abc import Iterable
 
 from pydicom.datadict import dictionary_VR, tag_for_keyword
@@ -23,6 +24,14 @@ IDENTIFYING = (
 MALFORMED = ("StudyDate", "StudyTime", "PatientAge", "PatientWeight", "AcquisitionDate", "ContentTime")
 
 
+_SHAPED, _DAYS = re.compile(r"[bcdfghjklmnpqrstvwxz]{6}[0-9]{3}"), re.compile(r"(?=(18[0-9]{6}))")
+
+
+def _is_odd(canary: str) -> bool:
+    """Whether a canary has another form than :meth:`Canaries.next` gives."""
+    return re.fullmatch(rf"{_SHAPED.pattern}|18[0-9]{{6}}", canary.lower()) is None
+
+
 class Canaries:
     """Hands out canaries, each once; remembers where each was put."""
 
@@ -43,7 +52,12 @@ class Canaries:
     def found_in(self, *texts: str) -> dict[str, str]:
         """Canary -> where it was put, of those that stand in a text, in whatever case."""
         whole = "\n".join(texts).lower()
-        return {canary: place for canary, place in self.placed.items() if canary.lower() in whole}
+        shaped = set(_SHAPED.findall(whole)) | set(_DAYS.findall(whole))  # one look, however many there are
+        return {
+            canary: place
+            for canary, place in self.placed.items()
+            if canary.lower() in shaped or (_is_odd(canary) and canary.lower() in whole)
+        }
 
 
 def identity(canaries: Canaries, exam: str) -> dict[str, object]:

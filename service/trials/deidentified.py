@@ -108,6 +108,14 @@ def make_next_copies(database: Database, settings: Settings, now: datetime) -> b
     return True
 
 
+def list_copies(database: Database) -> list[Any]:
+    """The rows of ``trial_copy`` with their subjects' IDs, oldest first."""
+    copy, subject = trials.deidentified, trials.subject
+    query = select(copy, subject.c.subject_id.label("subject")).join(subject, subject.c.id == copy.c.subject_id)
+    with database.read() as connection:
+        return list(connection.execute(query.order_by(copy.c.id)).all())
+
+
 def _claim(database: Database, destinations: Sequence[Destination], now: datetime) -> _Due | None:
     """The oldest due result; other workers leave it alone for a while."""
     names = {one.name for one in destinations}

@@ -14,6 +14,8 @@ from service.reports.pdf import pdf_file
 _SUBJECT = "Subject"
 _DATE = re.compile(r"(?<![0-9])(\d{4})-(\d\d)-(\d\d)(?![0-9])")
 _UID = re.compile(r"(?<![0-9.])[0-2](?:\.[0-9]+){3,}(?!\.?[0-9])|(?<![0-9.])2\.25\.[0-9]+")
+#: Of the notice about a person's discs (service.reports.words.correction_notice): who it was, and with what.
+_EDITOR = re.compile(r"^By .*: (?=segmentation |file, )")
 
 _Record = TypeVar("_Record")
 
@@ -37,7 +39,7 @@ def deidentified_document(
     def clean(text: str) -> str:
         text = _DATE.sub(lambda found: _shifted(found, pseudonyms), text)
         text = _UID.sub(lambda found: pseudonyms.uid(found[0]), text)
-        return strike_out(text, words)
+        return strike_out(_EDITOR.sub("By a person: ", text), words)
 
     subject = f"{identity.subject_id}, trial {identity.protocol_id}, site {identity.site_id}"
     subject += f", visit {identity.time_point_id}" if identity.time_point_id else ""

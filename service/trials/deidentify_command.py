@@ -49,6 +49,10 @@ def add_actions(
     _add_trial(ask)
     ask.set_defaults(command=lambda options: _reidentify(options, load))
 
+    copies = actions.add_parser("copies", help="which results have de-identified copies, and why others have none")
+    copies.add_argument("--config", type=Path, help="settings file of the node (YAML)")
+    copies.set_defaults(command=lambda options: _copies(load(options.config)))
+
 
 def _add_trial(action: argparse.ArgumentParser) -> None:
     action.add_argument("--plan", required=True, type=Path, help="the trial's plan (YAML)")
@@ -123,6 +127,17 @@ def _reidentify(options: argparse.Namespace, load: Callable[[Path | None], Setti
     if not found:
         print("not found in the node's record, nor in a table", file=sys.stderr)
     return _OK if found else _REFUSED
+
+
+def _copies(settings: Settings) -> int:
+    from service.database import open_database
+    from service.trials.deidentified import list_copies
+
+    for one in list_copies(open_database(settings)):
+        made = one.made_at.isoformat(timespec="minutes") if one.made_at else f"not made, {one.code}: {one.detail}"
+        objects = f"  {one.n_objects} objects" if one.made_at else ""
+        print(f"job {one.job_id}  {one.subject}  {one.visit}  {made}{objects}")
+    return _OK
 
 
 def _key_file(options: argparse.Namespace, plan: TrialPlan) -> Path:

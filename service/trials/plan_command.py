@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from importlib.resources import as_file, files
 from pathlib import Path
 
+from config.deidentification import read_key
 from config.protocol_cards import load_cards
 from config.settings import Settings, SettingsError
 from config.trial_plans import load_plan, plan_sha256
@@ -52,6 +53,13 @@ def _check(options: argparse.Namespace, load: Callable[[Path | None], Settings])
         if name not in names:
             allowed = ", ".join(names) or "none"
             raise SettingsError(f"{options.file}: destinations: {name!r} is not configured; allowed: {allowed}")
+    of_plan = [one for one in settings.destinations if one.name in plan.destinations]
+    if any(one.deidentify for one in of_plan) and plan.deidentification.key_file is None:
+        raise SettingsError(
+            f"{options.file}: deidentification.key_file: is not set, but a destination takes de-identified copies only"
+        )
+    if plan.deidentification.key_file is not None:
+        read_key(plan.deidentification.key_file)
     if plan.treated_levels is not None and plan.treated_levels.is_file():
         with plan.treated_levels.open(encoding="utf-8-sig", newline="") as file:
             check_no_arm(next(csv.reader(file), []))
