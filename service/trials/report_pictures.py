@@ -17,12 +17,14 @@ from service.trials.history import VisitRecord
 from service.trials.report_contents import ReportContents
 from service.trials.report_words import state_text
 
+#: Visits in the strip of the first page: of more than that the baseline and the newest ones.
+MOST_ON_FIRST_PAGE = 7
 _QUANTITIES = tuple(Quantity)
 
 
-def strip_picture(contents: ReportContents, quantity: Quantity | None) -> Picture | None:
+def strip_picture(contents: ReportContents, quantity: Quantity | None, visits: Sequence[VisitRecord]) -> Picture | None:
     """Five levels x visits, with the map of a quantity in colour or the images alone; None without any image."""
-    columns = [_column(contents, visit, quantity) for visit in contents.history.visits]
+    columns = [_column(contents, visit, quantity) for visit in visits]
     if all(one.images is None for one in columns):
         return None
     what = "Segmented images" if quantity is None else f"{QUANTITY_NAMES[quantity]} in colour on the segmented images"
