@@ -204,6 +204,7 @@ def _load(path: Path | None) -> Settings:
 
     settings = load_settings(path)
     load_cards(settings.protocols_dir)
+    load_templates(settings.phantoms_dir)
     try:
         read_atlas(settings.registration.atlas)
     except AtlasError as error:

@@ -37,6 +37,7 @@ from service.versions import PACKAGES
 
 _log = logging.getLogger(__name__)
 
+_TELLING_VIALS = 4  # fewer circles in their places may be chance: the PatientID must say it, too
 _CSV_COLUMNS = (
     *("vial", "quantity", "slice", "mean_ms", "sd_ms", "median_ms", "n", "n_excluded", "snr", "nominal_ms"),
     *("residuals_percent", "use"),
@@ -65,8 +66,10 @@ def phantom_in(images: ExamImages, settings: Settings) -> PhantomTemplate | None
             or not as it should lie. Such an exam is never taken for a subject's.
     """
     templates = load_templates(settings.phantoms_dir)
-    template = recognise(images.background, templates)
-    if template is None and is_phantom_id(settings, exam_heading(images.source).patient_id):
+    is_named = is_phantom_id(settings, exam_heading(images.source).patient_id)
+    telling = [one for one in templates if is_named or len(one.vials) >= _TELLING_VIALS]
+    template = recognise(images.background, telling)
+    if template is None and is_named:
         raise UnsuitableInput(ReasonCode.REVIEW_REQUIRED, _why_not(images, templates))
     return template
 
