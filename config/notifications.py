@@ -25,6 +25,8 @@ class Event(StrEnum):
     DISK_LOW = "disk_low"
     JOB_PARKED = "job_parked"
     EXAM_HELD = "exam_held"  # held or refused, with its reason code
+    VISIT_HELD = "visit_held"  # an exam of a trial that a person must look at, with its reason code
+    VISIT_MISSED = "visit_missed"  # a visit of a trial that was expected, and no scan came
     DESTINATION_FAILING = "destination_failing"
     AUDIT_BROKEN = "audit_broken"  # the chain of the audit trail does not hold, or it cannot be written
     RESTARTED = "restarted"  # a process of the node, or the node itself, ended unexpectedly

@@ -24,6 +24,7 @@ from config.logs import LogSettings
 from config.notifications import Notifications
 from config.peers import Peer as Peer
 from config.reception import Reception
+from config.release import Release
 from config.retention import Retention as Retention
 from config.sections import AETitle, Port, Section
 from config.sections import SettingsError as SettingsError
@@ -59,6 +60,9 @@ class Route(Section):
         default_factory=dict, description="Conditions: calling_ae_title, protocol; empty = always"
     )
     send_to: tuple[str, ...] = Field(description="Names of destinations")
+    release: Release = Field(
+        Release.AUTOMATIC, description="Whether a person decides first: automatic, hold_on_warning, hold"
+    )
 
     @model_validator(mode="after")
     def _conditions_are_known(self) -> "Route":

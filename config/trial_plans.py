@@ -142,6 +142,9 @@ class TrialPlan(Section):
     coordinating_center: str = Field("", max_length=64, description="ClinicalTrialCoordinatingCenterName (0012,0060)")
     sites: tuple[Site, ...] = Field(min_length=1)
     subject_pattern: str = Field(r"^[A-Za-z0-9._-]{1,32}$", description="Form of a subject's ID: a regular expression")
+    enrolment: Literal["open", "listed"] = Field(
+        "open", description="open: a subject is made by its first exam; listed: only of those in the subjects' table"
+    )
     day_zero: Literal["baseline_scan", "given"] = Field(
         "baseline_scan", description="baseline_scan: day of the baseline; given: column day_zero of the subjects' table"
     )
@@ -196,6 +199,10 @@ class TrialPlan(Section):
                 raise ValueError("primary: the level 'treated' needs the file treated_levels")
         return self
 
+    def is_subject(self, name: str) -> bool:
+        """Whether a text is of the form of a subject's ID."""
+        return re.fullmatch(self.subject_pattern, name) is not None
+
     @property
     def baseline(self) -> Visit:
         """The visit that later ones are compared with."""
@@ -209,9 +216,19 @@ def load_plan(path: Path) -> TrialPlan:
         SettingsError: naming file, key, what was found and what is allowed.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return parse_plan(path.read_bytes(), path)
     except OSError as error:
         raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def parse_plan(text: bytes, path: Path) -> TrialPlan:
+    """As :func:`load_plan`, of a file's bytes that are at hand.
+
+    Raises:
+        SettingsError: as there.
+    """
+    try:
+        content = yaml.safe_load(text.decode("utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path}: is not YAML: {error}") from error
     if not isinstance(content, dict):

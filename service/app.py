@@ -38,6 +38,7 @@ from service.retention import apply_retention, unasked_destinations
 from service.schedule import Lateness, build_schedule
 from service.service_manager import READY, STOPPING, tell_service_manager
 from service.sources import SourceDesk
+from service.trials.desk import TrialDesk
 
 if TYPE_CHECKING:
     from apscheduler.schedulers.background import BackgroundScheduler
@@ -143,6 +144,7 @@ class _Node:
             one.name: SourceDesk(self._database, settings, one, judge=self._sweep_intake, stopping=stop.is_set)
             for one in settings.sources
         }
+        self._trials = None if settings.trials_dir is None else TrialDesk(self._database, settings)
         self._receiver_answered_at_s = time.monotonic()
         self._hearing_since_s = 0.0  # all times of this node itself are of the monotonic clock: the other may be set
         self._has_answered = False
@@ -158,6 +160,7 @@ class _Node:
             Probe("workers", self._check_workers),
             Probe("schedule", self._check_schedule),
             *([Probe("web", self._check_web, vital=False)] if settings.web.port else []),
+            *([] if self._trials is None else [Probe("trials", self._trials.check(), vital=False)]),
         ]
         self._observation = Observation(self._database, settings, probes)
 
@@ -167,6 +170,8 @@ class _Node:
         for job in jobs.release_lost(self._database, now, self._settings.jobs.attempts, everyone=True):
             _log.warning("job was interrupted", extra={"job": job.id, "state": job.state})
         warn_of_strays(self._database, self._settings)
+        if self._trials is not None:
+            self._trials.register(now)  # before the first result: a worker asks which trial an exam is of
         schedule = build_schedule(
             self._settings,
             sweep_intake=self._sweep_intake,
@@ -178,7 +183,7 @@ class _Node:
             report_commitments=self._report_commitments,
             apply_retention=self._apply_retention,
             ask_source=lambda name: self._sources[name].look(datetime.now(UTC)),
-            others=self._observation.tasks(),
+            others=[*self._observation.tasks(), *([] if self._trials is None else [self._trials.task()])],
             lateness=self._lateness,
         )
         self._observation.start()

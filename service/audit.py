@@ -26,10 +26,13 @@ class AuditKind(StrEnum):
     CALL_REFUSED = "call_refused"  # an association was rejected, or a certificate
     RELEASED = "released"  # a person let a held thing go on
     DISCARDED = "discarded"  # a person closed a case; data may be gone
+    DECIDED = "decided"  # a person signed: approved, rejected, queried, resolved, recalled, unblinded ...
+    EXPORTED = "exported"  # data of a study were written for a person, de-identified
     REPROCESSED = "reprocessed"  # a person had an exam measured again
     CORRECTED = "corrected"  # a person's discs came back and are measured
     VIEWED = "viewed"  # a person looked at the data of a study
     DELETED = "deleted"  # a study's data were deleted, by retention or by a person
+    TRIAL = "trial"  # a trial's plan, freeze, subject or visit was changed, by a person or by the node
     TRAIL_READ = "trail_read"  # a person looked at the audit trail
     LOGIN = "login"
     LOGIN_FAILED = "login_failed"

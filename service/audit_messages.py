@@ -58,9 +58,12 @@ _LOGINS: Mapping[AuditKind, Code] = {
 _PERSONS: Mapping[AuditKind, tuple[Code, str]] = {
     AuditKind.RELEASED: (dicom.INSTANCES_ACCESSED, "U"),
     AuditKind.DISCARDED: (dicom.INSTANCES_ACCESSED, "D"),
+    AuditKind.DECIDED: (dicom.INSTANCES_ACCESSED, "U"),
+    AuditKind.EXPORTED: (dicom.INSTANCES_ACCESSED, "R"),
     AuditKind.REPROCESSED: (dicom.INSTANCES_ACCESSED, "U"),
     AuditKind.CORRECTED: (dicom.INSTANCES_ACCESSED, "U"),
     AuditKind.VIEWED: (dicom.INSTANCES_ACCESSED, "R"),
+    AuditKind.TRIAL: (dicom.INSTANCES_ACCESSED, "U"),
     AuditKind.DELETED: (dicom.STUDY_DELETED, "D"),
 }
 

@@ -21,6 +21,7 @@ from service import (
     operate_command,
     protocol_command,
     quarantine_command,
+    release_command,
     train_command,
     tune_command,
     web_token_command,
@@ -161,6 +162,8 @@ def _parser() -> argparse.ArgumentParser:
     deliveries_command.add_deliveries(deliveries, _load)
     reconcile = commands.add_parser("reconcile", help="compare what was sent with what the destinations have")
     deliveries_command.add_reconcile(reconcile, _load)
+    released = commands.add_parser("release", help="results that a person must let go: approve, reject, query, recall")
+    release_command.add_arguments(released, _load)
     trial = commands.add_parser("trial", help="subjects over time: plans, visits, change, reports, exports")
     trial_command.add_arguments(trial, _load)
     tokens = commands.add_parser("web-token", help="who may use the HTTP API: new, list, remove")

@@ -237,4 +237,6 @@ def move(connection: Connection, table: Table, row_id: int, new: StrEnum, **valu
     if current is None:
         raise LookupError(f"{table.name} {row_id} does not exist")
     check_move(type(new)(current), new)
+    if table is exam:
+        values = {"trial_seen": None, **values}  # news to the trials, which look at each state of an exam once
     connection.execute(update(table).where(table.c.id == row_id).values(state=str(new), **values))

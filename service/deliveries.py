@@ -1,7 +1,7 @@
 """The rows of the outbox: one result object for one destination each, and the steps of its life."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -18,6 +18,13 @@ from service.states import DeliveryState, predecessors
 BATCH = 200  # objects for one connection
 LONGEST_DENIED_S = 86_400.0  # between two tries of what the destination says it stored, and has not
 BY_COMMITMENT, BY_QUERY = "commitment", "query"
+
+
+class NotReleased(Exception):
+    """It is held, or a person has rejected it: it is not sent because somebody asks for it to be sent again."""
+
+    def __init__(self, one: "Delivery") -> None:
+        super().__init__(f"delivery {one.id} is {one.state}: {one.held_for}; see 'discnode release'")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +50,15 @@ class Delivery:
     confirmed_by: str | None
     asks: int
     denials: int
+    release: str | None = None  # config.release.Release
+    holds: dict[str, str] | None = None  # what holds it: service.holds.Hold -> words
+    approved_sha256: str | None = None  # of its file, when a person approved it
+    report_id: int | None = None  # of the subject's report that it is of; None: of its job
+
+    @property
+    def held_for(self) -> str:
+        """Why it is held, or does not go at all, in words; empty where nothing holds it."""
+        return "; ".join((self.holds or {}).values())
 
     @property
     def sent_object(self) -> SentObject | None:
@@ -60,6 +76,7 @@ class Delivery:
             "state": str(self.state),
             "confirmed_by": self.confirmed_by,
             "denials": self.denials,
+            "held_for": self.held_for,
             **{name: time and time.isoformat() for name, time in times.items()},
         }
 
@@ -150,8 +167,16 @@ def note_sent(
     if sent is not None:
         values |= {"sop_class_uid": sent.sop_class_uid, "study_uid": sent.study_uid, "series_uid": sent.series_uid}
     with database.write() as connection:
-        if _change(connection, one, DeliveryState.SENT, **values):
+        if _change(connection, one, DeliveryState.SENT, **values) or _left_too_late(connection, one, values):
             audit.note_sent(connection, one.job_id, one.destination, now)
+
+
+def _left_too_late(connection: Connection, one: Delivery, values: dict[str, Any]) -> bool:
+    """It was on its way when a person stopped it: that it is there is written down, so that a recall lists it."""
+    table = db.delivery
+    stopped = table.c.state.in_([str(DeliveryState.HELD), str(DeliveryState.REJECTED)])
+    changed = connection.execute(update(table).where(table.c.id == one.id, stopped).values(**values))
+    return changed.rowcount == 1
 
 
 def postpone(
@@ -171,6 +196,15 @@ def postpone(
             values = {"attempts": one.attempts + 1, "not_before": now + timedelta(seconds=delay_s)}
             waits = (table.c.id == one.id, table.c.state == str(DeliveryState.WAITING))
             connection.execute(update(table).where(*waits).values(last_status=status, last_error=why[:255], **values))
+
+
+def still_waiting(database: Database, deliveries: Iterable[Delivery]) -> set[int]:
+    """Numbers of those that no person has stopped since they were looked at."""
+    table = db.delivery
+    numbers = [one.id for one in deliveries]
+    query = select(table.c.id).where(table.c.id.in_(numbers), table.c.state == str(DeliveryState.WAITING))
+    with database.read() as connection:
+        return set(connection.execute(query).scalars())
 
 
 def take_up(database: Database, deliveries: Sequence[Delivery], settings: DeliverySettings, now: datetime) -> None:
@@ -262,6 +296,7 @@ def send_again(database: Database, delivery_id: int, now: datetime) -> bool:
 
     Raises:
         FileNotFoundError: its file is no longer there.
+        NotReleased: it is held, or rejected.
     """
     found = _select(database, db.delivery.c.id == delivery_id, limit=1)
     if not found:
@@ -269,6 +304,9 @@ def send_again(database: Database, delivery_id: int, now: datetime) -> bool:
     (one,) = found
     table = db.delivery
     with database.write() as connection:
+        state = connection.execute(select(table.c.state).where(table.c.id == one.id).with_for_update()).scalar_one()
+        if state in (DeliveryState.HELD, DeliveryState.REJECTED):
+            raise NotReleased(one)
         removed = connection.execute(select(db.job.c.files).where(db.job.c.id == one.job_id)).scalar()  # by retention
         if removed is not None or not (database.storage_dir / one.path).is_file():
             raise FileNotFoundError(one.path)

@@ -72,7 +72,7 @@ def list_rows(options: argparse.Namespace, settings: Settings) -> int:
     for one in found:
         where = one.destination if one.destination in known else f"{one.destination} (not in the settings)"
         numbers = str(one.id), str(one.job_id), str(one.state), one.confirmed_by or "-", str(one.attempts)
-        rows.append((*numbers, one.kind, where, one.sop_uid, one.last_error or ""))
+        rows.append((*numbers, one.kind, where, one.sop_uid, one.held_for or one.last_error or ""))
     widths = [max(len(row[column]) for row in rows) for column in range(8)] if rows else []
     for row in rows:
         cells = [text.ljust(width) for text, width in zip(row, widths, strict=False)]
@@ -83,7 +83,7 @@ def list_rows(options: argparse.Namespace, settings: Settings) -> int:
 def retry_rows(options: argparse.Namespace, settings: Settings) -> int:
     """Let deliveries be tried at once; returns the exit status."""
     from service.database import open_database
-    from service.deliveries import send_again, send_now
+    from service.deliveries import NotReleased, send_again, send_now
 
     if not options.id and options.destination is None:
         sys.stderr.write("name deliveries by their numbers, or a destination with --destination\n")
@@ -97,6 +97,8 @@ def retry_rows(options: argparse.Namespace, settings: Settings) -> int:
     for number in options.id:
         try:
             fault = "" if send_again(database, number, now) else f"no delivery with number {number}"
+        except NotReleased as error:
+            fault = str(error)
         except FileNotFoundError:
             fault = f"the file of delivery {number} is no longer there: it cannot be sent again"
         if fault:

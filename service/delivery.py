@@ -12,11 +12,13 @@ from dicom_io.sender import PeerUnavailable, SendOutcome, send_each
 from dicom_io.stow import store_each
 from service.addresses import peer_of, web_service_of
 from service.database import Database
-from service.deliveries import Delivery, count_by_state, due, note_sent, postpone, set_back, take_up
+from service.deliveries import Delivery, count_by_state, due, note_sent, postpone, set_back, still_waiting, take_up
 from service.deliveries import count_waiting as count_waiting
 from service.deliveries import list_deliveries as list_deliveries
 from service.deliveries import retry_delay_s as retry_delay_s
 from service.deliveries import send_now as send_now
+from service.holds import hold_changed
+from service.signatures import file_sha256
 from service.states import DeliveryState
 
 _log = logging.getLogger(__name__)
@@ -45,6 +47,7 @@ def deliver_due(
     by_path = round_.with_files(waiting)
     try:
         take_up(database, list(by_path.values()), settings.delivery, now())
+        round_.drop_stopped(by_path)
         while by_path and round_.losses < _MOST_LOSSES and not stopping():
             n_before = len(by_path)
             _send_over_one_connection(round_, by_path, stopping)
@@ -76,11 +79,25 @@ class _Round:
         self._now = now
 
     def with_files(self, waiting: Sequence[Delivery]) -> dict[Path, Delivery]:
-        """Those whose file is there, by its path; the others wait."""
+        """Those whose file is there, by its path; the others wait, or are held if it is not what was approved."""
         by_path = {self.settings.storage_dir / one.path: one for one in waiting}
         gone = [one for path, one in by_path.items() if not path.is_file()]
         self.postpone(gone, None, "its file is missing")
-        return {path: one for path, one in by_path.items() if one not in gone}
+        there = {path: one for path, one in by_path.items() if one not in gone}
+        changed = [path for path, one in there.items() if one.approved_sha256 not in (None, file_sha256(path))]
+        for path in changed:
+            one = there.pop(path)
+            hold_changed(self.database, one)
+            _log.error("not sent: its file is not the one that was approved", extra={"sop_uid": one.sop_uid})
+        return there
+
+    def drop_stopped(self, by_path: dict[Path, Delivery]) -> bool:
+        """Take out what a person has stopped meanwhile; whether there was any."""
+        free = still_waiting(self.database, by_path.values())
+        stopped = [path for path, one in by_path.items() if one.id not in free]
+        for path in stopped:
+            del by_path[path]
+        return bool(stopped)
 
     def note(self, one: Delivery, outcome: SendOutcome) -> None:
         """Record what became of one object that was tried."""
@@ -117,7 +134,7 @@ def _send_over_one_connection(round_: _Round, by_path: dict[Path, Delivery], sto
             if not outcome.tried:
                 return
             round_.note(by_path.pop(outcome.path), outcome)
-            if stopping() or round_.losses >= _MOST_LOSSES:
+            if round_.drop_stopped(by_path) or stopping() or round_.losses >= _MOST_LOSSES:
                 return
 
 
@@ -136,7 +153,7 @@ def warn_of_strays(database: Database, settings: Settings) -> dict[str, int]:
     known = {one.name for one in settings.destinations}
     strays: dict[str, int] = {}
     for (name, state), n_objects in count_by_state(database).items():
-        if name not in known and state is not DeliveryState.CONFIRMED:
+        if name not in known and state not in (DeliveryState.CONFIRMED, DeliveryState.REJECTED):
             strays[name] = strays.get(name, 0) + n_objects
     for name, n_objects in strays.items():
         _log.warning("objects for an unknown destination", extra={"destination": name, "objects": n_objects})

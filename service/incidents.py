@@ -1,7 +1,7 @@
 """Finds what people should be told of: changes of health, parked jobs, held exams, destinations that take nothing."""
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Connection, Table, func, select
 from sqlalchemy.exc import SQLAlchemyError
@@ -13,6 +13,7 @@ from service.database import Database
 from service.health import Health
 from service.notify import NotificationDesk, Occurrence
 from service.states import DeliveryState, JobState, QuarantineState
+from service.trials.watch import news_of_trials
 
 SETTLED_S = 5.0  # what is wrong for less long is not told: a process that is replaced, a short lock
 LASTING_S = 300.0  # what is wrong again for so long is told, even if it was told not long ago
@@ -71,6 +72,8 @@ class Incidents:
     def _of_rows(self, connection: Connection, now: datetime, marks: dict[str, int]) -> list[Occurrence]:
         found = self._of_parked_jobs(connection, marks)
         found += self._of_cases(connection, marks)
+        if self._settings.trials_dir is not None:
+            found += self._of_trials(connection, now, marks)
         return found + self._of_destinations(connection, now)
 
     def _of_parked_jobs(self, connection: Connection, marks: dict[str, int]) -> list[Occurrence]:
@@ -105,6 +108,34 @@ class Incidents:
             )
             for code, number, newest in connection.execute(query)
         ]
+
+    def _of_trials(self, connection: Connection, now: datetime, marks: dict[str, int]) -> list[Occurrence]:
+        """Exams that a trial holds, and visits that did not come."""
+        since_ms, after = self._desk.mark("held visits"), self._desk.mark("missed visits")
+        since = now if since_ms is None else datetime.fromtimestamp(since_ms / 1000, UTC)
+        news = news_of_trials(connection, since, after or 0)
+        if since_ms is None or news.newest_held is not None:
+            newest = now if news.newest_held is None else news.newest_held
+            marks["held visits"] = int(newest.timestamp() * 1000) + 1
+        if news.newest_missed != after:
+            marks["missed visits"] = news.newest_missed
+        held = [
+            Occurrence(
+                Event.VISIT_HELD,
+                f"visit held {trial} {code}",
+                f"trial {trial}: {number} exams are held with {code} (discnode trial status)",
+            )
+            for (trial, code), number in sorted(news.held.items())
+        ]
+        missed = [
+            Occurrence(
+                Event.VISIT_MISSED,
+                f"visit missed {trial} {visit}",
+                f"trial {trial}: {number} subjects did not come to {visit} (discnode trial status)",
+            )
+            for (trial, visit), number in sorted(news.missed.items())
+        ]
+        return held + missed
 
     def _after(self, name: str, connection: Connection, table: Table, marks: dict[str, int]) -> int:
         """The last row that was looked at; on the first look of a new node, the last there is."""

@@ -11,6 +11,7 @@ from processing.refusal import Reason
 from processing.results import Verdict
 from service import database as db
 from service.database import Database, move
+from service.holds import take_place
 from service.job_records import JOB_COLUMNS as JOB_COLUMNS
 from service.job_records import Job as Job
 from service.job_records import JobRequest as JobRequest
@@ -192,6 +193,7 @@ def finish(
             raise LeaseLost(f"job {job.id}")
         move(connection, db.job, job.id, JobState.DONE, finished_at=now, verdict=str(verdict), error=None)
         put_in_outbox(connection, job.id, parcels, now)
+        take_place(connection, job.id, now)
         refused = verdict is Verdict.REFUSED
         if refused:
             for reason in reasons:

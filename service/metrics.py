@@ -22,6 +22,7 @@ from service.database import Database
 from service.health import Health
 from service.states import DeliveryState, ExamState, JobState, QuarantineState
 from service.tally import DEATHS, FAILED_LOGINS, REFUSED_CALLS, counts
+from service.trials.watch import count_trials
 
 KEEP_S = 2.0  # an answer is given again for so long: two who ask at once cost one look
 _BOUNDS_S = (5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0)
@@ -87,6 +88,8 @@ class Metrics:
             with self._database.read() as connection:
                 for part in (_exams, _jobs, _outbox, _quarantine, self._received, self._durations):
                     families += part(connection)
+                if self._settings.trials_dir is not None:
+                    families += _trials(connection)
             families += _tallies(counts(self._database))
         except SQLAlchemyError:
             families = []  # all or none: half a look would read as zero
@@ -219,6 +222,21 @@ def _quarantine(connection: Connection) -> list[Metric]:
     for code, number in sorted((str(code), number) for code, number in connection.execute(held)):
         family.add_metric([code], number)
     return [family]
+
+
+def _trials(connection: Connection) -> list[Metric]:
+    visits = GaugeMetricFamily("discnode_trial_visits", "Exams taken for visits, by state", labels=["trial", "state"])
+    held = GaugeMetricFamily("discnode_trial_held", "Exams a trial holds, by reason code", labels=["trial", "code"])
+    missed = GaugeMetricFamily("discnode_trial_missed_visits", "Expected visits that did not come", labels=["trial"])
+    edited = GaugeMetricFamily("discnode_trial_plan_edited", "1 if a frozen plan's file was edited", labels=["trial"])
+    for one in count_trials(connection):
+        for state, number in one.visits.items():
+            visits.add_metric([one.protocol_id, state], number)
+        for code, number in sorted(one.held.items()):
+            held.add_metric([one.protocol_id, code], number)
+        missed.add_metric([one.protocol_id], one.missed)
+        edited.add_metric([one.protocol_id], float(one.is_edited))
+    return [visits, held, missed, edited]
 
 
 def _tallies(found: Mapping[tuple[str, str], int]) -> list[Metric]:

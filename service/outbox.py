@@ -1,24 +1,31 @@
 """What goes where: results chosen by the routes and written to the outbox with the job that made them."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, insert, select, update
 
-from config.settings import Destination, Settings
+from config.release import Release
+from config.settings import Destination, Route, Settings
 from service import database as db
 from service.states import DeliveryState
 
 
 @dataclass(frozen=True, slots=True)
 class Parcel:
-    """One object for one destination. ``path`` is relative to the storage folder."""
+    """One object for one destination. ``path`` is relative to the storage folder.
+
+    ``holds``: what must be settled before it may go (:class:`service.holds.Hold` -> words); ``release``: the rule.
+    """
 
     sop_uid: str
     kind: str
     path: str
     destination: str
+    holds: Mapping[str, str] = field(default_factory=dict)
+    release: Release = Release.AUTOMATIC
 
 
 def destinations_for(settings: Settings, *, calling_ae: str, protocol: str) -> tuple[Destination, ...]:
@@ -29,33 +36,51 @@ def destinations_for(settings: Settings, *, calling_ae: str, protocol: str) -> t
     """
     if not settings.routes:
         return settings.destinations
-    facts = {"calling_ae_title": {calling_ae}, "protocol": {protocol, *protocol.split(" + ")}}
     chosen = {
-        name
-        for route in settings.routes
-        if all(value in facts[key] for key, value in route.when.items())
-        for name in route.send_to
+        name for route in routes_for(settings, calling_ae=calling_ae, protocol=protocol) for name in route.send_to
     }
     return tuple(destination for destination in settings.destinations if destination.name in chosen)
 
 
-def put_in_outbox(connection: Connection, job_id: int, parcels: Sequence[Parcel], now: datetime) -> None:
-    """Add what is not there yet, inside the caller's transaction. An object goes to a destination once."""
+def routes_for(settings: Settings, *, calling_ae: str, protocol: str) -> tuple[Route, ...]:
+    """The routes whose conditions a result meets."""
+    facts = {"calling_ae_title": {calling_ae}, "protocol": {protocol, *protocol.split(" + ")}}
+    return tuple(route for route in settings.routes if all(value in facts[key] for key, value in route.when.items()))
+
+
+def put_in_outbox(
+    connection: Connection, job_id: int, parcels: Sequence[Parcel], now: datetime, *, report_id: int | None = None
+) -> None:
+    """Add what is not there yet, inside the caller's transaction. An object goes to a destination once.
+
+    ``report_id``: of the subject's report that they are of. What was made before and is held goes on as of this job.
+    """
+    table = db.delivery
     for parcel in parcels:
-        known = select(db.delivery.c.id).where(
-            db.delivery.c.sop_uid == parcel.sop_uid, db.delivery.c.destination == parcel.destination
-        )
-        if connection.execute(known).first() is not None:
+        known = (table.c.sop_uid == parcel.sop_uid, table.c.destination == parcel.destination)
+        found = connection.execute(select(table.c.id, table.c.state, table.c.approved_sha256).where(*known)).first()
+        own: dict[str, Any] = {"job_id": job_id, "report_id": report_id, "path": parcel.path}
+        own |= {"holds": dict(parcel.holds) or None, "release": str(parcel.release)}
+        if found is not None:
+            is_free = found.state == DeliveryState.WAITING and found.approved_sha256 is None and not parcel.holds
+            if (
+                found.state in (DeliveryState.HELD, DeliveryState.WAITING) and not is_free
+            ):  # what was said of it is void
+                own |= {"state": str(_first_state(parcel)), "approved_sha256": None}
+                connection.execute(update(table).where(table.c.id == found.id).values(**own))
             continue
         connection.execute(
-            insert(db.delivery).values(
-                job_id=job_id,
+            insert(table).values(
+                **own,
                 sop_uid=parcel.sop_uid,
                 kind=parcel.kind,
-                path=parcel.path,
                 destination=parcel.destination,
-                state=str(DeliveryState.WAITING),
+                state=str(_first_state(parcel)),
                 attempts=0,
                 not_before=now,
             )
         )
+
+
+def _first_state(parcel: Parcel) -> DeliveryState:
+    return DeliveryState.HELD if parcel.holds else DeliveryState.WAITING

@@ -32,6 +32,7 @@ from processing.montage import draw_montage
 from processing.refusal import Reason
 from processing.registration_page import draw_registration_page
 from processing.results import Correction, DiscMeasurement, EchoMotion, ExamResult, Level, Quantity, Region, Verdict
+from processing.spine_shape import disc_shapes, shape_entry
 from service.refusal_file import REPORT_FILES, refusal_document
 from service.reports.exam_report import exam_report
 from service.reports.refusal_report import refusal_report
@@ -194,6 +195,7 @@ def _disc(result: ExamResult, level: Level) -> dict[str, Any]:
         **_statistics(rows, Region.WHOLE_DISC),
         "regions": {region.value: _statistics(rows, region) for region in Region if region is not Region.WHOLE_DISC},
         "registration": _registration(result, level),
+        "shape": _shape(result, level),
     }
 
 
@@ -247,6 +249,15 @@ def _registration(result: ExamResult, level: Level) -> dict[str, Any]:
                 "min_jacobian_patient": _number(disc.alignment.min_jacobian_patient),
             }
     return {}
+
+
+def _shape(result: ExamResult, level: Level) -> dict[str, Any]:
+    """What tells one person's disc from another's; an empty object for a disc of a line of voxels."""
+    if result.mask is None:
+        return {}
+    only = np.where(result.mask.levels == level.value, result.mask.levels, 0).astype(np.uint8)
+    found = disc_shapes(only, result.mask.affine)
+    return shape_entry(found[level]) if level in found else {}
 
 
 def _number(value: float | None) -> float | None:

@@ -163,6 +163,14 @@ class Segmentation(_Part):
     member_volume_sd_mm3: float | None = Field(description="SD (n - 1) of the disc's volume over the members")
 
 
+class ShapeEntry(_Part):
+    """The disc in its middle slices: what tells one person's spine from another's."""
+
+    height_mm: float = Field(gt=0, description="Area over depth")
+    depth_mm: float = Field(gt=0, description="From front to back")
+    centroid_mm: tuple[float, float, float] = Field(description="LPS")
+
+
 class DiscEntry(_Part):
     """One disc. t1rho_ms and t2_ms are those of the whole disc."""
 
@@ -173,6 +181,7 @@ class DiscEntry(_Part):
     segmentation: Segmentation | _Empty = Field(_Empty(), description="Empty where no network made the mask")
     regions: Regions
     registration: Registration | _Empty = Field(description="Empty where the disc was not registered")
+    shape: ShapeEntry | _Empty = Field(_Empty(), description="Empty of a disc that is too small to tell")
 
 
 class ObjectEntry(_Part):

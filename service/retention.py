@@ -18,8 +18,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from time import time
+from typing import Any
 
-from sqlalchemy import Connection, false, or_, select, update
+from sqlalchemy import Connection, Row, false, or_, select, update
 
 from config.retention import Retention
 from config.settings import Confirm, Settings
@@ -27,6 +28,7 @@ from processing.results import Verdict
 from service import database as db
 from service.audit import AuditEvent, AuditKind, note
 from service.database import Database, move
+from service.holds import Hold
 from service.jobs import exam_folder
 from service.reconciliation import destinations_in_doubt
 from service.states import (
@@ -197,7 +199,7 @@ def _settled(
     if newest.state != JobState.DONE or newest.version != own.version or newest.verdict == Verdict.REFUSED:
         return "has no newest result"
     sent = connection.execute(select(delivery).where(delivery.c.job_id.in_([one.id for one in jobs]))).all()
-    if not all(_has_arrived(one.state, one.destination in destinations.unasked) for one in sent):
+    if not all(_is_settled(one, one.destination in destinations.unasked) for one in sent):
         return "is not delivered everywhere"
     if not destinations.in_doubt.isdisjoint(one.destination for one in sent):
         return "may be gone from a destination: see 'discnode reconcile'"
@@ -211,8 +213,15 @@ def _settled(
     return _Exam(exam_id, uids, max(one for one in times if one is not None))
 
 
-def _has_arrived(state: str, is_unasked: bool) -> bool:
-    return state == DeliveryState.CONFIRMED or (is_unasked and state == DeliveryState.SENT)
+def _is_settled(one: Row[Any], is_unasked: bool) -> bool:
+    """Whether the destination has it; of what is never sent: whether a newer version took its place, or it was there.
+
+    What a person rejected before it was anywhere is kept: nobody else has it.
+    """
+    if one.state == DeliveryState.REJECTED:
+        was_there = one.confirmed_at is not None or (is_unasked and one.sent_at is not None)
+        return was_there or Hold.SUPERSEDED in (one.holds or {})
+    return one.state == DeliveryState.CONFIRMED or (is_unasked and one.state == DeliveryState.SENT)
 
 
 def _has_open_case(connection: Connection, exam_ids: Sequence[int], study_uids: Sequence[str]) -> bool:

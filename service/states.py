@@ -62,7 +62,9 @@ class FilesState(StrEnum):
 class DeliveryState(StrEnum):
     """One object on its way to one destination."""
 
+    HELD = "held"  # a person, a trial or both must let it go first
     WAITING = "waiting"
+    REJECTED = "rejected"  # a person said no, a newer version took its place, or it was recalled: never sent (again)
     SENT = "sent"  # the peer answered Success or a warning, which is no proof that it has it
     CONFIRMED = "confirmed"  # the destination has it: it says so in a commitment, or shows it in a query
 
@@ -154,9 +156,12 @@ JOB_MOVES: Moves = {
 }
 
 DELIVERY_MOVES: Moves = {
-    _D.WAITING: frozenset({_D.SENT}),
-    _D.SENT: frozenset({_D.CONFIRMED, _D.WAITING}),  # waiting: it was not there, or a person wants it sent again
-    _D.CONFIRMED: frozenset({_D.WAITING}),
+    _D.HELD: frozenset({_D.WAITING, _D.REJECTED}),
+    _D.WAITING: frozenset({_D.SENT, _D.HELD, _D.REJECTED}),
+    # waiting: it was not there, or a person wants it sent again; rejected: recalled
+    _D.SENT: frozenset({_D.CONFIRMED, _D.WAITING, _D.REJECTED}),
+    _D.CONFIRMED: frozenset({_D.WAITING, _D.REJECTED}),
+    _D.REJECTED: frozenset(),
 }
 
 ASKED_MOVES: Moves = {

@@ -79,8 +79,10 @@ exam = Table(
     Column("study_date", String(64)),
     Column("awaiting", Text),  # while it waits: what for
     Column("joined_to", Integer),  # the exam that this study's images are measured with
+    Column("trial_seen", Boolean),  # its present state was taken in by the trials; empty: it is news to them
     Index("exam_by_patient", "patient_key", "study_date"),
     Index("exam_by_owner", "joined_to"),
+    Index("exam_by_trial_news", "trial_seen", "state"),
 )
 
 #: One analysis. ``created_at`` stands as the production time in its results, the same for every attempt.
@@ -138,7 +140,12 @@ delivery = Table(
     Column("ask_not_before", UtcDateTime),  # of one that is sent: when the destination is to be asked about it
     Column("asks", Integer),  # how often it was asked since it was sent
     Column("denials", Integer),  # how often it was said to be stored and then was not there
+    Column("release", String(16)),  # config.release.Release, of its routes and its trial; empty: automatic
+    Column("holds", JSON(none_as_null=True)),  # what holds it: service.holds.Hold -> words; empty: nothing
+    Column("approved_sha256", String(64)),  # of its file, when a person approved it
+    Column("report_id", Integer),  # of the subject's report (trial_report) that it is of; empty: of its job
     UniqueConstraint("sop_uid", "destination"),
+    Index("delivery_of_job", "job_id"),
     Index("delivery_due", "destination", "state", "not_before"),
     Index("delivery_asked", "destination", "state", "ask_not_before"),
 )

@@ -18,6 +18,9 @@ trial = Table(
     Column("frozen_by", String(64)),
     Column("unblinded_at", UtcDateTime),
     Column("unblinded_by", String(64)),
+    Column("file", String(255), nullable=False),  # of the plan: relative paths in it are taken from its folder
+    Column("deviation", Text),  # what is wrong with the plan's file since it was frozen; empty: nothing
+    Column("deviates_since", UtcDateTime),
 )
 
 #: A subject. ``patient_digest``: of the PatientID, under the node's own key; never the identity itself.
@@ -37,8 +40,81 @@ subject = Table(
     Column("levels_confirmed_by", String(64)),
     Column("levels_confirmed_at", UtcDateTime),
     Column("created_at", UtcDateTime, nullable=False),
+    Column("is_listed", Boolean, nullable=False, default=False),  # by a person, in the subjects' table
+    Column("imported", JSON),  # what that table says of the identity: the images must agree
+    Column("levels", JSON),  # discs of the exam that a person looked at when confirming, from below
+    Column("withdrawn_on", Date),
+    Column("look_on", Date),  # the day from which a visit of it is missed
+    Column("priors_asked_at", UtcDateTime),
     UniqueConstraint("trial_id", "subject_id"),
     Index("trial_subject_by_patient", "trial_id", "patient_digest"),
+    Index("trial_subject_by_look", "state", "look_on"),
+)
+
+#: What an exam's headers say of trials, and what people said of it. ``trial_id``: of the trial that claims it.
+#: ``subject_id``: whom it was taken for; without one, ``code`` and ``detail`` tell why.
+trial_exam = Table(
+    "trial_exam",
+    metadata,
+    Column("exam_id", ForeignKey("exam.id"), primary_key=True, autoincrement=False),
+    Column("trial_id", ForeignKey("trial.id")),
+    Column("subject_id", ForeignKey("trial_subject.id"), index=True),
+    Column("protocol_id", String(64), nullable=False),
+    Column("site_label", String(64), nullable=False),
+    Column("subject_label", String(64), nullable=False),
+    Column("time_point", String(64), nullable=False),
+    Column("patient_digest", String(64)),
+    Column("birth_year", Integer),
+    Column("sex", String(1), nullable=False),
+    Column("study_date", Date),
+    Column("acquired_at", String(40)),  # ISO 8601, with its offset from UTC where the header tells one
+    Column("has_time", Boolean, nullable=False),
+    Column("disagreement", Text, nullable=False),  # in what its images name different subjects; "" where they agree
+    Column("is_phantom", Boolean, nullable=False),
+    Column("claimed_by", String(16)),  # attributes, mapping, date, person: what says whose it is
+    Column("visit_label", String(64)),  # the visit that it says; empty: only the date can tell
+    Column("code", String(32)),
+    Column("detail", Text),
+    Column("held_at", UtcDateTime),  # since when it is of a trial and of no subject
+    Column("said_subject", String(64)),  # by a person, as all that follows
+    Column("said_visit", String(64)),
+    Column("set_aside", Boolean, nullable=False, default=False),
+    Column("not_evaluable", Text),  # why a person says so
+    Column("accepted", JSON),  # {kind of doubt: why}: what a person has looked into and found to be no reason
+    Column("said_by", String(64)),
+    Column("said_reason", Text),
+    Column("said_at", UtcDateTime),
+    Index("trial_exam_by_patient", "patient_digest"),
+    Index("trial_exam_by_trial", "trial_id", "subject_id"),
+)
+
+#: What counts of the result of a finished analysis, as its result.json said it: kept when retention takes the files.
+trial_result = Table(
+    "trial_result",
+    metadata,
+    Column("job_id", ForeignKey("job.id"), primary_key=True, autoincrement=False),
+    Column("exam_id", ForeignKey("exam.id"), nullable=False, index=True),
+    Column("version", Integer, nullable=False),
+    Column("verdict", String(16), nullable=False),
+    Column("finished_at", UtcDateTime, nullable=False),
+    Column("protocol", String(256), nullable=False),
+    Column("reasons", JSON, nullable=False),  # [{"code", "detail"}]
+    Column("versions", JSON, nullable=False),
+    Column("discs", JSON, nullable=False),  # {level: {"volume_mm3": ..., ...}}: the shape of the spine
+    Column("acquisition", JSON),
+)
+
+#: A visit that did not come, told once. ``resolved_at``: it came, or is not expected any more.
+missed_visit = Table(
+    "trial_missed_visit",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("subject_id", ForeignKey("trial_subject.id"), nullable=False),
+    Column("visit", String(64), nullable=False),
+    Column("due_until", Date, nullable=False),
+    Column("told_at", UtcDateTime, nullable=False),
+    Column("resolved_at", UtcDateTime),
+    UniqueConstraint("subject_id", "visit"),
 )
 
 #: An exam that was taken for a visit. Planned visits without a scan have no row: the plan and the day tell them.
@@ -133,15 +209,17 @@ signature = Table(
     Column("signed_by", String(64), nullable=False),
     Column("signed_at", UtcDateTime, nullable=False),
     Column("content_sha256", String(64), nullable=False),
+    Column("signed_via", String(96)),  # web, or the command line with the system's user
     Index("signature_by_subject", "subject_of", "subject_key"),
 )
 
-#: A question to a site about a visit.
+#: A question to a site about an exam, which may be a visit's.
 query = Table(
     "trial_query",
     metadata,
     Column("id", Integer, primary_key=True),
-    Column("visit_id", ForeignKey("trial_visit.id"), nullable=False, index=True),
+    Column("exam_id", ForeignKey("exam.id"), nullable=False, index=True),
+    Column("visit_id", ForeignKey("trial_visit.id"), index=True),
     Column("code", String(32), nullable=False),
     Column("text", Text, nullable=False),
     Column("state", String(16), nullable=False, index=True),  # service.states.QueryState

@@ -25,30 +25,40 @@ def software_versions(
     given: MaskOrigin | None = None,
 ) -> dict[str, str]:
     """Name -> version or digest of everything that made a result; also a person's word on the lowest disc, or mask."""
-    versions = {"discnode": version("discnode")}
-    versions |= {package: version(package) for package in _PACKAGES}
     record = model.record
+    versions = pipeline_versions(settings, record, protocols)
+    versions["inference_provider"] = model.provider
     resolved = _with_threshold(settings, record)
-    atlas = read_atlas(settings.registration.atlas)
-    versions |= {
-        "model": record.name,
-        "model_version": record.version,
-        "model_members": str(len(record.members)),
-        "model_sha256": record.sha256,
-        "disc_threshold": f"{resolved.segmentation.threshold:g}",
-        "inference_provider": model.provider,
-        **_registration(settings),
-        "settings_digest": _digest(resolved, record, protocols, lowest_disc, given),
-        "atlas": atlas.name,
-        "atlas_sha256": atlas.sha256,
-        "protocol": ", ".join(protocols),
-    }
+    versions["settings_digest"] = _digest(resolved, record, protocols, lowest_disc, given)
     if lowest_disc is not None:
         versions["lowest_disc"] = f"{lowest_disc.name}, said by a person"
     if given is not None:
         name = given.sop_instance_uid or f"a file with sha256 {given.sha256[:16]}"
         versions["correction"] = f"discs of {name}"
     return versions
+
+
+def pipeline_versions(settings: Settings, record: ModelRecord, protocols: tuple[str, ...]) -> dict[str, str]:
+    """What measures an exam of these protocols, before one is measured: the same for every exam.
+
+    ``pipeline_digest`` is the ``settings_digest`` of a result without a person's word or discs.
+    """
+    resolved = _with_threshold(settings, record)
+    atlas = read_atlas(settings.registration.atlas)
+    return {
+        "discnode": version("discnode"),
+        **{package: version(package) for package in _PACKAGES},
+        "model": record.name,
+        "model_version": record.version,
+        "model_members": str(len(record.members)),
+        "model_sha256": record.sha256,
+        "disc_threshold": f"{resolved.segmentation.threshold:g}",
+        **_registration(settings),
+        "pipeline_digest": _digest(resolved, record, protocols, None, None),
+        "atlas": atlas.name,
+        "atlas_sha256": atlas.sha256,
+        "protocol": ", ".join(protocols),
+    }
 
 
 def _registration(settings: Settings) -> dict[str, str]:

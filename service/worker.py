@@ -25,12 +25,14 @@ from service import jobs
 from service.children import receive_message
 from service.database import Database, open_database
 from service.failure_text import describe_failure
+from service.holds import awaits_visit, holds_for, release_for
 from service.jobs import Job, LeaseLost
 from service.logs import log_to_stderr
 from service.outbox import Parcel, destinations_for
 from service.progress import Progress, log_progress
 from service.refusal_file import remove_exam_refusal
 from service.result_versions import Edition, mark_version
+from service.trials.matching import claiming_plan
 
 _log = logging.getLogger(__name__)
 
@@ -196,15 +198,32 @@ def _analyse(
         _write_refusal(reasons, out)
     earlier = None if job.predecessor is None else exam_folder / f"v{job.predecessor}"
     mark_version(out, objects, job.version, job.predecessor, earlier)
-    parcels = [
-        Parcel(one.sop_instance_uid, str(one.kind), str(job.result_folder / _relative(one.path, out)), destination.name)
-        for destination in destinations_for(settings, calling_ae=job.calling_ae, protocol=job.protocol)
-        for one in objects
-        if one.goes_with(destination.objects)
-    ]
+    parcels = _parcels(database, settings, job, verdict, objects, out)
     if not jobs.heartbeat(database, job, datetime.now(UTC), settings.jobs.lease_s):
         raise LeaseLost(f"job {job.id}")
     return verdict, reasons, parcels, out
+
+
+def _parcels(
+    database: Database, settings: Settings, job: Job, verdict: Verdict, objects: Sequence[ObjectFile], out: Path
+) -> list[Parcel]:
+    """What goes where, and what holds it back. What a trial claims goes to the trial's destinations alone."""
+    trial = claiming_plan(database, settings, job.exam_id)
+    facts = {"calling_ae": job.calling_ae, "protocol": job.protocol}
+    destinations = destinations_for(settings, **facts)
+    if trial is not None:
+        destinations = tuple(one for one in settings.destinations if one.name in trial.destinations)
+    parcels = []
+    for destination in destinations:
+        name = destination.name
+        rule = release_for(settings, **facts, trial=trial, destination=name)
+        holds = holds_for(settings, **facts, trial=trial, destination=name, verdict=verdict)
+        holds |= {} if trial is None else awaits_visit(trial)
+        for one in objects:
+            if one.goes_with(destination.objects):
+                path = job.result_folder / _relative(one.path, out)
+                parcels.append(Parcel(one.sop_instance_uid, str(one.kind), str(path), name, holds, rule))
+    return parcels
 
 
 def _attempts_folder(settings: Settings, job: Job) -> Path:

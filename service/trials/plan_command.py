@@ -1,6 +1,7 @@
 """``discnode trial init`` and ``check``: a new plan, and what is wrong with one."""
 
 import argparse
+import csv
 import shutil
 import sys
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 from config.protocol_cards import load_cards
 from config.settings import Settings, SettingsError
 from config.trial_plans import load_plan, plan_sha256
+from service.trials.blinding import check_no_arm
 
 
 def add_actions(
@@ -46,6 +48,9 @@ def _check(options: argparse.Namespace, load: Callable[[Path | None], Settings])
         if name not in names:
             allowed = ", ".join(names) or "none"
             raise SettingsError(f"{options.file}: destinations: {name!r} is not configured; allowed: {allowed}")
+    if plan.treated_levels is not None and plan.treated_levels.is_file():
+        with plan.treated_levels.open(encoding="utf-8-sig", newline="") as file:
+            check_no_arm(next(csv.reader(file), []))
     visits = ", ".join(f"{one.name} (day {one.first_day} to {one.last_day})" for one in plan.visits)
     print(f"{options.file}: in order (sha256 {plan_sha256(options.file)[:16]})")
     print(f"  {plan.protocol_id}: {len(plan.sites)} sites, visits {visits}")

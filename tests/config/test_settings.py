@@ -86,7 +86,7 @@ def test_empty_file_gives_the_defaults(tmp_path: Path) -> None:
             "destinations.0.tsl",
             "unknown key; allowed here: ae_title, authorization_variable, ca_file, confirm, dicomweb_url,",
         ),
-        ("routes: [{send_to: [], until: 1}]\n", "routes.0.until", "unknown key; allowed here: send_to, when"),
+        ("routes: [{send_to: [], until: 1}]\n", "routes.0.until", "unknown key; allowed here: release, send_to, when"),
         ("port: many\n", "port", "found 'many'"),
         ("port: 70000\n", "port", "less than or equal to 65535 (found 70000)"),
         ("jobs: {workers: 0}\n", "jobs.workers", "greater than or equal to 1 (found 0)"),

@@ -68,7 +68,7 @@ def test_elastix_parameters_count_by_what_they_say(model: OnnxModel, tmp_path: P
     write_parameters(own, read_parameters(shipped) | {"Metric1Weight": ("0.5",)}, "another weight")
     changed = software_versions(site, model, PROTOCOLS)
     differing = {name for name in same if changed[name] != same[name]}
-    assert differing == {"registration_parameters_3d", "settings_digest"}
+    assert differing == {"registration_parameters_3d", "settings_digest", "pipeline_digest"}
 
 
 def test_the_atlas_counts_by_its_content_not_by_its_name(model: OnnxModel, tmp_path: Path) -> None:

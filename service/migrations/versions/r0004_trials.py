@@ -22,6 +22,7 @@ def upgrade() -> None:
         sa.Column("signed_by", sa.String(length=64), nullable=False),
         sa.Column("signed_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("content_sha256", sa.String(length=64), nullable=False),
+        sa.Column("signed_via", sa.String(length=96), nullable=True),
         sa.PrimaryKeyConstraint("id"),
     )
     with op.batch_alter_table("signature", schema=None) as batch_op:
@@ -39,6 +40,9 @@ def upgrade() -> None:
         sa.Column("frozen_by", sa.String(length=64), nullable=True),
         sa.Column("unblinded_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("unblinded_by", sa.String(length=64), nullable=True),
+        sa.Column("file", sa.String(length=255), nullable=False),
+        sa.Column("deviation", sa.Text(), nullable=True),
+        sa.Column("deviates_since", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("protocol_id"),
     )
@@ -101,6 +105,12 @@ def upgrade() -> None:
         sa.Column("levels_confirmed_by", sa.String(length=64), nullable=True),
         sa.Column("levels_confirmed_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("is_listed", sa.Boolean(), nullable=False),
+        sa.Column("imported", sa.JSON(), nullable=True),
+        sa.Column("levels", sa.JSON(), nullable=True),
+        sa.Column("withdrawn_on", sa.Date(), nullable=True),
+        sa.Column("look_on", sa.Date(), nullable=True),
+        sa.Column("priors_asked_at", sa.DateTime(timezone=True), nullable=True),
         sa.ForeignKeyConstraint(
             ["trial_id"],
             ["trial.id"],
@@ -109,8 +119,73 @@ def upgrade() -> None:
         sa.UniqueConstraint("trial_id", "subject_id"),
     )
     with op.batch_alter_table("trial_subject", schema=None) as batch_op:
+        batch_op.create_index("trial_subject_by_look", ["state", "look_on"], unique=False)
         batch_op.create_index("trial_subject_by_patient", ["trial_id", "patient_digest"], unique=False)
 
+    op.create_table(
+        "trial_exam",
+        sa.Column("exam_id", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("trial_id", sa.Integer(), nullable=True),
+        sa.Column("subject_id", sa.Integer(), nullable=True),
+        sa.Column("protocol_id", sa.String(length=64), nullable=False),
+        sa.Column("site_label", sa.String(length=64), nullable=False),
+        sa.Column("subject_label", sa.String(length=64), nullable=False),
+        sa.Column("time_point", sa.String(length=64), nullable=False),
+        sa.Column("patient_digest", sa.String(length=64), nullable=True),
+        sa.Column("birth_year", sa.Integer(), nullable=True),
+        sa.Column("sex", sa.String(length=1), nullable=False),
+        sa.Column("study_date", sa.Date(), nullable=True),
+        sa.Column("acquired_at", sa.String(length=40), nullable=True),
+        sa.Column("has_time", sa.Boolean(), nullable=False),
+        sa.Column("disagreement", sa.Text(), nullable=False),
+        sa.Column("is_phantom", sa.Boolean(), nullable=False),
+        sa.Column("claimed_by", sa.String(length=16), nullable=True),
+        sa.Column("visit_label", sa.String(length=64), nullable=True),
+        sa.Column("code", sa.String(length=32), nullable=True),
+        sa.Column("detail", sa.Text(), nullable=True),
+        sa.Column("held_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("said_subject", sa.String(length=64), nullable=True),
+        sa.Column("said_visit", sa.String(length=64), nullable=True),
+        sa.Column("set_aside", sa.Boolean(), nullable=False),
+        sa.Column("not_evaluable", sa.Text(), nullable=True),
+        sa.Column("accepted", sa.JSON(), nullable=True),
+        sa.Column("said_by", sa.String(length=64), nullable=True),
+        sa.Column("said_reason", sa.Text(), nullable=True),
+        sa.Column("said_at", sa.DateTime(timezone=True), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["exam_id"],
+            ["exam.id"],
+        ),
+        sa.ForeignKeyConstraint(
+            ["subject_id"],
+            ["trial_subject.id"],
+        ),
+        sa.ForeignKeyConstraint(
+            ["trial_id"],
+            ["trial.id"],
+        ),
+        sa.PrimaryKeyConstraint("exam_id"),
+    )
+    with op.batch_alter_table("trial_exam", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_trial_exam_subject_id"), ["subject_id"], unique=False)
+        batch_op.create_index("trial_exam_by_patient", ["patient_digest"], unique=False)
+        batch_op.create_index("trial_exam_by_trial", ["trial_id", "subject_id"], unique=False)
+
+    op.create_table(
+        "trial_missed_visit",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("subject_id", sa.Integer(), nullable=False),
+        sa.Column("visit", sa.String(length=64), nullable=False),
+        sa.Column("due_until", sa.Date(), nullable=False),
+        sa.Column("told_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("resolved_at", sa.DateTime(timezone=True), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["subject_id"],
+            ["trial_subject.id"],
+        ),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("subject_id", "visit"),
+    )
     op.create_table(
         "trial_non_evaluable",
         sa.Column("id", sa.Integer(), nullable=False),
@@ -164,6 +239,31 @@ def upgrade() -> None:
         sa.UniqueConstraint("subject_id"),
     )
     op.create_table(
+        "trial_result",
+        sa.Column("job_id", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("exam_id", sa.Integer(), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.Column("verdict", sa.String(length=16), nullable=False),
+        sa.Column("finished_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("protocol", sa.String(length=256), nullable=False),
+        sa.Column("reasons", sa.JSON(), nullable=False),
+        sa.Column("versions", sa.JSON(), nullable=False),
+        sa.Column("discs", sa.JSON(), nullable=False),
+        sa.Column("acquisition", sa.JSON(), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["exam_id"],
+            ["exam.id"],
+        ),
+        sa.ForeignKeyConstraint(
+            ["job_id"],
+            ["job.id"],
+        ),
+        sa.PrimaryKeyConstraint("job_id"),
+    )
+    with op.batch_alter_table("trial_result", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_trial_result_exam_id"), ["exam_id"], unique=False)
+
+    op.create_table(
         "trial_visit",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("subject_id", sa.Integer(), nullable=False),
@@ -197,7 +297,8 @@ def upgrade() -> None:
     op.create_table(
         "trial_query",
         sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("visit_id", sa.Integer(), nullable=False),
+        sa.Column("exam_id", sa.Integer(), nullable=False),
+        sa.Column("visit_id", sa.Integer(), nullable=True),
         sa.Column("code", sa.String(length=32), nullable=False),
         sa.Column("text", sa.Text(), nullable=False),
         sa.Column("state", sa.String(length=16), nullable=False),
@@ -209,12 +310,17 @@ def upgrade() -> None:
         sa.Column("resolved_by", sa.String(length=64), nullable=True),
         sa.Column("resolved_at", sa.DateTime(timezone=True), nullable=True),
         sa.ForeignKeyConstraint(
+            ["exam_id"],
+            ["exam.id"],
+        ),
+        sa.ForeignKeyConstraint(
             ["visit_id"],
             ["trial_visit.id"],
         ),
         sa.PrimaryKeyConstraint("id"),
     )
     with op.batch_alter_table("trial_query", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_trial_query_exam_id"), ["exam_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_trial_query_state"), ["state"], unique=False)
         batch_op.create_index(batch_op.f("ix_trial_query_visit_id"), ["visit_id"], unique=False)
 
@@ -235,4 +341,15 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("reading_id"),
     )
+    with op.batch_alter_table("delivery", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("release", sa.String(length=16), nullable=True))
+        batch_op.add_column(sa.Column("holds", sa.JSON(none_as_null=True), nullable=True))
+        batch_op.add_column(sa.Column("approved_sha256", sa.String(length=64), nullable=True))
+        batch_op.add_column(sa.Column("report_id", sa.Integer(), nullable=True))
+        batch_op.create_index("delivery_of_job", ["job_id"], unique=False)
+
+    with op.batch_alter_table("exam", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("trial_seen", sa.Boolean(), nullable=True))
+        batch_op.create_index("exam_by_trial_news", ["trial_seen", "state"], unique=False)
+
     # ### end Alembic commands ###

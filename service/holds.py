@@ -1,0 +1,213 @@
+"""What holds results back: the rules of routes and trials, and what becomes of them when versions and visits come.
+
+A delivery is held while anything holds it. Each hold has a name and words for people; when the last is gone, it waits
+for its turn as any other.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import Connection, Row, select, update
+
+from config.release import Release, strictest
+from config.settings import Settings
+from config.trial_plans import TrialPlan
+from processing.results import Verdict
+from service import database as db
+from service import trial_tables as trials
+from service.database import Database
+from service.deliveries import Delivery
+from service.outbox import routes_for
+from service.states import DeliveryState, predecessors
+
+
+class Hold(StrEnum):
+    """Why an object may not go yet; of a rejected one, why it never will."""
+
+    VISIT = "visit"  # a trial claims its exam, which is not yet taken for a visit
+    POLICY = "policy"  # a person decides, always
+    WARNING = "warning"  # a person decides, for something is to be checked
+    REVIEW = "review"  # a person decided on an earlier version
+    CHANGED = "changed"  # its file is not the one that was approved
+    BLINDED = "blinded"  # reports are withheld until the trial is unblinded
+    REJECTED = "rejected"  # a person said no
+    SUPERSEDED = "superseded"  # a newer version came before it was sent
+    RECALLED = "recalled"  # a person took it back
+
+
+#: What the approval of a person settles.
+APPROVABLE = frozenset({Hold.POLICY, Hold.WARNING, Hold.REVIEW, Hold.CHANGED})
+#: Decisions on a result, as signatures name them, after which a person looks at a new version too.
+_DECIDED = ("approved", "rejected", "recalled")
+_POLICY = "released by a person alone"
+
+
+def release_for(
+    settings: Settings, *, calling_ae: str, protocol: str, trial: TrialPlan | None, destination: str = ""
+) -> Release:
+    """The strictest rule of the routes that a result takes, to a destination or at all, and of its trial."""
+    routes = routes_for(settings, calling_ae=calling_ae, protocol=protocol)
+    found = [route.release for route in routes if not destination or destination in route.send_to]
+    return strictest(*found, *([] if trial is None else [trial.release]))
+
+
+def holds_by_rule(release: Release, warnings: Sequence[str]) -> dict[str, str]:
+    """What a rule says of something with these warnings."""
+    if release is Release.HOLD:
+        return {Hold.POLICY: _POLICY}
+    if release is Release.HOLD_ON_WARNING and warnings:
+        return {Hold.WARNING: "to be checked: " + "; ".join(warnings)}
+    return {}
+
+
+def holds_for(
+    settings: Settings,
+    *,
+    calling_ae: str,
+    protocol: str,
+    verdict: Verdict,
+    trial: TrialPlan | None,
+    destination: str = "",
+    warnings: Sequence[str] = (),
+) -> dict[str, str]:
+    """What holds a result, or a subject's report: nothing, or hold -> why.
+
+    Of an exam that a trial claims there is also :data:`Hold.VISIT`, until it is taken for a visit (:func:`settle`).
+    """
+    rule = release_for(settings, calling_ae=calling_ae, protocol=protocol, trial=trial, destination=destination)
+    return holds_by_rule(rule, [*_warnings_of(verdict), *warnings])
+
+
+def hold_for(settings: Settings, *, calling_ae: str, protocol: str, verdict: Verdict, trial: TrialPlan | None) -> str:
+    """Why a result is held, in words; empty if it may go."""
+    facts = {"calling_ae": calling_ae, "protocol": protocol, "verdict": verdict, "trial": trial}
+    return "; ".join(holds_for(settings, **facts).values())  # type: ignore[arg-type]
+
+
+def awaits_visit(trial: TrialPlan) -> dict[str, str]:
+    """The hold of an exam that a trial claims."""
+    return {Hold.VISIT: f"trial {trial.protocol_id}: not yet taken for a visit"}
+
+
+def withheld(trial: TrialPlan, *, is_unblinded: bool) -> dict[str, str]:
+    """The hold of a subject's report in a trial whose reports wait for its unblinding."""
+    if is_unblinded or not trial.blinding.withhold_site_reports:
+        return {}
+    return {Hold.BLINDED: f"withheld until trial {trial.protocol_id} is unblinded"}
+
+
+def _warnings_of(verdict: Verdict) -> list[str]:
+    return [] if verdict is Verdict.OK else [f"the result is {verdict}"]
+
+
+# --- what changes holds -----------------------------------------------------------------------------------------------
+
+
+def settle(connection: Connection, job_id: int, warnings: Sequence[str], plan: TrialPlan) -> None:
+    """An exam was taken for a visit: its result goes, or is held for what its rule says of it now.
+
+    May be called again with other warnings: what has not been sent or approved yet is judged anew.
+    """
+    verdict = Verdict(connection.execute(select(db.job.c.verdict).where(db.job.c.id == job_id)).scalar_one())
+    for row in _undecided(connection, job_id):
+        rule = strictest(Release(row.release or Release.AUTOMATIC), plan.release)
+        kept = {name: why for name, why in (row.holds or {}).items() if name in (Hold.REVIEW, Hold.CHANGED)}
+        put_holds(connection, row, kept | holds_by_rule(rule, [*_warnings_of(verdict), *warnings]), release=str(rule))
+
+
+def unsettle(connection: Connection, job_id: int, why: str) -> None:
+    """An exam is no visit any more, or it is not known whose: what has not been sent waits until it is."""
+    for row in _undecided(connection, job_id):
+        put_holds(connection, row, {**(row.holds or {}), Hold.VISIT: why})
+
+
+def _undecided(connection: Connection, job_id: int) -> Sequence[Row[Any]]:
+    table = db.delivery
+    open_states = [str(DeliveryState.HELD), str(DeliveryState.WAITING)]
+    query = select(table).where(table.c.job_id == job_id, table.c.state.in_(open_states), table.c.report_id.is_(None))
+    return connection.execute(query.where(table.c.approved_sha256.is_(None)).with_for_update()).all()
+
+
+def put_holds(connection: Connection, row: Row[Any] | Delivery, holds: Mapping[str, str], **values: Any) -> None:
+    """Give a delivery that is held or waits these holds, and the state that follows."""
+    state = DeliveryState.HELD if holds else DeliveryState.WAITING
+    connection.execute(
+        update(db.delivery)
+        .where(db.delivery.c.id == row.id, db.delivery.c.state == str(row.state))
+        .values(state=str(state), holds=dict(holds) or None, **values)
+    )
+
+
+def stop(connection: Connection, rows: Sequence[Any], hold: Hold, why: str) -> int:
+    """Let nothing of these deliveries be sent (again), whatever has become of them; how many."""
+    table = db.delivery
+    allowed = table.c.state.in_([str(state) for state in predecessors(DeliveryState.REJECTED)])
+    ids = [row.id for row in rows]
+    changed = update(table).where(table.c.id.in_(ids), allowed)
+    return connection.execute(changed.values(state=str(DeliveryState.REJECTED), holds={hold: why})).rowcount
+
+
+def take_place(connection: Connection, job_id: int, now: datetime) -> None:
+    """A job is done: of earlier versions of its exam nothing that a person must decide on, or has approved, goes out.
+
+    Their approval is void; and where a person has decided on one of them, this version is held for a person too.
+    """
+    job, table = db.job, db.delivery
+    exam_id, version = connection.execute(select(job.c.exam_id, job.c.version).where(job.c.id == job_id)).one()
+    earlier = connection.execute(select(job.c.id).where(job.c.exam_id == exam_id, job.c.version < version)).scalars()
+    ids = list(earlier)
+    if not ids:
+        return
+    of_them = (table.c.job_id.in_(ids), table.c.report_id.is_(None))
+    _supersede(connection, of_them, f"version {version} took its place")
+    if was_decided(connection, "job", ids):
+        why = "a person decided on an earlier version: this one is to be decided on too"
+        for row in _undecided(connection, job_id):
+            put_holds(connection, row, {**(row.holds or {}), Hold.REVIEW: why}, not_before=now)
+
+
+def take_place_of_report(connection: Connection, report_id: int) -> None:
+    """A new version of a subject's report: as :func:`take_place`, for the deliveries that are already put down."""
+    report, table = trials.subject_report, db.delivery
+    new = connection.execute(select(report).where(report.c.id == report_id)).one()
+    same = (report.c.subject_id == new.subject_id, report.c.version < new.version)
+    ids = list(connection.execute(select(report.c.id).where(*same)).scalars())
+    if not ids:
+        return
+    _supersede(connection, (table.c.report_id.in_(ids),), f"version {new.version} of the report took its place")
+    if was_decided(connection, "report", ids):
+        why = "a person decided on an earlier version: this one is to be decided on too"
+        open_states = [str(DeliveryState.HELD), str(DeliveryState.WAITING)]
+        query = select(table).where(table.c.report_id == report_id, table.c.state.in_(open_states))
+        for row in connection.execute(query).all():
+            put_holds(connection, row, {**(row.holds or {}), Hold.REVIEW: why})
+
+
+def _supersede(connection: Connection, conditions: Sequence[Any], why: str) -> None:
+    table = db.delivery
+    is_held = table.c.state == str(DeliveryState.HELD)
+    is_approved = (table.c.state == str(DeliveryState.WAITING)) & table.c.approved_sha256.is_not(None)
+    rows = connection.execute(select(table.c.id).where(*conditions, is_held | is_approved)).all()
+    if rows:
+        stop(connection, rows, Hold.SUPERSEDED, why)
+
+
+def was_decided(connection: Connection, subject_of: str, keys: Sequence[int]) -> bool:
+    """Whether a person has decided on one of these results."""
+    table = trials.signature
+    query = select(table.c.id).where(table.c.subject_of == subject_of, table.c.subject_key.in_(keys))
+    return connection.execute(query.where(table.c.decision.in_(_DECIDED)).limit(1)).first() is not None
+
+
+def hold_changed(database: Database, one: Delivery) -> None:
+    """Before it is sent, an approved object was found to have another file than was approved: it is held again."""
+    table = db.delivery
+    why = {Hold.CHANGED: "its file is not the one that was approved"}
+    with database.write() as connection:
+        connection.execute(
+            update(table)
+            .where(table.c.id == one.id, table.c.state == str(DeliveryState.WAITING))
+            .values(state=str(DeliveryState.HELD), holds=why, approved_sha256=None)
+        )

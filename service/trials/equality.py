@@ -1,0 +1,20 @@
+"""How a visit was acquired, held against the baseline."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from config.trial_plans import Acceptance
+from processing.visits import Difference
+
+
+def differences(
+    baseline: Mapping[str, Any] | None, visit: Mapping[str, Any] | None, rules: Acceptance
+) -> tuple[Difference, ...]:
+    """What of a visit is not as at the baseline, hard differences first.
+
+    Args:
+        baseline: the block ``acquisition`` of the baseline's result.json; None: it has none.
+        visit: the same of the visit.
+        rules: how far apart they may lie.
+    """
+    return ()

@@ -1,0 +1,368 @@
+"""Nothing that is held leaves before a person has signed for it; a new version makes an approval void."""
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from records import NOW, add_exam, add_job, later, open_database, settings_in
+from small_mr_exam import mr_dataset
+from sqlalchemy import insert, select, update
+
+from config.release import Release, strictest
+from config.settings import Destination, Settings
+from config.trial_plans import TrialPlan
+from processing.results import Verdict
+from service import database as db
+from service import holds, jobs, queries, recall, release
+from service import trial_tables as trials
+from service.database import Database
+from service.deliveries import NotReleased, list_deliveries, send_again, send_now
+from service.delivery import deliver_due
+from service.outbox import Parcel
+from service.reconciliation import reconcile
+from service.release import CannotDecide, Target
+from service.signatures import CannotSign, Signing
+from service.states import DeliveryState, VisitState
+from tests.peers import Storescp
+
+MEANING = "I reviewed the segmentation and approve release"
+PLAN = TrialPlan.model_validate(
+    {
+        "protocol_id": "DISC-1",
+        "sites": [{"id": "S1"}],
+        "visits": [{"name": "BL", "day": 0, "baseline": True}, {"name": "M12", "day": 365}],
+        "protocol": "ge-mapss",
+        "release": "hold_on_warning",
+    }
+)
+
+
+def signing(**changes: Any) -> Signing:
+    values = {"by": "Dr Reader", "via": "test", "at": later(60), "meaning": MEANING, "reason": "as the charter says"}
+    return Signing(**{**values, **changes})
+
+
+class Node:
+    """A record whose results go to one storage SCP, by a rule."""
+
+    def __init__(self, folder: Path, scp: Storescp, rule: str, **settings: Any) -> None:
+        self.scp = scp
+        to_it = {"name": "pacs", "ae_title": scp.ae_title, "host": "127.0.0.1", "port": scp.port}
+        routes = [{"send_to": ["pacs"], "release": rule}]
+        self.settings: Settings = settings_in(
+            folder, destinations=[{**to_it, "confirm": "none"}], routes=routes, delivery={"timeout_s": 5.0}, **settings
+        )
+        self.database: Database = open_database(self.settings)
+
+    def restart(self) -> None:
+        self.database.close()
+        self.database = open_database(self.settings)
+
+    @property
+    def destination(self) -> Destination:
+        return self.settings.destinations[0]
+
+    def finish(self, verdict: Verdict = Verdict.OK, *, study: str = "1.2.3", trial: TrialPlan | None = None) -> int:
+        """A job of the study's exam is done, with two objects and a result.json; its number."""
+        with self.database.read() as connection:
+            exam = connection.execute(select(db.exam.c.id).where(db.exam.c.study_uid == study)).scalar()
+        exam = add_exam(self.database, study) if exam is None else exam
+        job_id = add_job(self.database, exam, digest=f"d{len(jobs.list_jobs(self.database))}")
+        job = jobs.claim(self.database, "w", NOW, 60.0)
+        assert job is not None
+        assert job.id == job_id
+        folder = self.settings.storage_dir / job.result_folder
+        folder.mkdir(parents=True)
+        (folder / "result.json").write_text(f'{{"version": {job.version}}}')
+        facts = {"calling_ae": job.calling_ae, "protocol": job.protocol, "destination": "pacs"}
+        rule = release.release_for(self.settings, **facts, trial=trial)
+        held = release.holds_for(self.settings, **facts, trial=trial, verdict=verdict)
+        held |= {} if trial is None else holds.awaits_visit(trial)
+        parcels = []
+        for number in range(2):
+            uid = f"{study}.{job.version}.{number}"
+            image = mr_dataset(
+                np.full((6, 5), number, dtype=np.uint16),
+                SOPInstanceUID=uid,
+                StudyInstanceUID=study,
+                SeriesInstanceUID=f"{study}.1",
+            )
+            image.save_as(folder / f"{number}.dcm", enforce_file_format=True)
+            parcels.append(Parcel(uid, "seg", str(job.result_folder / f"{number}.dcm"), "pacs", held, rule))
+        jobs.finish(self.database, job, verdict, (), parcels, NOW)
+        return job_id
+
+    def deliver(self, seconds: float = 120.0) -> int:
+        return deliver_due(self.database, self.destination, self.settings, now=lambda: later(seconds))
+
+    def states(self, job_id: int) -> set[str]:
+        return {str(one.state) for one in list_deliveries(self.database) if one.job_id == job_id}
+
+    def take_for_visit(self, job_id: int, *warnings: str, plan: TrialPlan = PLAN) -> None:
+        """As the desk of trials does when it knows whose exam it is."""
+        with self.database.write() as connection:
+            holds.settle(connection, job_id, warnings, plan)
+
+
+@pytest.fixture(scope="module")
+def scp(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    with Storescp(tmp_path_factory.mktemp("scp")) as one:
+        yield one
+
+
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def study() -> str:
+    return f"1.2.3.{next(_numbers)}"
+
+
+def arrived(scp: Storescp, study: str) -> int:
+    """Objects of the study that lie at the destination."""
+    return sum(f".{study}." in path.name or path.name.endswith(study) for path in scp.files)
+
+
+@pytest.mark.parametrize(
+    ("rule", "verdict", "is_held"),
+    [
+        ("automatic", Verdict.OK, False),
+        ("automatic", Verdict.NEEDS_REVIEW, False),
+        ("hold_on_warning", Verdict.OK, False),
+        ("hold_on_warning", Verdict.NEEDS_REVIEW, True),
+        ("hold", Verdict.OK, True),
+        ("hold", Verdict.NEEDS_REVIEW, True),
+    ],
+)
+def test_a_routes_rule_and_the_verdict_decide(
+    tmp_path: Path, scp: Storescp, study: str, rule: str, verdict: Verdict, is_held: bool
+) -> None:
+    node = Node(tmp_path, scp, rule)
+    job = node.finish(verdict, study=study)
+    assert node.states(job) == {"held" if is_held else "waiting"}
+    assert node.deliver() == (0 if is_held else 2)
+    assert arrived(scp, study) == (0 if is_held else 2)
+    assert len(release.list_held(node.database)) == is_held
+
+
+def test_nothing_leaves_before_the_signature_whatever_is_asked_for(tmp_path: Path, scp: Storescp, study: str) -> None:
+    node = Node(tmp_path, scp, "hold")
+    job = node.finish(study=study)
+    assert send_now(node.database, "pacs", later(60)) == 0
+    with pytest.raises(NotReleased, match="released by a person alone"):
+        send_again(node.database, list_deliveries(node.database)[0].id, later(60))
+    reconcile(node.database, node.destination, node.settings)
+    assert node.deliver() == 0
+    node.restart()
+    assert node.deliver() == 0
+    assert arrived(scp, study) == 0
+
+    assert release.approve(node.database, Target("job", job), signing()) == 2
+    node.restart()  # between the decision and the delivery
+    assert node.deliver() == 2
+    assert arrived(scp, study) == 2
+    assert node.states(job) == {"sent"}
+
+
+@pytest.mark.parametrize("changes", [{"by": " "}, {"meaning": ""}, {"reason": "\t"}, {"meaning": "x" * 256}])
+def test_a_signature_without_name_meaning_or_reason_is_refused(
+    tmp_path: Path, scp: Storescp, study: str, changes: dict[str, str]
+) -> None:
+    node = Node(tmp_path, scp, "hold_on_warning")
+    job = node.finish(Verdict.NEEDS_REVIEW, study=study)
+    with pytest.raises(CannotSign):
+        release.approve(node.database, Target("job", job), signing(**changes))
+    with pytest.raises(CannotSign):
+        release.reject(node.database, Target("job", job), signing(code="MOTION", **changes))
+    assert node.states(job) == {"held"}
+    with node.database.read() as connection:
+        assert connection.execute(select(trials.signature)).all() == []
+
+
+def test_a_signature_tells_who_when_what_and_of_which_bytes(tmp_path: Path, scp: Storescp, study: str) -> None:
+    node = Node(tmp_path, scp, "hold")
+    job = node.finish(study=study)
+    item = release.get_item(node.database, Target("job", job))
+    assert item is not None
+    seen = release.describe(node.database, item)["content_sha256"]
+    with pytest.raises(CannotDecide, match="not what you looked at"):
+        release.approve(node.database, Target("job", job), signing(content_sha256="0" * 64))
+    release.approve(node.database, Target("job", job), signing(content_sha256=seen))
+    (signature,) = release.describe(node.database, item)["signatures"]
+    assert signature["decision"] == "approved"
+    assert signature["signed_by"] == "Dr Reader"
+    assert signature["signed_at"] == later(60).isoformat()
+    assert signature["meaning"] == MEANING
+    assert signature["content_sha256"] == seen
+
+
+def test_an_object_whose_file_changed_after_its_approval_does_not_leave(
+    tmp_path: Path, scp: Storescp, study: str
+) -> None:
+    node = Node(tmp_path, scp, "hold")
+    job = node.finish(study=study)
+    release.approve(node.database, Target("job", job), signing())
+    first = list_deliveries(node.database)[0]
+    path = node.settings.storage_dir / first.path
+    path.write_bytes(path.read_bytes() + b"\0\0")
+    assert node.deliver() == 1
+    assert node.states(job) == {"sent", "held"}
+    assert list_deliveries(node.database)[0].held_for == "its file is not the one that was approved"
+
+
+def test_a_new_version_makes_the_approval_void(tmp_path: Path, scp: Storescp, study: str) -> None:
+    node = Node(tmp_path, scp, "hold_on_warning")
+    first = node.finish(Verdict.NEEDS_REVIEW, study=study)
+    release.approve(node.database, Target("job", first), signing())
+    second = node.finish(Verdict.OK, study=study)  # no warning, and yet a person decides again
+    assert node.states(first) == {"rejected"}
+    assert node.states(second) == {"held"}
+    assert node.deliver() == 0
+    with pytest.raises(CannotDecide, match="nothing of job"):
+        release.approve(node.database, Target("job", first), signing())
+    release.approve(node.database, Target("job", second), signing())
+    assert node.deliver() == 2
+    assert arrived(scp, study) == 2
+
+
+def test_a_held_version_gives_way_to_a_clean_one(tmp_path: Path, scp: Storescp, study: str) -> None:
+    node = Node(tmp_path, scp, "hold_on_warning")
+    first = node.finish(Verdict.NEEDS_REVIEW, study=study)
+    second = node.finish(Verdict.OK, study=study)
+    assert node.states(first) == {"rejected"}
+    assert node.states(second) == {"waiting"}
+    (superseded, *_) = list_deliveries(node.database, state=DeliveryState.REJECTED)
+    assert superseded.held_for == "version 2 took its place"
+
+
+def test_what_is_rejected_never_leaves(tmp_path: Path, scp: Storescp, study: str) -> None:
+    node = Node(tmp_path, scp, "hold")
+    job = node.finish(study=study)
+    with pytest.raises(CannotSign, match="coded reason"):
+        release.reject(node.database, Target("job", job), signing())
+    assert release.reject(node.database, Target("job", job), signing(code="MOTION")) == 2
+    with pytest.raises(CannotDecide):
+        release.approve(node.database, Target("job", job), signing())
+    with pytest.raises(NotReleased, match="rejected: MOTION"):
+        send_again(node.database, list_deliveries(node.database)[0].id, later(60))
+    send_now(node.database, "pacs", later(60))
+    assert node.deliver() == 0
+    assert arrived(scp, study) == 0
+
+
+def test_an_open_query_keeps_a_result_until_it_is_resolved(tmp_path: Path, scp: Storescp, study: str) -> None:
+    node = Node(tmp_path, scp, "hold")
+    job = node.finish(study=study)
+    with pytest.raises(CannotSign, match="coded reason"):
+        release.ask_site(node.database, Target("job", job), signing(code="WHY"), later(0).date())
+    number = release.ask_site(node.database, Target("job", job), signing(code="TSL_UNKNOWN"), later(0).date())
+    with pytest.raises(CannotDecide, match="open query"):
+        release.approve(node.database, Target("job", job), signing())
+    with pytest.raises(CannotSign, match="resolution"):
+        queries.resolve(node.database, number, signing(code="FINE"))
+    queries.resolve(node.database, number, signing(code="ACCEPTED"))
+    with pytest.raises(queries.NoSuchQuery):
+        queries.resolve(node.database, number, signing(code="ACCEPTED"))
+    (query,) = queries.list_queries(node.database)
+    assert (query.state, query.resolution, query.due_on) == ("resolved", "ACCEPTED", "2026-03-01")
+    assert release.approve(node.database, Target("job", job), signing()) == 2
+
+
+@pytest.mark.parametrize("route", list(Release))
+@pytest.mark.parametrize("plan", list(Release))
+@pytest.mark.parametrize("has_warning", [False, True])
+def test_of_route_and_trial_the_stricter_counts(
+    tmp_path: Path, scp: Storescp, study: str, route: Release, plan: Release, has_warning: bool
+) -> None:
+    node = Node(tmp_path, scp, route)
+    trial = PLAN.model_copy(update={"release": plan})
+    job = node.finish(study=study, trial=trial)
+    assert node.states(job) == {"held"}  # whatever the rules say: it is not known whose it is
+    with pytest.raises(CannotDecide, match="not yet taken for a visit"):
+        release.approve(node.database, Target("job", job), signing())
+    node.take_for_visit(job, *(["clock: 4 h from the baseline's"] if has_warning else []), plan=trial)
+    rule = strictest(route, plan)
+    is_held = rule is Release.HOLD or (rule is Release.HOLD_ON_WARNING and has_warning)
+    assert node.states(job) == {"held" if is_held else "waiting"}
+
+
+def test_settling_again_judges_what_has_not_left(tmp_path: Path, scp: Storescp, study: str) -> None:
+    node = Node(tmp_path, scp, "automatic")
+    job = node.finish(study=study, trial=PLAN)
+    node.take_for_visit(job)
+    assert node.states(job) == {"waiting"}
+    node.take_for_visit(job, "the scanner is another than at the baseline")
+    assert node.states(job) == {"held"}
+    release.approve(node.database, Target("job", job), signing())
+    node.take_for_visit(job, "the scanner is another than at the baseline")
+    assert node.states(job) == {"waiting"}
+    with node.database.write() as connection:
+        holds.unsettle(connection, job, "it is not known whose exam it is")
+    assert node.states(job) == {"waiting"}  # a person has approved it: only a person takes it back
+
+
+def test_a_recall_lists_all_that_was_ever_sent_and_stops_the_rest(tmp_path: Path, scp: Storescp, study: str) -> None:
+    node = Node(tmp_path, scp, "automatic")
+    sent = node.finish(study=study)
+    assert node.deliver() == 2
+    waiting = node.finish(study=study)
+    add_visit(node.database, study)
+    with node.database.write() as connection:  # as retention leaves it
+        connection.execute(update(db.job).where(db.job.c.id == sent).values(files="deleted"))
+    assert recall.list_sent(node.database, recall.Selection(job_id=sent)).stopped == ()
+
+    with pytest.raises(CannotSign):
+        recall.recall(node.database, recall.Selection(study_uid=study), signing(meaning=""))
+    with pytest.raises(recall.NothingThere):
+        recall.recall(node.database, recall.Selection(subject="R-002", trial="DISC-1"), signing())
+    found = recall.recall(node.database, recall.Selection(subject="R-001", trial="DISC-1"), signing())
+    assert {one["sop_instance_uid"] for one in found.sent} == {f"{study}.1.0", f"{study}.1.1"}
+    assert {one["study_instance_uid"] for one in found.sent} == {study}
+    assert {one["sop_instance_uid"] for one in found.stopped} == {f"{study}.2.0", f"{study}.2.1"}
+    assert len(found.to_csv().splitlines()) == 1 + 4
+    assert node.states(sent) == node.states(waiting) == {"rejected"}
+    reconcile(node.database, node.destination, node.settings)
+    assert node.deliver() == 0
+    third = node.finish(study=study)
+    assert node.states(third) == {"held"}  # nothing of this exam goes again without a person
+
+
+def add_visit(database: Database, study: str) -> None:
+    """The study's exam is subject R-001's baseline in DISC-1."""
+    with database.write() as connection:
+        exam = connection.execute(select(db.exam.c.id).where(db.exam.c.study_uid == study)).scalar_one()
+        trial = {"protocol_id": "DISC-1", "plan": "", "plan_sha256": "", "registered_at": NOW}
+        connection.execute(insert(trials.trial).values(id=1, **trial))
+        subject = {"trial_id": 1, "subject_id": "R-001", "site_id": "S1", "state": "active", "created_at": NOW}
+        connection.execute(insert(trials.subject).values(id=1, **subject))
+        visit = {"subject_id": 1, "name": "BL", "exam_id": exam, "state": str(VisitState.MEASURED)}
+        connection.execute(insert(trials.visit).values(**visit, assigned_by="person", changed_at=NOW))
+
+
+def test_what_is_stopped_while_a_batch_is_under_way_stays_here(tmp_path: Path, scp: Storescp, study: str) -> None:
+    node = Node(tmp_path, scp, "automatic")
+    job = node.finish(study=study)
+    times = iter(range(100, 200))
+
+    def now() -> Any:  # after the first object has been answered, and before the second is sent
+        second = next(times)
+        if arrived(scp, study) == 1 and node.states(job) == {"waiting"}:
+            release.reject(node.database, Target("job", job), signing(code="WRONG_SUBJECT"))
+        return later(second)
+
+    assert deliver_due(node.database, node.destination, node.settings, now=now) == 1
+    assert arrived(scp, study) == 1
+    assert node.states(job) == {"rejected"}
+    listed = recall.list_sent(node.database, recall.Selection(job_id=job))
+    assert len(listed.sent) == 1  # what was on its way when it was stopped is known to be there
+    assert len(listed.stopped) == 1
+
+
+def test_targets_are_told_as_people_write_them() -> None:
+    assert release.parse_target("12") == Target("job", 12)
+    assert release.parse_target("report-3") == Target("report", 3)
+    for text in ("", "0", "-1", "report-", "visit-3", "1.5", "99999999999"):
+        with pytest.raises(ValueError, match="neither"):
+            release.parse_target(text)
