@@ -132,6 +132,7 @@ visit = Table(
     Column("assigned_by", String(16), nullable=False),  # attributes, mapping, date, person
     Column("code", String(32)),  # why it is held or does not count: a reason code
     Column("detail", Text),
+    Column("doubts", JSON),  # kinds of doubt for which it is held: what a person may accept; "" is nothing of these
     Column("deviations", JSON),  # [{"what", "baseline", "visit", "hard", "text"}]
     Column("changed_at", UtcDateTime, nullable=False),
     Index("trial_visit_by_name", "subject_id", "name"),

@@ -5,7 +5,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from config.settings import Settings
-from service.trials import blinding_command, plan_command, simulate_command
+from service.trials import (
+    blinding_command,
+    plan_command,
+    simulate_command,
+    status_command,
+    subjects_command,
+    visits_command,
+)
 
 Load = Callable[[Path | None], Settings]
 
@@ -14,5 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser, load: Load) -> None:
     """The actions of ``discnode trial``."""
     actions = parser.add_subparsers(required=True, metavar="ACTION")
     plan_command.add_actions(actions, load)
+    status_command.add_actions(actions, load)
+    subjects_command.add_actions(actions, load)
+    visits_command.add_actions(actions, load)
     blinding_command.add_actions(actions, load)
     simulate_command.add_actions(actions, load)

@@ -25,7 +25,10 @@ _REVIEW = ReasonCode.REVIEW_REQUIRED
 
 @dataclass(frozen=True, slots=True)
 class VisitDecision:
-    """One exam of a subject. ``name``: of a visit of the plan, or "unscheduled"; ``day``: from day zero."""
+    """One exam of a subject. ``name``: of a visit of the plan, or "unscheduled"; ``day``: from day zero.
+
+    ``doubts``: kinds of those for which it is held.
+    """
 
     exam_id: int
     name: str
@@ -37,6 +40,7 @@ class VisitDecision:
     scanned_at: datetime | None = None
     day: int | None = None
     differences: tuple[Difference, ...] = ()
+    doubts: tuple[str, ...] = ()
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -122,8 +126,9 @@ class _Draft:
 
     def held(self, *doubts: Doubt) -> "_Draft":
         code, detail = told(doubts)
-        state = VisitState.HELD
-        return replace(self, decision=replace(self.decision, state=state, code=code, detail=detail), is_open=False)
+        kinds = tuple(one.kind for one in doubts)
+        decision = replace(self.decision, state=VisitState.HELD, code=code, detail=detail, doubts=kinds)
+        return replace(self, decision=decision, is_open=False)
 
 
 @dataclass(frozen=True, slots=True)

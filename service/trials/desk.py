@@ -14,9 +14,10 @@ from service.database import Database
 from service.states import ExamState
 from service.trials.exam_facts import read_exam_facts
 from service.trials.missing import tell_missed
-from service.trials.registry import register_plans, trials_of
+from service.trials.plans import take_plans
+from service.trials.registry import trials_of
 from service.trials.results import keep_results, new_results
-from service.trials.takeover import take_exam, update_subjects
+from service.trials.takeover import take_exam
 from service.trials.watch import trials_check
 
 _log = logging.getLogger(__name__)
@@ -78,16 +79,7 @@ class TrialDesk:
             return
         self._plans = seen
         with self._database.write() as connection:
-            outcome = register_plans(connection, self._settings.trials_dir, now)
-            if outcome.changed:
-                trials = trials_of(connection)
-                subject = db.subject
-                of_them = select(subject.c.id).where(subject.c.trial_id.in_(outcome.changed))
-                update_subjects(connection, trials, connection.execute(of_them).scalars().all(), now)
-                # What no trial claimed, or claimed in vain, may be another's by the new text.
-                loose = select(db.trial_exam.c.exam_id).where(db.trial_exam.c.subject_id.is_(None))
-                again = update(node.exam).where(node.exam.c.id.in_(loose)).values(trial_seen=None)
-                connection.execute(again)
+            outcome = take_plans(connection, self._settings.trials_dir, now)
         if outcome.problems != self.problems:
             for problem in outcome.problems:
                 _log.error("a trial's plan cannot be used", extra={"why": problem})

@@ -21,7 +21,7 @@ def frozen_versions(settings: Settings, trial: Trial) -> dict[str, Any]:
 
 
 #: Names of versions for people; the others are told by their own.
-_NAMES = {
+NAMES = {
     "discnode": "discnode",
     "model_sha256": "weights",
     "atlas_sha256": "atlas",
@@ -37,7 +37,7 @@ def what_differs(freeze: Mapping[str, Any], versions: Mapping[str, str]) -> tupl
     for name, frozen in freeze["versions"].items():
         here = versions.get(name, "")
         if here != frozen:
-            found.append(f"{_NAMES.get(name, name)} {_short(here)} instead of {_short(frozen)}")
+            found.append(f"{NAMES.get(name, name)} {_short(here)} instead of {_short(frozen)}")
     return tuple(found)
 
 

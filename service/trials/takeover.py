@@ -241,6 +241,7 @@ def _columns(one: VisitDecision) -> dict[str, Any]:
         "assigned_by": one.assigned_by,
         "code": one.code or None,
         "detail": one.detail[:_MOST_WORDS] or None,
+        "doubts": list(one.doubts),
         "deviations": [asdict(difference) for difference in one.differences],
     }
 

@@ -276,6 +276,7 @@ def upgrade() -> None:
         sa.Column("assigned_by", sa.String(length=16), nullable=False),
         sa.Column("code", sa.String(length=32), nullable=True),
         sa.Column("detail", sa.Text(), nullable=True),
+        sa.Column("doubts", sa.JSON(), nullable=True),
         sa.Column("deviations", sa.JSON(), nullable=True),
         sa.Column("changed_at", sa.DateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(
