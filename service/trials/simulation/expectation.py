@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from processing.refusal import ReasonCode
 from processing.results import Quantity, Region
@@ -36,7 +36,7 @@ class Expected:
     """One visit of one subject, and one of the trial's cells in it.
 
     ``state``: of the visit at the end, "" where no scan came; ``code``: its reason. ``person``: what somebody must do
-    before that. ``verdicts``: those that are right; several where the true change lies near the limit. Times in ms.
+    before that, and ``first_state`` and ``first_code`` what it is until then. ``verdicts``: those that are right; several where the true change lies near the limit. Times in ms.
     """
 
     subject_id: str
@@ -44,6 +44,8 @@ class Expected:
     fault: Fault
     state: str
     code: str
+    first_state: str
+    first_code: str
     person: str
     deviation: str
     cell: Cell | None
@@ -62,10 +64,11 @@ class Expected:
 
 @dataclass(frozen=True, slots=True)
 class _End:
-    """How a fault ends. ``verdicts``: None, the true change decides."""
+    """How a fault ends. ``first_code``: of the hold until a person acts. ``verdicts``: None, the true change decides."""
 
     state: str = str(VisitState.MEASURED)
     code: str = ""
+    first_code: str = ""
     person: str = ""
     deviation: str = ""
     verdicts: tuple[ChangeVerdict, ...] | None = None
@@ -85,17 +88,22 @@ _ENDS: Mapping[Fault, _End] = {
         str(VisitState.NOT_EVALUABLE), ReasonCode.PROTOCOL_DEVIATION.value, verdicts=(ChangeVerdict.NOT_EVALUABLE,)
     ),
     Fault.OTHER_TSL: _End(
-        person="accept protocol", deviation="t1rho_times_ms", verdicts=(ChangeVerdict.NOT_COMPARABLE,)
+        first_code=ReasonCode.PROTOCOL_DEVIATION.value,
+        person="accept",
+        deviation="t1rho_times_ms",
+        verdicts=(ChangeVerdict.NOT_COMPARABLE,),
     ),
     Fault.CLOCK: _End(deviation="acquired_at"),
     Fault.WRONG_SPINE: _held(ReasonCode.IDENTITY_CONFLICT),
     Fault.WRONG_ID: _held(ReasonCode.IDENTITY_CONFLICT),
-    Fault.TRANSITIONAL: _End(person="name L4L5"),
+    Fault.TRANSITIONAL: _End(first_code=ReasonCode.LEVELS_AMBIGUOUS.value, person="name L4L5"),
     Fault.OUTSIDE: _held(ReasonCode.REVIEW_REQUIRED),
     Fault.SCANNER: _End(deviation="device_serial"),
     Fault.OPERATED: _End(person="not evaluable", verdicts=(ChangeVerdict.NOT_EVALUABLE,)),
-    Fault.SHARED_ID: _held(ReasonCode.IDENTITY_CONFLICT),
-    Fault.UNKNOWN_SUBJECT: _held(ReasonCode.IDENTITY_CONFLICT),
+    Fault.SHARED_ID: _End(
+        str(VisitState.SET_ASIDE), first_code=ReasonCode.IDENTITY_CONFLICT.value, person="set aside"
+    ),
+    Fault.UNKNOWN_SUBJECT: _held(ReasonCode.REVIEW_REQUIRED),
 }
 
 
@@ -107,12 +115,14 @@ def expectations(scenario: Scenario, truth: Mapping[str, TrueTimes], limits: Lim
         truth: of each scan, by its name.
         limits: those of the plan.
     """
+    shared = {one.patient_id for one in scenario.strangers}
     by_visit = {(scan.subject.subject_id, scan.visit): scan for scan in scenario.scans}
     for subject in scenario.subjects:
         baseline = by_visit[subject.subject_id, VISITS[0][0]]
         for name, *_ in VISITS:
             scan = by_visit.get((subject.subject_id, name))
-            yield from _of_visit(subject, name, scan, baseline, truth, limits)
+            rows = _of_visit(subject, name, scan, baseline, truth, limits)
+            yield from (_waiting(one) if subject.patient_id in shared and one.state else one for one in rows)
     for stranger in scenario.strangers:
         scan = by_visit[stranger.subject_id, VISITS[0][0]]
         end = _ENDS[scan.fault]
@@ -161,6 +171,8 @@ def _expected(
         fault=fault,
         state=end.state,
         code=end.code,
+        first_state=str(VisitState.HELD) if end.first_code else end.state,
+        first_code=end.first_code or end.code,
         person=end.person,
         deviation=end.deviation,
         cell=cell,
@@ -169,6 +181,11 @@ def _expected(
         true_baseline_ms=before,
         true_ms=now,
     )
+
+
+def _waiting(one: Expected) -> Expected:
+    """Somebody else came with the subject's PatientID: until that is settled, everything waits."""
+    return replace(one, first_state=str(VisitState.HELD), first_code=ReasonCode.IDENTITY_CONFLICT.value)
 
 
 def _right(change: float, limit: float) -> tuple[ChangeVerdict, ...]:

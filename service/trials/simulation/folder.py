@@ -154,6 +154,8 @@ def _expected_row(one: Expected) -> dict[str, Any]:
         "fault": one.fault.value,
         "state": one.state,
         "code": one.code,
+        "first_state": one.first_state,
+        "first_code": one.first_code,
         "person": one.person,
         "deviation": one.deviation,
         "level": "" if one.cell is None else one.cell.level.name,
