@@ -7,6 +7,7 @@ from pydicom.uid import UID
 
 from dicom_io.uids import derived_uid
 from processing.results import Level, Quantity, Region
+from processing.visits import ChangeVerdict
 
 #: Private scheme, for what PS3.16 has no code: T1rho and the parts of a disc.
 PRIVATE_SCHEME = "99DISCNODE"
@@ -52,6 +53,35 @@ VOXELS_EXCLUDED: dict[Quantity, Code] = {
     Quantity.T1RHO: Code("T1RHO_EXCLUDED", PRIVATE_SCHEME, "Voxels excluded from T1rho"),
     Quantity.T2: Code("T2_EXCLUDED", PRIVATE_SCHEME, "Voxels excluded from T2"),
 }
+#: Of a change since the baseline visit; no table of PS3.16 has them. The limits are those of measurement error.
+CHANGE_CODES: dict[Quantity, Code] = {
+    Quantity.T1RHO: Code("T1RHO_CHANGE", PRIVATE_SCHEME, "Change of T1rho since baseline"),
+    Quantity.T2: Code("T2_CHANGE", PRIVATE_SCHEME, "Change of T2 since baseline"),
+}
+LOWER_LIMIT_CODES: dict[Quantity, Code] = {
+    Quantity.T1RHO: Code("T1RHO_CHANGE_LOW", PRIVATE_SCHEME, "Lower limit of measurement error, change of T1rho"),
+    Quantity.T2: Code("T2_CHANGE_LOW", PRIVATE_SCHEME, "Lower limit of measurement error, change of T2"),
+}
+UPPER_LIMIT_CODES: dict[Quantity, Code] = {
+    Quantity.T1RHO: Code("T1RHO_CHANGE_HIGH", PRIVATE_SCHEME, "Upper limit of measurement error, change of T1rho"),
+    Quantity.T2: Code("T2_CHANGE_HIGH", PRIVATE_SCHEME, "Upper limit of measurement error, change of T2"),
+}
+ASSESSMENT_CODES: dict[Quantity, Code] = {
+    Quantity.T1RHO: Code("T1RHO_ASSESSED", PRIVATE_SCHEME, "Assessment of the change of T1rho"),
+    Quantity.T2: Code("T2_ASSESSED", PRIVATE_SCHEME, "Assessment of the change of T2"),
+}
+VERDICT_CODES: dict[ChangeVerdict, Code] = {
+    ChangeVerdict.DECREASE: Code("DECREASE", PRIVATE_SCHEME, "Decrease beyond measurement error"),
+    ChangeVerdict.WITHIN: Code("WITHIN", PRIVATE_SCHEME, "Within measurement error"),
+    ChangeVerdict.INCREASE: Code("INCREASE", PRIVATE_SCHEME, "Increase beyond measurement error"),
+    ChangeVerdict.NOT_COMPARABLE: Code("NOT_COMPARABLE", PRIVATE_SCHEME, "Not comparable with baseline"),
+    ChangeVerdict.NOT_EVALUABLE: Code("NOT_EVALUABLE", PRIVATE_SCHEME, "Not evaluable"),
+    ChangeVerdict.MISSING: Code("NO_SCAN", PRIVATE_SCHEME, "No scan"),
+}
+BASELINE_TIME_POINT = Code("C1442488", "UMLS", "Baseline")  # CID 6146
+POST_BASELINE_TIME_POINT = Code("FOLLOW_UP", PRIVATE_SCHEME, "Visit after baseline")
+BASELINE_EVENT = Code("121079", "DCM", "Baseline")  # CID 280
+DAY = Code("d", "UCUM", "day")
 MEAN = Code("373098007", "SCT", "Mean")  # CID 7464
 STANDARD_DEVIATION = Code("386136009", "SCT", "Standard Deviation")
 MEDIAN = Code("373099004", "SCT", "Median")

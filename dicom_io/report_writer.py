@@ -8,7 +8,7 @@ from highdicom.seg import Segmentation
 from highdicom.sr.coding import CodedConcept
 
 from dicom_io import codes
-from dicom_io.source_attributes import ascii_text, complete, equipment, geometry_header, identity
+from dicom_io.source_attributes import Made, ascii_text, complete, equipment, geometry_header, identity
 from dicom_io.sources import SourceExam
 from dicom_io.uids import derived_uid, tracking_uid
 from processing.display import LEVEL_NAMES, REGION_NAMES, RESEARCH_USE_ONLY
@@ -46,9 +46,9 @@ def report_object(result: ExamResult, source: SourceExam, segmentation: Segmenta
     return dataset
 
 
-def observer(result: ExamResult) -> sr.ObservationContext:
+def observer(made: Made) -> sr.ObservationContext:
     """The node, as the device that observed (TID 1004)."""
-    made_by = equipment(result)
+    made_by = equipment(made)
     device = sr.DeviceObserverIdentifyingAttributes(
         uid=derived_uid("device", made_by["device_serial_number"]),
         name="discnode",

@@ -17,7 +17,6 @@ from processing.common_voxels import AtlasDiscMaps
 from processing.results import LUMBAR_LEVELS, Affine, FloatArray, LabelArray, Level, Quantity
 from processing.volume import affine_from_orientation, spacing_mm
 
-
 _OFF_GRID = 0.1  # of a voxel: positions are written with a few decimals
 
 
@@ -86,7 +85,7 @@ def read_native_discs(folder: Path) -> NativeDiscs:
     within = np.argwhere(held)
     index = np.linalg.solve(affine, held_affine) @ np.column_stack([within, np.ones(len(within))]).T
     places = np.rint(index[:3]).astype(int)  # the slices of a Segmentation run the other way
-    if np.abs(index[:3] - places).max() > _OFF_GRID or (places < 0).any() or (places.T >= levels.shape).any():
+    if np.abs(index[:3] - places).max() > _OFF_GRID or (places < 0).any() or (levels.shape <= places.T).any():
         raise UnreadableResult("the segmentation does not lie on the images it was made on")
     levels[tuple(places)] = held[tuple(within.T)]
     return NativeDiscs(levels, background.astype(np.float32), affine)

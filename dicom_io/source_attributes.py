@@ -2,9 +2,9 @@
 
 import copy
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta, timezone
-from typing import Any
+from typing import Any, Protocol
 
 from pydicom.charset import convert_encodings
 from pydicom.datadict import dictionary_VR
@@ -93,6 +93,18 @@ _PLAIN = {
 }
 
 
+class Made(Protocol):
+    """What tells which state of the node made an object, and when."""
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """Name -> version or digest; ``discnode`` among them."""
+
+    @property
+    def produced_at(self) -> datetime:
+        """Aware UTC, the same for every attempt."""
+
+
 def geometry_header(instance: Dataset, source: SourceExam) -> Dataset:
     """A header with geometry and identity only, for highdicom's writers.
 
@@ -114,16 +126,16 @@ def geometry_header(instance: Dataset, source: SourceExam) -> Dataset:
     return header
 
 
-def equipment(result: ExamResult) -> dict[str, Any]:
+def equipment(made: Made) -> dict[str, Any]:
     """Arguments of highdicom's writers that say what made the object.
 
     The serial number names the installed state (software, settings, weights): a node has no other.
     """
-    state = "\n".join(f"{name}={result.versions[name]}" for name in sorted(result.versions))
+    state = "\n".join(f"{name}={made.versions[name]}" for name in sorted(made.versions))
     return {
         "manufacturer": MANUFACTURER,
         "manufacturer_model_name": "discnode",
-        "software_versions": result.versions["discnode"],
+        "software_versions": made.versions["discnode"],
         "device_serial_number": hashlib.sha256(state.encode()).hexdigest()[:16],
     }
 
@@ -144,6 +156,18 @@ def complete(dataset: Dataset, result: ExamResult, source: SourceExam, *, role: 
     Changes ``dataset``. ``description`` becomes the series description, with the research-use text.
     """
     header = source.grid_instances[0]
+    copy_heading(dataset, header)
+    if "ContentLabel" in dataset:
+        dataset.ContentCreatorName = ""  # Type 2 of the Content Identification macro (PS3.3 10.9)
+    if result.correction is not None:
+        name_editor(dataset, result.correction)
+    sign(dataset, result, header, description=description)
+    name_frames(dataset, source)
+    _name_dimensions(dataset, result_uid(result, source, f"{role}/dimensions"))
+
+
+def copy_heading(dataset: Dataset, header: Dataset) -> None:
+    """Patient, study and trial as they stand in a header of the study. Changes ``dataset``."""
     _share_character_set(dataset, header)
     for keyword in (*PATIENT_STUDY_KEYWORDS, *_SHARED_KEYWORDS):
         if keyword in header:
@@ -153,15 +177,13 @@ def complete(dataset: Dataset, result: ExamResult, source: SourceExam, *, role: 
     for keyword in _NEVER_ABSENT:
         if keyword not in header:
             setattr(dataset, keyword, None)
-    if "ContentLabel" in dataset:
-        dataset.ContentCreatorName = ""  # Type 2 of the Content Identification macro (PS3.3 10.9)
-    if result.correction is not None:
-        name_editor(dataset, result.correction)
+
+
+def sign(dataset: Dataset, made: Made, header: Dataset, *, description: str) -> None:
+    """Say what an object is, that it is for research, when it was made, and by what. Changes ``dataset``."""
     dataset.SeriesDescription = f"{description} - {RESEARCH_USE_ONLY}"
-    _date(dataset, local_time(result.produced_at, header))
-    name_contributors(dataset, result, header)
-    name_frames(dataset, source)
-    _name_dimensions(dataset, result_uid(result, source, f"{role}/dimensions"))
+    _date(dataset, local_time(made.produced_at, header))
+    name_contributors(dataset, made, header)
 
 
 def mark_lumbar_spine(dataset: Dataset) -> None:
@@ -210,7 +232,7 @@ def copy_unchanged(header: Dataset, dataset: Dataset, keywords: Iterable[str]) -
             dataset[keyword] = _unchanged(header, keyword)
 
 
-def name_contributors(dataset: Dataset, result: ExamResult, header: Dataset) -> None:
+def name_contributors(dataset: Dataset, made: Made, header: Dataset) -> None:
     """Say which equipment contributed (PS3.3 C.12.1.1.5): the scanner, the node with its state, what wrote the object.
 
     Changes ``dataset``. What highdicom has said of itself, and what is said of a person's changes, stays.
@@ -221,9 +243,9 @@ def name_contributors(dataset: Dataset, result: ExamResult, header: Dataset) -> 
     node = Dataset()
     node.PurposeOfReferenceCodeSequence = [code_item(PROCESSING_EQUIPMENT)]
     for keyword, value in _NODE_KEYWORDS.items():
-        setattr(node, keyword, equipment(result)[value])
-    node.ContributionDateTime = DT(local_time(result.produced_at, header))
-    node.ContributionDescription = _state_text(result)
+        setattr(node, keyword, equipment(made)[value])
+    node.ContributionDateTime = DT(local_time(made.produced_at, header))
+    node.ContributionDescription = _state_text(made)
     dataset.ContributingEquipmentSequence = [*items, node]
 
 
@@ -238,13 +260,13 @@ def _scanner(header: Dataset, encodings: list[str]) -> Dataset | None:
     return scanner
 
 
-def _state_text(result: ExamResult) -> str:
+def _state_text(made: Made) -> str:
     """What decides the numbers, as far as a Short Text holds it (1024 characters), the most telling first."""
-    names = [name for name in _TELLING_VERSIONS if name in result.versions]
-    names += sorted(set(result.versions) - set(names))
+    names = [name for name in _TELLING_VERSIONS if name in made.versions]
+    names += sorted(set(made.versions) - set(names))
     text = RESEARCH_USE_ONLY
     for name in names:
-        line = ascii_text(f"{name}={result.versions[name]}")
+        line = ascii_text(f"{name}={made.versions[name]}")
         if len(text) + len(line) + 2 <= _SHORT_TEXT:
             text += f"; {line}"
     return text

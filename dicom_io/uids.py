@@ -4,6 +4,7 @@ import hashlib
 import uuid
 from collections.abc import Iterable
 
+from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 from dicom_io.sources import SourceExam, text_of
@@ -50,7 +51,11 @@ def tracking_uid(source: SourceExam, structure: str) -> UID:
 
     A patient without an ID is not followed beyond the study: two anonymous patients must not share a disc.
     """
-    header = source.grid_instances[0]
+    return tracking_uid_of(source.grid_instances[0], structure)
+
+
+def tracking_uid_of(header: Dataset, structure: str) -> UID:
+    """As :func:`tracking_uid`, from the header of any object of the patient's study."""
     patient_id, issuer = text_of(header, "PatientID"), text_of(header, "IssuerOfPatientID")
     owner = ("patient", issuer, patient_id) if patient_id else ("study", str(header.StudyInstanceUID))
     return derived_uid("tracking", *owner, structure)

@@ -39,6 +39,7 @@ from service.schedule import Lateness, build_schedule
 from service.service_manager import READY, STOPPING, tell_service_manager
 from service.sources import SourceDesk
 from service.trials.desk import TrialDesk
+from service.trials.report_demands import count_stuck, forgive_attempts
 
 if TYPE_CHECKING:
     from apscheduler.schedulers.background import BackgroundScheduler
@@ -139,6 +140,8 @@ class _Node:
         self._intake = Intake(self._database, settings)
         self._receiver = KeptProcesses("service.reception", "receiver", 1, settings)
         self._workers = KeptProcesses("service.worker", "worker", settings.jobs.workers, settings, analysis)
+        self._n_reporters = 0 if settings.trials_dir is None else 1
+        self._reporter = KeptProcesses("service.trials.reporter", "reporter", self._n_reporters, settings)
         self._destinations = {one.name: one for one in settings.destinations}
         self._sources = {
             one.name: SourceDesk(self._database, settings, one, judge=self._sweep_intake, stopping=stop.is_set)
@@ -159,6 +162,7 @@ class _Node:
             Probe("receiver", self._check_receiver),
             Probe("workers", self._check_workers),
             Probe("schedule", self._check_schedule),
+            *([Probe("reports", self._check_reports, vital=False)] if self._n_reporters else []),
             *([Probe("web", self._check_web, vital=False)] if settings.web.port else []),
             *([] if self._trials is None else [Probe("trials", self._trials.check(), vital=False)]),
         ]
@@ -172,6 +176,7 @@ class _Node:
         warn_of_strays(self._database, self._settings)
         if self._trials is not None:
             self._trials.register(now)  # before the first result: a worker asks which trial an exam is of
+        forgive_attempts(self._database, now)
         schedule = build_schedule(
             self._settings,
             sweep_intake=self._sweep_intake,
@@ -204,6 +209,7 @@ class _Node:
         self._receiver.ask_to_stop()
         if self._web is not None:
             self._web.close()
+        self._reporter.kill()  # a report is made whole or not at all
         stopped = self._workers.stop(STOP_WORKERS_S, self._hurry.is_set)
         for name in stopped:
             jobs.release_lost(
@@ -235,6 +241,7 @@ class _Node:
             self._workers.kill([self._silent_workers.get()])
         if not self._stop.is_set():
             self._workers.keep(self._on_worker_death)
+            self._reporter.keep(lambda name, status: self._observation.died("reporter"))
 
     def _on_receiver_death(self, name: str, status: int) -> None:
         self._has_answered = False
@@ -331,6 +338,12 @@ class _Node:
         n_steady, n_wanted = self._workers.steady, self._settings.jobs.workers
         return "" if n_steady == n_wanted else f"{n_steady} of {n_wanted} workers run"
 
+    def _check_reports(self) -> str:
+        if self._reporter.steady < self._n_reporters:
+            return "the process that makes the subjects' reports does not run"
+        n_stuck = count_stuck(self._database, self._settings.jobs.attempts)
+        return f"the reports of {n_stuck} subjects cannot be made" if n_stuck else ""
+
     def _check_web(self) -> str:
         serves = self._web is None or self._web.is_alive
         return "" if serves else f"the HTTP server does not run: port {self._settings.web.port} may be taken"
@@ -359,6 +372,6 @@ class _Node:
     def _running(self) -> "Running":
         from service.metrics import Running
 
-        wanted = {"receiver": 1, "worker": self._settings.jobs.workers}
-        alive = {"receiver": self._receiver.alive, "worker": self._workers.alive}
+        wanted = {"receiver": 1, "worker": self._settings.jobs.workers, "reporter": self._n_reporters}
+        alive = {"receiver": self._receiver.alive, "worker": self._workers.alive, "reporter": self._reporter.alive}
         return Running(wanted, alive, self._lateness.late_s())

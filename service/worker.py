@@ -24,6 +24,7 @@ from processing.results import Level, Verdict
 from service import jobs
 from service.children import receive_message
 from service.database import Database, open_database
+from service.durable import flush, flush_tree
 from service.failure_text import describe_failure
 from service.holds import awaits_visit, holds_for, release_for
 from service.jobs import Job, LeaseLost
@@ -146,7 +147,7 @@ def _attempt(database: Database, settings: Settings, job: Job, analysis: Analysi
         with _leased(database, job, settings.jobs.lease_s):
             verdict, reasons, parcels, out = _analyse(database, settings, job, analysis)
             jobs.note_stage(database, job, "publish")
-            _flush_tree(out)
+            flush_tree(out)
         place = partial(publish, out, settings.storage_dir / job.result_folder)
         jobs.finish(database, job, verdict, reasons, parcels, datetime.now(UTC), publish=place)
     except LeaseLost:
@@ -280,25 +281,10 @@ def publish(out: Path, final: Path) -> None:
         newest = final.parent / "result.json"
         temporary = newest.with_name(".result.json.new")
         temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        _flush(temporary)
+        flush(temporary)
         os.replace(temporary, newest)
         remove_exam_refusal(final.parent)
-    _flush(final.parent)
-
-
-def _flush_tree(folder: Path) -> None:
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            _flush(Path(parent, name))
-        _flush(Path(parent))
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    flush(final.parent)
 
 
 @contextmanager

@@ -66,10 +66,11 @@ class Flags:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a table; neighbours of the same ``group`` stand under one heading."""
+    """A column of a table; neighbours of the same ``group`` stand under one heading. Texts stand at the left."""
 
     heading: str
     group: str = ""
+    is_text: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +84,13 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table. The first column holds the names of the rows."""
+    """A table. The first column holds the names of the rows. A dense one is set in smaller letters."""
 
     heading: str
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     note: str = ""
+    is_dense: bool = False
 
     def __post_init__(self) -> None:
         for row in self.rows:

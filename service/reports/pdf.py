@@ -120,7 +120,9 @@ def _decorator(document: Document, title: str, sheets: list[str]) -> Any:
         canvas.setFillColor(_FAINT)
         canvas.setFont(_REGULAR, 6.5)
         canvas.drawString(_MARGIN, bottom, document.footer)
-        canvas.drawCentredString(A4[0] / 2, bottom, document.use)
+        beside = _MARGIN + canvas.stringWidth(document.footer, _REGULAR, 6.5) + 4 * mm
+        half = canvas.stringWidth(document.use, _REGULAR, 6.5) / 2
+        canvas.drawCentredString(max(A4[0] / 2, beside + half), bottom, document.use)
         canvas.restoreState()
 
     return draw
@@ -259,19 +261,25 @@ def _flags(block: Flags) -> Iterator[Flowable]:
 
 def _grid(block: Table) -> Grid:
     """The table: headings above a line, names at the left with a chip of their colour, numbers at the right."""
+    size = _size(block)
+    sides = [0 if at == 0 or one.is_text else TA_RIGHT for at, one in enumerate(block.columns)]
     head = [
-        _text(one.heading, _style(6.5, colour=_FAINT, alignment=TA_RIGHT if at else 0))
-        for at, one in enumerate(block.columns)
+        _text(one.heading, _style(6.5, colour=_FAINT, alignment=side))
+        for one, side in zip(block.columns, sides, strict=True)
     ]
     body = [
-        [_named(row.name, row.colour), *(_text(cell, _style(7.5, alignment=TA_RIGHT)) for cell in row.cells)]
+        [
+            _named(row.name, row.colour, size),
+            *(_text(cell, _style(size, alignment=side)) for cell, side in zip(row.cells, sides[1:], strict=True)),
+        ]
         for row in block.rows
     ]
     groups = block.groups
     style: list[tuple[Any, ...]] = [
         ("VALIGN", (0, 0), (-1, -1), "BOTTOM"),
-        *_padding(2, 1.3),
+        *_padding(2, 0.7 if block.is_dense else 1.3),
         ("LEFTPADDING", (0, 0), (0, -1), 0),
+        *(("LEFTPADDING", (at, 0), (at, -1), 6) for at, one in enumerate(block.columns) if at and one.is_text),
         ("RIGHTPADDING", (-1, 0), (-1, -1), 0),
     ]
     rows = [head, *body]
@@ -297,20 +305,26 @@ def _group_cells(block: Table, style: list[tuple[Any, ...]]) -> list[Any]:
     return cells
 
 
-def _named(name: str, colour: Colour | None) -> Paragraph:
+def _size(block: Table) -> float:
+    return 6.6 if block.is_dense else 7.5
+
+
+def _named(name: str, colour: Colour | None, size: float) -> Paragraph:
     chip = ""
     if colour is not None:
         chip = f'<font color="#{colour[0]:02x}{colour[1]:02x}{colour[2]:02x}">■</font> '
-    return Paragraph(f"{chip}{escape(name)}", _style(7.5, bold=True))
+    return Paragraph(f"{chip}{escape(name)}", _style(size, bold=True))
 
 
 def _widths(block: Table) -> list[float]:
     """As wide as the longest text of each column asks for, together the width of the page if there are many."""
-    needs = []
+    needs, size = [], _size(block)
     for at, column in enumerate(block.columns):
         cells = [row.name if at == 0 else row.cells[at - 1] for row in block.rows]
-        longest = max((pdfmetrics.stringWidth(cell, _BOLD if at == 0 else _REGULAR, 7.5) for cell in cells), default=0)
+        longest = max((pdfmetrics.stringWidth(cell, _BOLD if at == 0 else _REGULAR, size) for cell in cells), default=0)
         words = max(pdfmetrics.stringWidth(word, _REGULAR, 6.5) for word in column.heading.split())
-        needs.append(max(longest + (11 if at == 0 else 0), words) + (14 if block.starts_group(at) else 6))
+        needs.append(
+            max(longest + (11 if at == 0 else 0), words) + (14 if block.starts_group(at) or column.is_text else 6)
+        )
     spare = min((_WIDTH - sum(needs)) / max(1, len(needs) - 1), _MOST_SPARE)
     return [needs[0], *(need + spare for need in needs[1:])]

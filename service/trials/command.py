@@ -8,6 +8,7 @@ from config.settings import Settings
 from service.trials import (
     blinding_command,
     plan_command,
+    report_command,
     simulate_command,
     status_command,
     subjects_command,
@@ -26,3 +27,4 @@ def add_arguments(parser: argparse.ArgumentParser, load: Load) -> None:
     visits_command.add_actions(actions, load)
     blinding_command.add_actions(actions, load)
     simulate_command.add_actions(actions, load)
+    report_command.add_actions(actions, load)
