@@ -252,7 +252,7 @@ class Campaign:
     def _reports(self) -> Iterator[Check]:
         """Who must have a report has one; what was held has none of it."""
         measured = {one["subject"] for one in self.expected if one["state"] == "measured"}
-        report, subject = trials.report, trials.subject
+        report, subject = trials.subject_report, trials.subject
         query = select(subject.c.subject_id, func.count()).join(report, report.c.subject_id == subject.c.id)
         with self._database.read() as connection:
             found = {row[0]: int(row[1]) for row in connection.execute(query.group_by(subject.c.subject_id))}

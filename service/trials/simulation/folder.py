@@ -15,10 +15,11 @@ from config.trial_plans import TrialPlan
 from dicom_io.simulated_appointment import Appointment, TrialEntry
 from dicom_io.simulated_scanner import study_uid_of, write_exam
 from processing.phantom import PhantomExam, simulate_exam
+from processing.spine_shape import shape_entry
 from service.trials.simulation.expectation import PRIMARY, Expected, Limits, expectations
 from service.trials.simulation.scenario import SHORT_TSL_MS, VISITS, Fault, Scan, Scenario, draw_scenario
 from service.trials.simulation.subjects import SITES
-from service.trials.simulation.truth import TrueTimes, drawn_truth, imaged_truth
+from service.trials.simulation.truth import TrueTimes, drawn_shapes, drawn_truth, imaged_truth
 
 PROTOCOL_ID = "SIMULATED-DISCS"
 PRECISION = "borrowed-cartilage"
@@ -58,17 +59,19 @@ def write_trial(out: Path, n_subjects: int, seed: int, size: Size, *, tell: Told
         raise FileExistsError(f"{out}: is not empty; choose another folder with --out")
     limits = limits_of(PRECISION)
     scenario = draw_scenario(n_subjects, seed, 2 * limits.same_scanner)
-    truth, rows = {}, []
+    truth: dict[str, TrueTimes] = {}
+    rows, studies = [], {}
     for scan in scenario.scans:
         tell(f"scan {scan.arrives} of {len(scenario.scans)}", scan.arrives / (len(scenario.scans) + 1))
         exam = simulate(scan, seed, size)
         study_uid, n_files = write_scan(scan, exam, out / "scans" / scan.name)
         truth[scan.name] = imaged_truth(exam) if size.is_measurable else drawn_truth(scan, seed)
         rows.append(_scan_row(scan, study_uid, n_files))
+        studies[study_uid] = _study_truth(scan, seed, truth[scan.name])
     _write_table(out / "scans.csv", rows)
     _write_table(out / "expected.csv", [_expected_row(one) for one in expectations(scenario, truth, limits)])
-    _write_truth(out / "truth.json", rows, truth)
-    _write_plan(out, scenario)
+    (out / "truth.json").write_text(json.dumps(studies, indent=1) + "\n", encoding="utf-8")
+    _write_plan(out, scenario, size)
     _write_node(out)
     return scenario
 
@@ -182,19 +185,18 @@ def _write_table(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
         writer.writerows(rows)
 
 
-def _write_truth(path: Path, rows: Iterable[Mapping[str, Any]], truth: Mapping[str, TrueTimes]) -> None:
-    """The true means of each study, for whoever wants to stand in for the analysis."""
-    content = {
-        row["study_uid"]: {
+def _study_truth(scan: Scan, seed: int, truth: TrueTimes) -> dict[str, Any]:
+    """What is true of a study, for whoever wants to stand in for the analysis."""
+    return {
+        "ms": {
             f"{cell.level.name} {cell.region.value} {cell.quantity.value}": round(ms, 4)
-            for cell, ms in truth[Path(row["folder"]).name].of_cell.items()
-        }
-        for row in rows
+            for cell, ms in truth.of_cell.items()
+        },
+        "shapes": {level.name: shape_entry(shape) for level, shape in drawn_shapes(scan, seed).items()},
     }
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
-def _write_plan(out: Path, scenario: Scenario) -> None:
+def _write_plan(out: Path, scenario: Scenario, size: Size) -> None:
     plan = {
         "protocol_id": PROTOCOL_ID,
         "name": "Simulated discs",
@@ -208,7 +210,7 @@ def _write_plan(out: Path, scenario: Scenario) -> None:
         "protocol": "ge-mapss",
         "treated_levels": "treated.csv",
         "primary": [{"quantity": quantity.value, "region": region.value} for quantity, region in PRIMARY],
-        "change": {"precision": PRECISION},
+        "change": {"precision": PRECISION, "voxels": "common" if size.is_measurable else "each"},
         "release": "hold_on_warning",
         "destinations": ["archive"],
         "blinding": {"show_treated_level": True, "withhold_site_reports": False},

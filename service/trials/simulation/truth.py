@@ -9,6 +9,7 @@ from processing.phantom import LumbarAnatomy, PhantomExam
 from processing.phantom_anatomy import Disc
 from processing.phantom_visits import at_visit
 from processing.results import LUMBAR_LEVELS, Level, Quantity, Region
+from processing.spine_shape import DiscShape
 from processing.visits import Cell
 from service.trials.simulation.scenario import Scan
 from service.trials.simulation.subjects import NUCLEUS_SHARE
@@ -43,6 +44,16 @@ def drawn_truth(scan: Scan, seed: int) -> TrueTimes:
     """About the same without images, and for all regions: from what the discs are made of."""
     anatomy = at_visit(scan.spine.anatomy(seed), scan.change)
     return TrueTimes({cell: ms for level in LUMBAR_LEVELS for cell, ms in _drawn(anatomy, level)}, exact=False)
+
+
+def drawn_shapes(scan: Scan, seed: int) -> dict[Level, DiscShape]:
+    """The shape of each disc that is there, in the frame of the body."""
+    anatomy = at_visit(scan.spine.anatomy(seed), scan.change)
+    return {
+        level: DiscShape(0.85 * disc.height_mm, 2 * disc.half_depth_mm, disc.centre_mm)
+        for level, disc in zip(LUMBAR_LEVELS, anatomy.discs, strict=False)
+        if not disc.is_bone
+    }
 
 
 def _drawn(anatomy: LumbarAnatomy, level: Level) -> list[tuple[Cell, float]]:
