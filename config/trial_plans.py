@@ -157,6 +157,9 @@ class TrialPlan(Section):
     repeats: Repeats = Field(
         Repeats.HOLD, description="Two scans in one window: hold for a person, count the first or the latest"
     )
+    fetch_priors: bool = Field(
+        True, description="Ask the node's sources for earlier scans of a new subject that lie in the windows of visits"
+    )
     alert_after_days: int = Field(
         7, ge=0, le=365, description="Days after a window's end from which a missing visit is told"
     )

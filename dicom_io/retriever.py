@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import date, datetime
 from typing import Any
 
 from pydicom.dataset import Dataset
@@ -58,6 +59,38 @@ class ObjectAnswer:
 
     sop_uid: str
     is_image: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StudyAnswer:
+    """What a PACS says of one study. ``study_date``: None where it tells none, or no date."""
+
+    study_uid: str
+    study_date: date | None
+
+
+def find_studies(peer: Peer, patient_id: str, first: date, last: date) -> tuple[StudyAnswer, ...]:
+    """The MR studies of a patient that a PACS has between two days, both counted; sorted by UID.
+
+    Raises:
+        PeerUnavailable: it cannot be asked now, or does not answer to the end.
+        ValueError: the PatientID would match others too (PS3.4 C.2.2.2.4).
+    """
+    if not patient_id.strip() or set(patient_id) & set("*?\\"):
+        raise ValueError("the PatientID is empty, or holds a wild card")
+    query = identifier("STUDY", PatientID=patient_id, ModalitiesInStudy="MR")
+    query.StudyDate, query.StudyInstanceUID = f"{first:%Y%m%d}-{last:%Y%m%d}", ""
+    found: dict[str, StudyAnswer] = {}
+    for answer in _find(peer, query):
+        study_uid = answer_text(answer, "StudyInstanceUID")
+        if not is_uid(study_uid) or answer_text(answer, "PatientID") not in ("", patient_id):
+            continue
+        try:
+            day: date | None = datetime.strptime(answer_text(answer, "StudyDate"), "%Y%m%d").date()
+        except ValueError:
+            day = None
+        found[study_uid] = StudyAnswer(study_uid, day)
+    return tuple(found[uid] for uid in sorted(found))
 
 
 def find_series(peer: Peer, study_uid: str) -> tuple[SeriesAnswer, ...]:

@@ -188,7 +188,7 @@ class _Node:
             report_commitments=self._report_commitments,
             apply_retention=self._apply_retention,
             ask_source=lambda name: self._sources[name].look(datetime.now(UTC)),
-            others=[*self._observation.tasks(), *([] if self._trials is None else [self._trials.task()])],
+            others=[*self._observation.tasks(), *([] if self._trials is None else self._trials.tasks())],
             lateness=self._lateness,
         )
         self._observation.start()

@@ -19,6 +19,7 @@ from config.protocol_cards import Role, load_cards
 from config.settings import Retrieval, Settings, Source
 from dicom_io.dicomweb import fetch_objects
 from dicom_io.inbox import Inbox
+from dicom_io.received import Ledger
 from dicom_io.retriever import SeriesAnswer, find_series, get_objects, list_objects, move_objects
 from dicom_io.sender import Peer, PeerUnavailable
 from service import database as db
@@ -305,27 +306,45 @@ class SourceDesk:
             if way is Retrieval.WADO_RS and self._source.dicomweb_url is None:
                 continue
             try:
-                self._fetch_by(way, exam.study_uid, series_uid, missing)
+                fetch_by(
+                    way, self._source, self._peer, (exam.study_uid, series_uid), missing, self._inbox, self._ledger
+                )
             except (PeerUnavailable, OSError) as error:
                 text = str(error) if isinstance(error, PeerUnavailable) else type(error).__name__
                 _log.warning("not fetched", extra={"source": self._source.name, "way": way, "error": text})
             missing = missing - self._objects_here(exam).keys()
         return missing
 
-    def _fetch_by(self, way: Retrieval, study_uid: str, series_uid: str, sop_uids: set[str]) -> None:
-        if way is Retrieval.C_GET:
-            get_objects(self._peer, study_uid, series_uid, sop_uids, self._inbox, self._ledger)
-        elif way is Retrieval.C_MOVE:
-            move_objects(self._peer, study_uid, series_uid, sop_uids)
-        else:
-            assert self._source.dicomweb_url is not None
-            fetch_objects(
-                self._source.dicomweb_url,
-                self._source.timeout_s,
-                (study_uid, series_uid),
-                sop_uids,
-                sender=self._source.ae_title,
-                inbox=self._inbox,
-                ledger=self._ledger,
-                ca_file=self._source.ca_file,
-            )
+
+def fetch_by(
+    way: Retrieval,
+    source: Source,
+    peer: Peer,
+    place: tuple[str, str],
+    sop_uids: set[str],
+    inbox: Inbox,
+    ledger: Ledger,
+) -> None:
+    """Let a source send objects of a series in one way. ``place``: Study and Series Instance UID.
+
+    Raises:
+        PeerUnavailable: it cannot be called, has not this way, or its answers broke off.
+        OSError: what came cannot be stored.
+    """
+    study_uid, series_uid = place
+    if way is Retrieval.C_GET:
+        get_objects(peer, study_uid, series_uid, sop_uids, inbox, ledger)
+    elif way is Retrieval.C_MOVE:
+        move_objects(peer, study_uid, series_uid, sop_uids)
+    else:
+        assert source.dicomweb_url is not None
+        fetch_objects(
+            source.dicomweb_url,
+            source.timeout_s,
+            place,
+            sop_uids,
+            sender=source.ae_title,
+            inbox=inbox,
+            ledger=ledger,
+            ca_file=source.ca_file,
+        )

@@ -15,6 +15,7 @@ from service.states import ExamState
 from service.trials.exam_facts import read_exam_facts
 from service.trials.missing import tell_missed
 from service.trials.plans import take_plans
+from service.trials.priors import PRIORS_S, PriorsDesk
 from service.trials.registry import trials_of
 from service.trials.results import keep_results, new_results
 from service.trials.takeover import take_exam
@@ -39,13 +40,18 @@ class TrialDesk:
         with database.write() as connection:  # a look that a crash interrupted is taken again
             connection.execute(update(table).where(table.c.trial_seen.is_(False)).values(trial_seen=None))
 
-    def task(self) -> tuple[str, Callable[[], None], float]:
+    def tasks(self) -> list[tuple[str, Callable[[], None], float]]:
         """For the schedule."""
 
         def sweep() -> None:
             self.sweep(datetime.now(UTC))
 
-        return "trials", sweep, SWEEP_S
+        def priors() -> None:
+            desk.look(datetime.now(UTC))
+
+        desk = PriorsDesk(self._database, self._settings)
+        can_fetch = any(one.retrieve for one in self._settings.sources)
+        return [("trials", sweep, SWEEP_S), *([("priors", priors, PRIORS_S)] if can_fetch else [])]
 
     def check(self) -> Callable[[], str]:
         """For health: what is wrong with the plans."""

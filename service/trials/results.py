@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, select
 
+from dicom_io.acquisition import acquisition_of_entry
 from processing.refusal import ReasonCode
 from service import database as node
 from service import trial_tables as db
@@ -64,6 +65,7 @@ def _kept(row: Any, folder: Path) -> dict[str, Any]:
             one["level"]: {"volume_mm3": one.get("volume_mm3"), "shape": one.get("shape") or None}
             for one in content.get("discs", ())
         }
+        acquisition_of_entry(content.get("acquisition"))  # of the form that will be asked for
         kept["acquisition"] = content.get("acquisition")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         _log.error("result not read", extra={"job": row.id, "error": type(error).__name__})

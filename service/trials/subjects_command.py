@@ -20,6 +20,7 @@ from service.signatures import CannotSign, Signing, signatures_on
 from service.trials.imports import TableRefused, import_subjects
 from service.trials.people import CannotDecide
 from service.trials.plans import take_plans
+from service.trials.priors import fetch_priors
 from service.trials.subjects import confirm_levels, get_subject, note_not_evaluable, withdraw
 
 _OK, _REFUSED = 0, 3
@@ -53,7 +54,8 @@ def add_actions(
     levels = add("confirm-levels", _levels, "names the lowest disc in view, once for all visits", needs_reason=False)
     levels.add_argument("--lowest-disc", required=True, choices=_LEVELS)
     disc = add("not-evaluable", _disc, "a disc has no value from a visit on", needs_reason=True)
-    for action in (show, out, levels, disc):
+    prior = add("fetch-priors", _priors, "fetches earlier scans in the windows of visits from the sources")
+    for action in (show, out, levels, disc, prior):
         action.add_argument("subject", metavar="SUBJECT")
     disc.add_argument("level", choices=_LEVELS)
     disc.add_argument("--from", dest="visit", default="", metavar="VISIT")
@@ -164,3 +166,10 @@ def _disc(options: argparse.Namespace, database: Database, _: Settings) -> str:
     signing = signed(options, "This disc has no value" if not options.back else "This disc has a value")
     row = _subject(options, database)
     return note_not_evaluable(database, row, Level[options.level], options.visit, signing, back=options.back)
+
+
+def _priors(options: argparse.Namespace, database: Database, settings: Settings) -> str:
+    fetched = fetch_priors(database, settings, _subject(options, database), datetime.now(UTC))
+    for text in fetched.failed:
+        sys.stderr.write(f"{text}\n")
+    return f"{len(fetched.studies)} studies in the windows of visits were new; {fetched.n_objects} objects came"
