@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from pydicom import dcmread
 from pydicom.dataset import Dataset, FileDataset
 
@@ -85,10 +86,14 @@ def read_native_discs(folder: Path) -> NativeDiscs:
     within = np.argwhere(held)
     index = np.linalg.solve(affine, held_affine) @ np.column_stack([within, np.ones(len(within))]).T
     places = np.rint(index[:3]).astype(int)  # the slices of a Segmentation run the other way
-    if np.abs(index[:3] - places).max() > _OFF_GRID or (places < 0).any() or (levels.shape <= places.T).any():
+    if np.abs(index[:3] - places).max() > _OFF_GRID or not _is_inside(places, levels):
         raise UnreadableResult("the segmentation does not lie on the images it was made on")
     levels[tuple(places)] = held[tuple(within.T)]
     return NativeDiscs(levels, background.astype(np.float32), affine)
+
+
+def _is_inside(places: npt.NDArray[np.int_], levels: LabelArray) -> bool:
+    return bool((places >= 0).all() and (places < np.array(levels.shape)[:, None]).all())
 
 
 def _atlas_roles(folder: Path) -> Iterator[str]:

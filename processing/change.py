@@ -7,6 +7,7 @@ comparing the subject's own levels (:mod:`processing.change_controls`).
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean, geometric_mean
 
 from config.trial_plans import ChangeRule
 from processing.change_controls import together_warnings, untreated_controls
@@ -133,9 +134,7 @@ def _baseline_of(scans: Sequence[Observation], name: str, rule: ChangeRule) -> _
     if not values:
         reason = f"{name}: {came[0].reason}"
         return _Baseline(None, verdict=ChangeVerdict.NOT_EVALUABLE, reason=reason)
-    mean = math.exp(math.fsum(map(math.log, values)) / len(values))
-    if rule.limit == "sdc":
-        mean = math.fsum(values) / len(values)
+    mean = fmean(values) if rule.limit == "sdc" or len(values) == 1 else geometric_mean(values)
     return _Baseline(mean, len(values), min(one.day for one in came))
 
 
@@ -230,7 +229,7 @@ def _notes(precision: PrecisionProfile, rule: ChangeRule, n_primary: int, n_expl
     share = 1 - rule.confidence
     notes = [
         f"In a subject that has not changed, {share:.0%} of all judged cells are expected beyond their limits:"
-        f" {n_primary * share:.1f} of {n_primary} primary, {n_exploratory * share:.1f} of {n_exploratory} exploratory"
+        f" {n_primary * share:.2f} of {n_primary} primary, {n_exploratory * share:.2f} of {n_exploratory} exploratory"
         " cells. Exploratory cells are no evidence by themselves."
     ]
     if precision.borrowed:

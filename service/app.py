@@ -174,9 +174,9 @@ class _Node:
         for job in jobs.release_lost(self._database, now, self._settings.jobs.attempts, everyone=True):
             _log.warning("job was interrupted", extra={"job": job.id, "state": job.state})
         warn_of_strays(self._database, self._settings)
+        forgive_attempts(self._database, now)
         if self._trials is not None:
             self._trials.register(now)  # before the first result: a worker asks which trial an exam is of
-        forgive_attempts(self._database, now)
         schedule = build_schedule(
             self._settings,
             sweep_intake=self._sweep_intake,
