@@ -85,6 +85,7 @@ class Subject:
     lowest_disc: str
     levels: tuple[str, ...]
     listed: Identity
+    without_value: frozenset[str] = frozenset()  # discs that are not evaluable from some visit on: they may be missing
 
 
 def facts_of_row(row: Row[Any]) -> ExamFacts:
@@ -123,7 +124,14 @@ def facts_as_columns(facts: ExamFacts) -> dict[str, Any]:
     }
 
 
-def subject_of_row(row: Row[Any], *, day_zero_is_given: bool) -> Subject:
+def discs_without_value(connection: Connection, subject_id: int) -> frozenset[str]:
+    """The discs that a person has said are not evaluable from some visit on."""
+    table = db.non_evaluable
+    query = select(table.c.level).where(table.c.subject_id == subject_id, table.c.withdrawn_at.is_(None))
+    return frozenset(connection.execute(query).scalars())
+
+
+def subject_of_row(row: Row[Any], *, day_zero_is_given: bool, without_value: frozenset[str] = frozenset()) -> Subject:
     """A subject's row. ``day_zero_is_given``: by the subjects' table, as the plan has it."""
     listed = row.imported or {}
     return Subject(
@@ -137,6 +145,7 @@ def subject_of_row(row: Row[Any], *, day_zero_is_given: bool) -> Subject:
         levels=tuple(row.levels or ()),
         listed=Identity(listed.get("patient_digest"), listed.get("birth_year"), listed.get("sex") or ""),
         withdrawn_on=row.withdrawn_on,
+        without_value=without_value,
     )
 
 

@@ -144,8 +144,9 @@ def _level_doubts(subject: Subject, result: Result, baseline: Result | None) -> 
     if levels and levels[0] != subject.lowest_disc:
         text = f"its lowest disc is named {levels[0]}; {lock} begin with {subject.lowest_disc}"
         return [Doubt("", ambiguous, text)]
-    if subject.levels and len(levels) != len(subject.levels):
-        text = f"{len(levels)} discs were found ({', '.join(levels)}); {lock} are {len(subject.levels)}"
+    expected = [level for level in subject.levels if level in levels or level not in subject.without_value]
+    if expected and len(levels) != len(expected):
+        text = f"{len(levels)} discs were found ({', '.join(levels)}); {lock} are {len(expected)}"
         return [Doubt("levels", ambiguous, text)]
     if baseline is not None and (shift := shifted_levels(baseline.discs, result.discs)):
         where = "upwards" if shift > 0 else "downwards"

@@ -16,6 +16,7 @@ from service.database import move
 from service.states import SubjectState, VisitState
 from service.trials.candidates import (
     Subject,
+    discs_without_value,
     facts_as_columns,
     facts_of_row,
     read_candidates,
@@ -141,7 +142,9 @@ def update_subjects(connection: Connection, trials: Sequence[Trial], subject_ids
 def _read_subject(connection: Connection, trials: dict[int, Trial], subject_id: int) -> tuple[Trial, Subject]:
     row = connection.execute(select(db.subject).where(db.subject.c.id == subject_id)).one()
     trial = trials[row.trial_id]
-    return trial, subject_of_row(row, day_zero_is_given=trial.plan.day_zero == "given")
+    is_given = trial.plan.day_zero == "given"
+    without_value = discs_without_value(connection, subject_id)
+    return trial, subject_of_row(row, day_zero_is_given=is_given, without_value=without_value)
 
 
 def _identify(connection: Connection, trials: dict[int, Trial], subject_id: int) -> set[tuple[int, str]]:

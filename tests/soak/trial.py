@@ -137,7 +137,7 @@ class Campaign:
         histories = read_histories(self._database, self.node.settings)
         lines = table_of(self.expected, first, last, histories)
         write_table(lines, self.folder / "verdicts.csv")
-        checks = [*checks_of(lines, histories), *self._reports(), *released, *self._sent(last)]
+        checks = [*checks_of(lines, histories), *self._reports(), *released, *self._sent(first, last)]
         self._database.close()
         return Outcome(lines, checks)
 
@@ -261,9 +261,9 @@ class Campaign:
         yield Check("subjects with a report who must have none", str(len(found.keys() - measured)), "= 0")
         yield Check("versions of reports", str(sum(found.values())))
 
-    def _sent(self, last: dict[tuple[str, str], Found]) -> Iterator[Check]:
-        """Nothing of an exam that does not count has left."""
-        closed = {key for key, one in last.items() if one.state != "measured"}
+    def _sent(self, first: dict[tuple[str, str], Found], last: dict[tuple[str, str], Found]) -> Iterator[Check]:
+        """Nothing of an exam that never counted has left."""
+        closed = {key for key, one in last.items() if one.state != "measured" and first[key].state != "measured"}
         studies = {scan["study_uid"] for scan in self.scans if (scan["subject"], scan["visit"]) in closed}
         query = (
             select(func.count())

@@ -85,7 +85,7 @@ _ENDS: Mapping[Fault, _End] = {
     Fault.MISSING: _End(state="", verdicts=(ChangeVerdict.MISSING,)),
     Fault.PARTIAL: _held(ReasonCode.SERIES_INCOMPLETE),
     Fault.UNKNOWN_TSL: _End(
-        str(VisitState.NOT_EVALUABLE), ReasonCode.PROTOCOL_DEVIATION.value, verdicts=(ChangeVerdict.NOT_EVALUABLE,)
+        str(VisitState.NOT_EVALUABLE), ReasonCode.ECHO_UNRESOLVED.value, verdicts=(ChangeVerdict.NOT_EVALUABLE,)
     ),
     Fault.OTHER_TSL: _End(
         first_code=ReasonCode.PROTOCOL_DEVIATION.value,
