@@ -5,16 +5,16 @@ parts (anatomy, tissue, voxels, signal, training slices) are modules of their ow
 """
 
 import hashlib
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
 from scipy.spatial.transform import Rotation
 
 from processing.phantom_anatomy import LumbarAnatomy, draw_anatomy, mean_anatomy
+from processing.phantom_protocols import ACQUIRED, Protocol, preparations_of
 from processing.phantom_signal import (
     T1RHO_MS,
     T2_MS,
@@ -52,22 +52,6 @@ __all__ = [
     "simulate_exam",
 ]
 
-Protocol = Literal["mapss", "t1rho-fse"]
-
-#: What each image of a slice measures: time in ms and the decay it belongs to (None: shared by both).
-_PREPARATIONS: dict[str, tuple[tuple[float, Quantity | None], ...]] = {
-    "mapss": (
-        (0.0, None),
-        (10.0, Quantity.T1RHO),
-        (12.8, Quantity.T2),
-        (25.7, Quantity.T2),
-        (40.0, Quantity.T1RHO),
-        (51.4, Quantity.T2),
-        (80.0, Quantity.T1RHO),
-    ),
-    "t1rho-fse": tuple((time_ms, Quantity.T1RHO) for time_ms in (0.0, 40.0, 80.0, 120.0)),
-}
-_ACQUIRED = {"mapss": (256, 128), "t1rho-fse": (256, 192)}
 _T1RHO_FSE_ECHO_MS = 12.0
 _ANATOMY_ECHO_MS = 95.0
 _ANATOMY_MATRIX = 512
@@ -169,11 +153,11 @@ def simulate_exam(
     rng = _generator("visit", seed, subject, visit)
     frame = _Frame.draw(rng, anatomy, oblique_deg, fov_mm, cut_mm)
     affine = frame.affine(n_slices, slice_spacing_mm, fov_mm, matrix)
-    preparations = _preparations_of(protocol, spin_lock_ms)
+    preparations = preparations_of(protocol, spin_lock_ms)
     slices = [_measure_slice(anatomy, frame, affine, k, matrix, preparations, protocol, rng) for k in range(n_slices)]
     clean = np.stack([images for images, _ in slices], axis=1) * np.float32(_SIGNAL_SCALE * change.gain)
     truth = _stack_truth([truth for _, truth in slices])
-    acquired = _scaled(_ACQUIRED[protocol], matrix / 256)
+    acquired = _scaled(ACQUIRED[protocol], matrix / 256)
     first = acquire(clean[0], acquired, noise_sd=0.0, rng=None)
     in_disc = truth.labels > 0
     noise_sd = float(first[in_disc].mean() / snr) if in_disc.any() else float(first.max() / snr)
@@ -205,21 +189,6 @@ def simulate_exam(
 def anatomy_of(seed: int, subject: str, *, healthy: bool = False, variant: Variant = USUAL) -> LumbarAnatomy:
     """The spine that :func:`simulate_exam` gives a subject of a simulated population."""
     return draw_anatomy(_generator("anatomy", seed, subject), healthy=healthy, variant=variant)
-
-
-def _preparations_of(
-    protocol: Protocol, spin_lock_ms: Sequence[float] | None
-) -> tuple[tuple[float, Quantity | None], ...]:
-    """What each image of a slice measures, with the spin-lock times of one's choice."""
-    usual = _PREPARATIONS[protocol]
-    if spin_lock_ms is None:
-        return usual
-    n_usual = sum(time_ms > 0 and what is Quantity.T1RHO for time_ms, what in usual)
-    if len(spin_lock_ms) != n_usual or not all(math.isfinite(one) and one > 0 for one in spin_lock_ms):
-        raise ValueError(f"spin_lock_ms: {n_usual} times above 0 ms, as many as the protocol has")
-    others = [one for one in usual if one[0] == 0 or one[1] is not Quantity.T1RHO]
-    own = [(float(time_ms), Quantity.T1RHO) for time_ms in spin_lock_ms]
-    return tuple(sorted((*others, *own), key=lambda one: one[0]))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -348,9 +317,7 @@ def _anatomy_image(
         for index, offset in enumerate(chosen):
             plane = frame.plane(affine, k + (index + 0.5) / len(chosen) - 0.5, offset, matrix)
             images[k] += intensity(rasterise(anatomy, plane), contrast)
-        images[k] *= frame.coil(frame.plane(affine, k, np.zeros(2), matrix)) * np.float32(
-            _SIGNAL_SCALE / len(chosen)
-        )
+        images[k] *= frame.coil(frame.plane(affine, k, np.zeros(2), matrix)) * np.float32(_SIGNAL_SCALE / len(chosen))
         images[k] *= mottle(rng, (matrix, matrix), cell=4, strength=0.05)
     noise_sd = float(np.percentile(images, 60) / snr)
     return ImageVolume(acquire(images, _ANATOMY_ACQUIRED, noise_sd=noise_sd, rng=rng), affine)

@@ -33,7 +33,15 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="soak-") as temporary:
             folder = Path(temporary) if chosen.keep is None else chosen.keep / name
             folder.mkdir(parents=True, exist_ok=True)
-            options = Options(folder, chosen.exams, chosen.minutes, chosen.points, chosen.seed, chosen.steady, subjects=chosen.subjects)
+            options = Options(
+                folder,
+                chosen.exams,
+                chosen.minutes,
+                chosen.points,
+                chosen.seed,
+                chosen.steady,
+                subjects=chosen.subjects,
+            )
             is_whole &= print_table(name, CAMPAIGNS[name](options))
     return 0 if is_whole else 1
 

@@ -44,7 +44,9 @@ def analyse(
     assert settings.trials_dir is not None
     truth = json.loads((settings.trials_dir.parent / "truth.json").read_text())[study]
     if lowest_disc is None and Level.L5S1.name not in truth["shapes"]:
-        raise UnsuitableInput(ReasonCode.LEVELS_AMBIGUOUS, "a vertebral body, not the sacrum, lies below the lowest disc")
+        raise UnsuitableInput(
+            ReasonCode.LEVELS_AMBIGUOUS, "a vertebral body, not the sacrum, lies below the lowest disc"
+        )
     chance = np.random.default_rng(np.frombuffer(hashlib.sha256(study.encode()).digest(), np.uint32))
     document = result_document(_result(images, truth, settings, produced_at, chance), images, ())
     for disc in document["discs"]:

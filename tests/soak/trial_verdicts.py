@@ -139,8 +139,10 @@ def write_table(lines: Sequence[Line], path: Path) -> None:
     with path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(
-            ("subject", "visit", "fault", "at first: expected", "found", "at the end: expected", "found", "why")
-            + ("level", "true %", "measured %", "limits %", "verdict: expected", "found", "right")
+            (
+                *("subject", "visit", "fault", "at first: expected", "found", "at the end: expected", "found", "why"),
+                *("level", "true %", "measured %", "limits %", "verdict: expected", "found", "right"),
+            )
         )
         writer.writerows(_cells(line) for line in lines)
 
@@ -214,7 +216,9 @@ def _rates(lines: Sequence[Line], histories: Mapping[str, SubjectHistory]) -> It
         if (error := _log_change(one.change)) is not None
     ]
     if len(errors) > 1:
-        yield Check("error of a measured change: bias, SD", f"{100 * np.mean(errors):+.1f}, {100 * np.std(errors):.1f} %")
+        yield Check(
+            "error of a measured change: bias, SD", f"{100 * np.mean(errors):+.1f}, {100 * np.std(errors):.1f} %"
+        )
     treated = {(one.expected["subject"], one.expected["level"]) for one in lines if one.expected["level"]}
     others = [
         change

@@ -1,7 +1,7 @@
 """What a node must say of each visit of a simulated trial, once the people concerned have done their part."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from processing.refusal import ReasonCode
@@ -36,7 +36,9 @@ class Expected:
     """One visit of one subject, and one of the trial's cells in it.
 
     ``state``: of the visit at the end, "" where no scan came; ``code``: its reason. ``person``: what somebody must do
-    before that, and ``first_state`` and ``first_code`` what it is until then. ``verdicts``: those that are right; several where the true change lies near the limit. Times in ms.
+    before that, and ``first_state`` and ``first_code`` what it is until then. ``deviation``: a difference from the
+    baseline that must be told. ``verdicts``: those that are right; several where the true change lies near the limit.
+    ``limit_log``: on the log scale. Times in ms.
     """
 
     subject_id: str
@@ -48,11 +50,11 @@ class Expected:
     first_code: str
     person: str
     deviation: str
-    cell: Cell | None
-    verdicts: tuple[ChangeVerdict, ...]
-    limit_log: float | None
-    true_baseline_ms: float | None
-    true_ms: float | None
+    cell: Cell | None = None
+    verdicts: tuple[ChangeVerdict, ...] = ()
+    limit_log: float | None = None
+    true_baseline_ms: float | None = None
+    true_ms: float | None = None
 
     @property
     def true_log_change(self) -> float | None:
@@ -64,7 +66,10 @@ class Expected:
 
 @dataclass(frozen=True, slots=True)
 class _End:
-    """How a fault ends. ``first_code``: of the hold until a person acts. ``verdicts``: None, the true change decides."""
+    """How a fault ends.
+
+    ``first_code``: of the hold until a person acts. ``verdicts``: None where the true change decides.
+    """
 
     state: str = str(VisitState.MEASURED)
     code: str = ""
@@ -100,9 +105,7 @@ _ENDS: Mapping[Fault, _End] = {
     Fault.OUTSIDE: _held(ReasonCode.REVIEW_REQUIRED),
     Fault.SCANNER: _End(deviation="device_serial"),
     Fault.OPERATED: _End(person="not evaluable", verdicts=(ChangeVerdict.NOT_EVALUABLE,)),
-    Fault.SHARED_ID: _End(
-        str(VisitState.SET_ASIDE), first_code=ReasonCode.IDENTITY_CONFLICT.value, person="set aside"
-    ),
+    Fault.SHARED_ID: _End(str(VisitState.SET_ASIDE), first_code=ReasonCode.IDENTITY_CONFLICT.value, person="set aside"),
     Fault.UNKNOWN_SUBJECT: _held(ReasonCode.REVIEW_REQUIRED),
 }
 
@@ -119,14 +122,13 @@ def expectations(scenario: Scenario, truth: Mapping[str, TrueTimes], limits: Lim
     by_visit = {(scan.subject.subject_id, scan.visit): scan for scan in scenario.scans}
     for subject in scenario.subjects:
         baseline = by_visit[subject.subject_id, VISITS[0][0]]
-        for name, *_ in VISITS:
-            scan = by_visit.get((subject.subject_id, name))
-            rows = _of_visit(subject, name, scan, baseline, truth, limits)
-            yield from (_waiting(one) if subject.patient_id in shared and one.state else one for one in rows)
+        yield from _waiting_if(subject.patient_id in shared, [_expected(subject, baseline.visit, baseline.fault)])
+        for name, *_ in VISITS[1:]:
+            rows = _of_visit(subject, name, by_visit.get((subject.subject_id, name)), baseline, truth, limits)
+            yield from _waiting_if(subject.patient_id in shared, rows)
     for stranger in scenario.strangers:
         scan = by_visit[stranger.subject_id, VISITS[0][0]]
-        end = _ENDS[scan.fault]
-        yield _expected(stranger, scan.visit, scan.fault, end, None, (), None, None, None)
+        yield _expected(stranger, scan.visit, scan.fault)
 
 
 def _of_visit(
@@ -138,33 +140,25 @@ def _of_visit(
     limits: Limits,
 ) -> Iterator[Expected]:
     fault = Fault.MISSING if scan is None else scan.fault
-    end = _ENDS[fault]
-    if visit == VISITS[0][0]:
-        yield _expected(subject, visit, fault, end, None, (), None, None, None)
-        return
+    limit = limits.other_scanner if fault is Fault.SCANNER else limits.same_scanner
     for quantity, region in PRIMARY:
         cell = Cell(subject.treated, region, quantity)
         before = truth[baseline.name].of_cell.get(cell)
         now = None if scan is None else truth[scan.name].of_cell.get(cell)
-        limit = limits.other_scanner if fault is Fault.SCANNER else limits.same_scanner
-        verdicts = end.verdicts
+        one = replace(
+            _expected(subject, visit, fault), cell=cell, limit_log=limit, true_baseline_ms=before, true_ms=now
+        )
+        change = one.true_log_change
+        verdicts = _ENDS[fault].verdicts
         if verdicts is None:
-            assert before is not None and now is not None
-            verdicts = _right(math.log(now / before), limit)
-        yield _expected(subject, visit, fault, end, cell, verdicts, limit, before, now)
+            assert change is not None
+            verdicts = _right(change, limit)
+        yield replace(one, verdicts=verdicts)
 
 
-def _expected(
-    subject: SimulatedSubject,
-    visit: str,
-    fault: Fault,
-    end: _End,
-    cell: Cell | None,
-    verdicts: tuple[ChangeVerdict, ...],
-    limit: float | None,
-    before: float | None,
-    now: float | None,
-) -> Expected:
+def _expected(subject: SimulatedSubject, visit: str, fault: Fault) -> Expected:
+    """Without a cell."""
+    end = _ENDS[fault]
     return Expected(
         subject_id=subject.subject_id,
         visit=visit,
@@ -175,17 +169,14 @@ def _expected(
         first_code=end.first_code or end.code,
         person=end.person,
         deviation=end.deviation,
-        cell=cell,
-        verdicts=verdicts,
-        limit_log=limit,
-        true_baseline_ms=before,
-        true_ms=now,
     )
 
 
-def _waiting(one: Expected) -> Expected:
-    """Somebody else came with the subject's PatientID: until that is settled, everything waits."""
-    return replace(one, first_state=str(VisitState.HELD), first_code=ReasonCode.IDENTITY_CONFLICT.value)
+def _waiting_if(shares_id: bool, rows: Iterable[Expected]) -> Iterator[Expected]:
+    """Where somebody else came with the subject's PatientID, every exam waits until that is settled."""
+    waits = {"first_state": str(VisitState.HELD), "first_code": ReasonCode.IDENTITY_CONFLICT.value}
+    for one in rows:
+        yield replace(one, **waits) if shares_id and one.state else one
 
 
 def _right(change: float, limit: float) -> tuple[ChangeVerdict, ...]:

@@ -47,8 +47,8 @@ class Size:
 def write_trial(out: Path, n_subjects: int, seed: int, size: Size, *, tell: Told) -> Scenario:
     """Write a whole simulated trial into ``out``, which must be new or empty.
 
-    It then holds ``scans/`` (a folder for each exam), ``scans.csv`` (in the order of arrival), ``trials/`` (the plan and
-    the treated levels), ``protocols/`` (the card of another table of times), ``subjects.csv``, ``expected.csv``,
+    It then holds ``scans/`` (a folder for each exam), ``scans.csv`` (in the order of arrival), ``trials/`` (the plan
+    and the treated levels), ``protocols/`` (the card of another table of times), ``subjects.csv``, ``expected.csv``,
     ``truth.json`` and ``node.yaml``.
 
     Raises:
@@ -204,7 +204,13 @@ def _write_plan(out: Path, scenario: Scenario, size: Size) -> None:
         "sites": [{"id": site, "name": f"Simulated site {site}", "time_zone": "Europe/Paris"} for site in SITES],
         "subject_pattern": r"^0[12]-[0-9]{3}$",
         "visits": [
-            {"name": name, "day": day, "before_days": before, "after_days": after, **({} if day else {"baseline": True})}
+            {
+                "name": name,
+                "day": day,
+                "before_days": before,
+                "after_days": after,
+                **({} if day else {"baseline": True}),
+            }
             for name, day, before, after in VISITS
         ],
         "protocol": "ge-mapss",
@@ -272,4 +278,3 @@ def _write_node(out: Path) -> None:
     (out / "node.yaml").write_text(
         f"# A node for the simulated trial: discnode serve --config node.yaml\n{text}", encoding="utf-8"
     )
-

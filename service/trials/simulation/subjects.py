@@ -112,4 +112,3 @@ def _factor_of_nucleus(nucleus_ms: float, annulus_ms: float, effect: float) -> f
     region_ms = NUCLEUS_SHARE * nucleus_ms + (1 - NUCLEUS_SHARE) * annulus_ms
     wanted_ms = region_ms * math.exp(effect) - (1 - NUCLEUS_SHARE) * annulus_ms
     return wanted_ms / (NUCLEUS_SHARE * nucleus_ms)
-
