@@ -55,6 +55,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m tests.benchmarks.accuracy
 	$(BIN)/python -m tests.benchmarks.objects
 	$(BIN)/python -m tests.benchmarks.corrections
+	$(BIN)/python -m tests.benchmarks.change
 	$(BIN)/python -m tests.benchmarks.receive
 
 # Long campaigns of faults and load (hours): a table for each, and failure if a limit is breached.

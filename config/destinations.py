@@ -54,6 +54,9 @@ class Destination(Section):
     )
     tls: ClientTLS | None = Field(None, description="Storage SCP: how it is called by TLS")
     objects: tuple[ObjectKind, ...] = Field(USUAL_OBJECTS, description="Kinds of objects it receives")
+    deidentify: bool = Field(
+        False, description="It gets de-identified copies of a trial's results, and never anything else"
+    )
     confirm: Confirm = Field(
         Confirm.AUTO,
         description="What confirms that it has an object: commitment, query, none, or auto (commitment, else query)",

@@ -29,6 +29,7 @@ class Event(StrEnum):
     VISIT_MISSED = "visit_missed"  # a visit of a trial that was expected, and no scan came
     DESTINATION_FAILING = "destination_failing"
     AUDIT_BROKEN = "audit_broken"  # the chain of the audit trail does not hold, or it cannot be written
+    PHANTOM = "phantom"  # a QC phantom says hold, or was not scanned in time
     RESTARTED = "restarted"  # a process of the node, or the node itself, ended unexpectedly
 
 

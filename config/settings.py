@@ -187,6 +187,9 @@ class Settings(Section):
     trials_dir: Path | None = Field(
         None, description="Folder with the plans of trials (*.yaml) that the node follows; empty = it follows none"
     )
+    phantoms_dir: Path | None = Field(
+        None, description="Folder with the templates of the site's own QC phantoms, used beside the built-in one"
+    )
     completion: Completion = Completion()
     corrections: CorrectionSettings = CorrectionSettings()
     jobs: Jobs = Jobs()
@@ -303,6 +306,8 @@ def load_settings(path: Path | None) -> Settings:
         moved["protocols_dir"] = folder / settings.protocols_dir
     if settings.trials_dir is not None:
         moved["trials_dir"] = folder / settings.trials_dir
+    if settings.phantoms_dir is not None:
+        moved["phantoms_dir"] = folder / settings.phantoms_dir
     if settings.segmentation.weights_dir is not None:
         weights_dir = folder / settings.segmentation.weights_dir
         moved["segmentation"] = settings.segmentation.model_copy(update={"weights_dir": weights_dir})

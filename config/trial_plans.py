@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 import yaml
 from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
 
+from config.deidentification import Deidentification
 from config.release import Release as Release
 from config.sections import Name, Section, SettingsError
 from config.settings import Repeats, explain
@@ -133,6 +134,12 @@ class PhantomRule(Section):
         return value
 
 
+class ExportRule(Section):
+    """What exports may show beyond pseudonyms and days."""
+
+    real_dates: bool = Field(False, description="The dates of scans; else only days from day zero")
+
+
 class TrialPlan(Section):
     """One trial."""
 
@@ -169,6 +176,8 @@ class TrialPlan(Section):
     )
     blinding: Blinding = Blinding()
     phantom: PhantomRule = PhantomRule()
+    exports: ExportRule = ExportRule()
+    deidentification: Deidentification = Deidentification()
 
     @field_validator("subject_pattern")
     @classmethod

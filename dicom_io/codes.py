@@ -59,12 +59,12 @@ CHANGE_CODES: dict[Quantity, Code] = {
     Quantity.T2: Code("T2_CHANGE", PRIVATE_SCHEME, "Change of T2 since baseline"),
 }
 LOWER_LIMIT_CODES: dict[Quantity, Code] = {
-    Quantity.T1RHO: Code("T1RHO_CHANGE_LOW", PRIVATE_SCHEME, "Lower limit of measurement error, change of T1rho"),
-    Quantity.T2: Code("T2_CHANGE_LOW", PRIVATE_SCHEME, "Lower limit of measurement error, change of T2"),
+    Quantity.T1RHO: Code("T1RHO_CHG_LOW", PRIVATE_SCHEME, "Lower limit of measurement error, change of T1rho"),
+    Quantity.T2: Code("T2_CHG_LOW", PRIVATE_SCHEME, "Lower limit of measurement error, change of T2"),
 }
 UPPER_LIMIT_CODES: dict[Quantity, Code] = {
-    Quantity.T1RHO: Code("T1RHO_CHANGE_HIGH", PRIVATE_SCHEME, "Upper limit of measurement error, change of T1rho"),
-    Quantity.T2: Code("T2_CHANGE_HIGH", PRIVATE_SCHEME, "Upper limit of measurement error, change of T2"),
+    Quantity.T1RHO: Code("T1RHO_CHG_HIGH", PRIVATE_SCHEME, "Upper limit of measurement error, change of T1rho"),
+    Quantity.T2: Code("T2_CHG_HIGH", PRIVATE_SCHEME, "Upper limit of measurement error, change of T2"),
 }
 ASSESSMENT_CODES: dict[Quantity, Code] = {
     Quantity.T1RHO: Code("T1RHO_ASSESSED", PRIVATE_SCHEME, "Assessment of the change of T1rho"),

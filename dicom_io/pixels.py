@@ -80,6 +80,20 @@ def read_image(facts: ImageFacts, scaling: ScalingRule) -> tuple[FloatArray, Dat
     return next(read_images([facts], scaling))
 
 
+def read_stored(images: Sequence[ImageFacts]) -> Iterator[npt.NDArray[np.integer]]:
+    """The stored values of each image, (rows, columns), unscaled; images of one file should follow each other.
+
+    Raises:
+        UnsuitableInput: as :func:`read_images`.
+        OSError: a file cannot be read.
+    """
+    opened: tuple[Path, _OpenObject] | None = None
+    for facts in images:
+        if opened is None or opened[0] != facts.path:
+            opened = facts.path, _OpenObject(facts)
+        yield opened[1].stored(facts)
+
+
 class _OpenObject:
     """A file in memory: its header, and the bytes of each frame."""
 
@@ -96,11 +110,8 @@ class _OpenObject:
 
     def signal(self, facts: ImageFacts, scaling: ScalingRule) -> FloatArray:
         """One image's values in the unit that may be compared between images."""
-        stored_bytes = self._frames[(facts.frame_number or 1) - 1]
-        hashed = self._whole if facts.frame_number is None else stored_bytes
-        _check_unchanged(hashlib.sha256(hashed).hexdigest() == facts.pixel_sha256, facts)
         slope, intercept = scaling_of(facts, scaling)
-        stored = self._decoding.stored_values(stored_bytes)
+        stored = self.stored(facts)
         values = stored if self._lut is None else self._lut.apply(stored)
         exact = values.astype(np.float64) * slope + intercept
         if not np.abs(exact).max() <= np.finfo(np.float32).max:
@@ -108,6 +119,13 @@ class _OpenObject:
             raise UnsuitableInput(ReasonCode.SCALING_UNKNOWN, text)
         signal: FloatArray = exact.astype(np.float32)
         return signal
+
+    def stored(self, facts: ImageFacts) -> _StoredValues:
+        """One image's stored values."""
+        stored_bytes = self._frames[(facts.frame_number or 1) - 1]
+        hashed = self._whole if facts.frame_number is None else stored_bytes
+        _check_unchanged(hashlib.sha256(hashed).hexdigest() == facts.pixel_sha256, facts)
+        return self._decoding.stored_values(stored_bytes)
 
 
 def _check_unchanged(is_unchanged: bool, facts: ImageFacts) -> None:

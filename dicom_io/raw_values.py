@@ -62,6 +62,17 @@ def bytes_of(dataset: Any, attribute: str | int) -> bytes | None:
     return value
 
 
+def raw_bytes(element: Any) -> bytes:
+    """The undecoded value of an element; of one that was decoded already, its texts, joined by backslashes."""
+    value = element.value
+    if isinstance(value, bytes):
+        return value
+    if value is None:
+        return b""
+    parts = value if isinstance(value, Iterable) and not isinstance(value, str) else (value,)
+    return "\\".join(str(one) for one in parts).encode("utf-8")
+
+
 def is_little_endian_of(dataset: Any, attribute: str | int) -> bool:
     """The byte order in which the attribute was read; little-endian when that is not known."""
     return bool(getattr(element_of(dataset, attribute), "is_little_endian", True))

@@ -74,6 +74,15 @@ def write_objects(
     return tuple(written)
 
 
+def needed_by(kind: ObjectKind, path: Path) -> tuple[ObjectKind, ...]:
+    """Kinds that need an object of this kind and file name, as :class:`WrittenObject` has them."""
+    if kind is ObjectKind.SEG:
+        return (ObjectKind.SR,)
+    if kind is ObjectKind.MR and path.name.startswith(f"{REFERENCE}-"):
+        return _SHOWN_ON_REFERENCE
+    return _SHOWN_ON_ATLAS if kind is ObjectKind.MR and path.name.startswith("atlas") else ()
+
+
 _Made = tuple[ObjectKind, str, Dataset, tuple[ObjectKind, ...]]
 
 

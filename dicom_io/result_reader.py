@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from pydicom import dcmread
 from pydicom.dataset import Dataset, FileDataset
 
 from dicom_io.map_writer import MapKind, map_name
+from dicom_io.raw_header import parse
 from dicom_io.segmentation_reader import read_segmentation
 from processing.common_voxels import AtlasDiscMaps
+from processing.refusal import UnsuitableInput
 from processing.results import LUMBAR_LEVELS, Affine, FloatArray, LabelArray, Level, Quantity
 from processing.volume import affine_from_orientation, spacing_mm
 
@@ -92,6 +93,49 @@ def read_native_discs(folder: Path) -> NativeDiscs:
     return NativeDiscs(levels, background.astype(np.float32), affine)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class NativeMap:
+    """A map where it lies in the patient: ``time_ms`` (slices, rows, columns), NaN without a value; LPS ``affine``."""
+
+    time_ms: FloatArray
+    affine: Affine
+
+
+def read_native_maps(folder: Path) -> dict[Quantity, NativeMap]:
+    """The relaxation maps of a result in the patient's space, as far as there are any.
+
+    Raises:
+        UnreadableResult: a file is not as written.
+    """
+    maps = {}
+    for quantity in Quantity:
+        path = folder / "dicom" / f"{map_name(quantity, MapKind.TIME)}.dcm"
+        if path.is_file():
+            maps[quantity] = _native_map(_open(path), path.name)
+    return maps
+
+
+def _native_map(dataset: Dataset, name: str) -> NativeMap:
+    shape = (int(dataset.NumberOfFrames), int(dataset.Rows), int(dataset.Columns))
+    values = np.frombuffer(dataset.FloatPixelData, np.float32)
+    if values.size != np.prod(shape):
+        raise UnreadableResult(f"{name} does not hold its frames")
+    shared = dataset.SharedFunctionalGroupsSequence[0]
+    measures = shared.PixelMeasuresSequence[0]
+    positions = [
+        [float(mm) for mm in group.PlanePositionSequence[0].ImagePositionPatient]
+        for group in dataset.PerFrameFunctionalGroupsSequence
+    ]
+    affine = affine_from_orientation(
+        [float(one) for one in shared.PlaneOrientationSequence[0].ImageOrientationPatient],
+        positions,
+        [float(one) for one in measures.PixelSpacing],
+        single_slice_mm=float(measures.SliceThickness),
+    )
+    time_ms = values.reshape(shape)
+    return NativeMap(np.where(time_ms > 0, time_ms, np.nan).astype(np.float32), affine)
+
+
 def _is_inside(places: npt.NDArray[np.int_], levels: LabelArray) -> bool:
     return bool((places >= 0).all() and (places < np.array(levels.shape)[:, None]).all())
 
@@ -142,6 +186,6 @@ def _read_series(folder: Path, role: str) -> tuple[LabelArray, Affine]:
 
 def _open(path: Path) -> FileDataset:
     try:
-        return dcmread(path)
-    except (OSError, ValueError) as error:
-        raise UnreadableResult(f"{path.name} cannot be read ({type(error).__name__})") from error
+        return parse(path.read_bytes())
+    except (OSError, UnsuitableInput) as error:
+        raise UnreadableResult(f"{path.name} cannot be read ({error})") from error

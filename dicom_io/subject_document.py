@@ -18,7 +18,7 @@ from dicom_io.uids import derived_uid
 from processing.display import RESEARCH_USE_ONLY
 from processing.visits import Cell, Change, Observation
 
-SR_SERIES_NUMBER, PDF_SERIES_NUMBER = 9040, 9041
+SR_SERIES_NUMBER, PDF_SERIES_NUMBER = 9050, 9051
 
 
 @dataclass(frozen=True, slots=True, eq=False)

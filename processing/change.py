@@ -227,10 +227,11 @@ def _words(cell: Cell) -> str:
 
 def _notes(precision: PrecisionProfile, rule: ChangeRule, n_primary: int, n_exploratory: int) -> tuple[str, ...]:
     share = 1 - rule.confidence
+    primary = f"{n_primary * share:.2f} of {n_primary} primary, " if n_primary else ""
     notes = [
         f"In a subject that has not changed, {share:.0%} of all judged cells are expected beyond their limits:"
-        f" {n_primary * share:.2f} of {n_primary} primary, {n_exploratory * share:.2f} of {n_exploratory} exploratory"
-        " cells. Exploratory cells are no evidence by themselves."
+        f" {primary}{n_exploratory * share:.2f} of {n_exploratory} exploratory cells. Exploratory cells are no evidence"
+        " by themselves."
     ]
     if precision.borrowed:
         text = precision.description or precision.name

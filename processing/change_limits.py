@@ -9,6 +9,7 @@ al., Clin Chem 2006;52:1602). Where scanner, software or coil have changed, thei
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 from scipy import stats
@@ -33,11 +34,13 @@ class Limits:
     basis: str
 
 
+@cache
 def critical_value(confidence: float, *, two_sided: bool = True) -> float:
     """z: a standard normal deviate lies within ± z, or on one side of it, with this probability (1.96 at 95 %)."""
     return float(stats.norm.ppf((1 + confidence) / 2 if two_sided else confidence))
 
 
+@cache
 def upper_bound_factor(n_pairs: int, confidence: float = BOUND_CONFIDENCE) -> float:
     """By how much an SD from ``n_pairs`` pairs is to be enlarged to be its one-sided upper confidence bound.
 

@@ -150,3 +150,19 @@ def difference_map(before: AtlasDiscMaps, after: AtlasDiscMaps, quantity: Quanti
     with np.errstate(divide="ignore", invalid="ignore"):
         z = np.where(error > 0, difference / error, np.nan)
     return DifferenceMap(before.level, quantity, difference.astype(np.float32), z.astype(np.float32))
+
+
+def differences_from(
+    baseline: VisitMaps, visits: Sequence[VisitMaps], quantity: Quantity
+) -> dict[tuple[str, Level], DifferenceMap]:
+    """The difference map of each disc at each visit but the baseline, by visit and level.
+
+    Discs that either lacks, and visits measured in another atlas, have none.
+    """
+    return {
+        (one.visit, level): difference_map(baseline.discs[level], disc, quantity)
+        for one in visits
+        if one.visit != baseline.visit and one.atlas == baseline.atlas
+        for level, disc in one.discs.items()
+        if level in baseline.discs and quantity in disc.times_ms and quantity in baseline.discs[level].times_ms
+    }

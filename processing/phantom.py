@@ -89,7 +89,7 @@ class PhantomExam:
     t2_ms: FloatArray
     nucleus: FloatArray
     grades: tuple[int, ...]  # Pfirrmann, L5S1 .. L1L2
-    anatomy: LumbarAnatomy
+    anatomy: LumbarAnatomy | None  # None: of what has no spine (processing.phantom_vials)
 
     def echoes(self, quantity: Quantity) -> tuple[tuple[float, ...], FloatArray]:
         """Times in ms, ascending, and signal (echoes, slices, rows, columns) of one decay."""

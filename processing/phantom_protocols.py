@@ -9,7 +9,7 @@ from processing.results import Quantity
 Protocol = Literal["mapss", "t1rho-fse"]
 
 #: What each image of a slice measures: time in ms and the decay it belongs to (None: shared by both).
-_USUAL: dict[str, tuple[tuple[float, Quantity | None], ...]] = {
+PREPARATIONS: dict[str, tuple[tuple[float, Quantity | None], ...]] = {
     "mapss": (
         (0.0, None),
         (10.0, Quantity.T1RHO),
@@ -38,7 +38,7 @@ def preparations_of(
     Raises:
         ValueError: not as many times above 0 as the protocol has.
     """
-    usual = _USUAL[protocol]
+    usual = PREPARATIONS[protocol]
     if spin_lock_ms is None:
         return usual
     n_usual = sum(time_ms > 0 and what is Quantity.T1RHO for time_ms, what in usual)

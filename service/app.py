@@ -356,6 +356,8 @@ class _Node:
         if self._settings.web.port == 0:
             return None
         from service.metrics import Metrics
+        from service.release_api import build_release_api
+        from service.review_pages import build_review_pages
         from service.web import WebServer
         from service.web_api import build_api
 
@@ -365,6 +367,8 @@ class _Node:
             self._settings.web,
             self._observation.health.look,
             api,
+            build_release_api(self._database, self._settings),
+            build_review_pages(self._database, self._settings),
             metrics=metrics.text,
             on_refused=self._observation.refusals.add_login,
         )

@@ -33,6 +33,7 @@ class AuditKind(StrEnum):
     VIEWED = "viewed"  # a person looked at the data of a study
     DELETED = "deleted"  # a study's data were deleted, by retention or by a person
     TRIAL = "trial"  # a trial's plan, freeze, subject or visit was changed, by a person or by the node
+    REIDENTIFIED = "reidentified"  # a person asked who a pseudonym of a trial is
     TRAIL_READ = "trail_read"  # a person looked at the audit trail
     LOGIN = "login"
     LOGIN_FAILED = "login_failed"

@@ -64,6 +64,7 @@ _PERSONS: Mapping[AuditKind, tuple[Code, str]] = {
     AuditKind.CORRECTED: (dicom.INSTANCES_ACCESSED, "U"),
     AuditKind.VIEWED: (dicom.INSTANCES_ACCESSED, "R"),
     AuditKind.TRIAL: (dicom.INSTANCES_ACCESSED, "U"),
+    AuditKind.REIDENTIFIED: (dicom.INSTANCES_ACCESSED, "R"),
     AuditKind.DELETED: (dicom.STUDY_DELETED, "D"),
 }
 

@@ -5,10 +5,11 @@ import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from config.phantom_templates import load_templates
 from config.protocol_cards import load_cards
 from config.settings import Settings, SettingsError, load_settings
 from service import (
@@ -124,7 +125,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     simulate.add_argument("--one-scan", action="store_true", help="philips: T1rho and T2 in one scan, not in two")
     simulate.add_argument("--phase-images", action="store_true", help="philips: phase images beside the magnitude")
-    simulate.add_argument("--subject", default="PHANTOM-001", help="PatientID; the same subject keeps its anatomy")
+    simulate.add_argument("--phantom", action="store_true", help="a QC phantom with vials of known times, not a spine")
+    simulate.add_argument(
+        "--subject",
+        default=None,
+        help="PatientID (default: PHANTOM-001, of vials QC-VIALS); the same subject keeps its anatomy",
+    )
     simulate.add_argument("--visit", type=int, default=1)
     simulate.add_argument("--seed", type=int, default=0)
     simulate.add_argument(
@@ -304,19 +310,23 @@ def _evaluate(options: argparse.Namespace) -> int:
 def _simulate(options: argparse.Namespace) -> int:
     from dicom_io.simulated_scanner import check_flavour, write_exam, write_truth
     from processing.phantom import simulate_exam
+    from processing.phantom_vials import simulate_vials
 
     usual_slices = 12 if options.protocol == "mapss" else 1
     flavour = {name: getattr(options, name) for name in ("enhanced", "one_echo_time", "one_scan", "phase_images")}
     try:
         check_flavour(options.protocol, options.vendor, **flavour)
-        exam = simulate_exam(
-            options.seed,
-            n_slices=usual_slices if options.slices is None else options.slices,
-            snr=options.snr,
-            protocol=options.protocol,
-            subject=options.subject,
-            visit=options.visit,
-        )
+        usual: dict[str, Any] = {
+            "n_slices": usual_slices if options.slices is None else options.slices,
+            "snr": options.snr,
+            "protocol": options.protocol,
+            "visit": options.visit,
+        }
+        if options.phantom:
+            template = load_templates()[0]
+            exam = simulate_vials(template, options.seed, subject=options.subject or "QC-VIALS", **usual).exam
+        else:
+            exam = simulate_exam(options.seed, subject=options.subject or "PHANTOM-001", **usual)
     except ValueError as error:
         print(error, file=sys.stderr)
         return EXIT_USAGE

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from config.settings import Destination, Settings
+from dicom_io.deidentify import is_deidentified
 from dicom_io.presence import read_sent_object
 from dicom_io.sender import PeerUnavailable, SendOutcome, send_each
 from dicom_io.stow import store_each
@@ -17,7 +18,7 @@ from service.deliveries import count_waiting as count_waiting
 from service.deliveries import list_deliveries as list_deliveries
 from service.deliveries import retry_delay_s as retry_delay_s
 from service.deliveries import send_now as send_now
-from service.holds import hold_changed
+from service.holds import hold_changed, hold_identified
 from service.signatures import file_sha256
 from service.states import DeliveryState
 
@@ -89,6 +90,11 @@ class _Round:
             one = there.pop(path)
             hold_changed(self.database, one)
             _log.error("not sent: its file is not the one that was approved", extra={"sop_uid": one.sop_uid})
+        if self.destination.deidentify:
+            for path in [path for path in there if not is_deidentified(path)]:
+                one = there.pop(path)
+                hold_identified(self.database, one)
+                _log.error("not sent: it is not de-identified", extra={"sop_uid": one.sop_uid})
         return there
 
     def drop_stopped(self, by_path: dict[Path, Delivery]) -> bool:

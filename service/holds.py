@@ -31,6 +31,7 @@ class Hold(StrEnum):
     WARNING = "warning"  # a person decides, for something is to be checked
     REVIEW = "review"  # a person decided on an earlier version
     CHANGED = "changed"  # its file is not the one that was approved
+    IDENTIFIED = "identified"  # it is not de-identified, and its destination takes nothing else
     BLINDED = "blinded"  # reports are withheld until the trial is unblinded
     REJECTED = "rejected"  # a person said no
     SUPERSEDED = "superseded"  # a newer version came before it was sent
@@ -39,6 +40,8 @@ class Hold(StrEnum):
 
 #: What the approval of a person settles.
 APPROVABLE = frozenset({Hold.POLICY, Hold.WARNING, Hold.REVIEW, Hold.CHANGED})
+#: Holds that neither a rule nor a visit settles.
+_NOT_OF_A_RULE = frozenset(Hold) - {Hold.VISIT, Hold.POLICY, Hold.WARNING}
 #: Decisions on a result, as signatures name them, after which a person looks at a new version too.
 _DECIDED = ("approved", "rejected", "recalled")
 _POLICY = "released by a person alone"
@@ -99,7 +102,7 @@ def withheld(trial: TrialPlan, *, is_unblinded: bool) -> dict[str, str]:
 
 
 def _warnings_of(verdict: Verdict) -> list[str]:
-    return [] if verdict is Verdict.OK else [f"the result is {verdict}"]
+    return [] if verdict is Verdict.OK else ["the result needs review"]
 
 
 # --- what changes holds -----------------------------------------------------------------------------------------------
@@ -108,31 +111,39 @@ def _warnings_of(verdict: Verdict) -> list[str]:
 def settle(connection: Connection, job_id: int, warnings: Sequence[str], plan: TrialPlan) -> None:
     """An exam was taken for a visit: its result goes, or is held for what its rule says of it now.
 
-    May be called again with other warnings: what has not been sent or approved yet is judged anew.
+    May be called again with other warnings: what has not been sent or approved yet is judged anew. What a person has
+    approved goes, as soon as it is known whose it is.
     """
     verdict = Verdict(connection.execute(select(db.job.c.verdict).where(db.job.c.id == job_id)).scalar_one())
-    for row in _undecided(connection, job_id):
+    for row in _open_rows(connection, job_id):
+        kept = {name: why for name, why in (row.holds or {}).items() if name in _NOT_OF_A_RULE}
+        if row.approved_sha256 is not None:
+            put_holds(connection, row, kept)
+            continue
         rule = strictest(Release(row.release or Release.AUTOMATIC), plan.release)
-        kept = {name: why for name, why in (row.holds or {}).items() if name in (Hold.REVIEW, Hold.CHANGED)}
         put_holds(connection, row, kept | holds_by_rule(rule, [*_warnings_of(verdict), *warnings]), release=str(rule))
 
 
 def unsettle(connection: Connection, job_id: int, why: str) -> None:
     """An exam is no visit any more, or it is not known whose: what has not been sent waits until it is."""
-    for row in _undecided(connection, job_id):
+    for row in _open_rows(connection, job_id):
         put_holds(connection, row, {**(row.holds or {}), Hold.VISIT: why})
 
 
-def _undecided(connection: Connection, job_id: int) -> Sequence[Row[Any]]:
+def _open_rows(connection: Connection, job_id: int) -> Sequence[Row[Any]]:
+    """What of a job is held or waits; not of reports."""
     table = db.delivery
     open_states = [str(DeliveryState.HELD), str(DeliveryState.WAITING)]
     query = select(table).where(table.c.job_id == job_id, table.c.state.in_(open_states), table.c.report_id.is_(None))
-    return connection.execute(query.where(table.c.approved_sha256.is_(None)).with_for_update()).all()
+    return connection.execute(query.with_for_update()).all()
 
 
 def put_holds(connection: Connection, row: Row[Any] | Delivery, holds: Mapping[str, str], **values: Any) -> None:
     """Give a delivery that is held or waits these holds, and the state that follows."""
     state = DeliveryState.HELD if holds else DeliveryState.WAITING
+    is_as_it_was = state == row.state and dict(holds) == (row.holds or {})
+    if is_as_it_was and all(getattr(row, name) == value for name, value in values.items()):
+        return
     connection.execute(
         update(db.delivery)
         .where(db.delivery.c.id == row.id, db.delivery.c.state == str(row.state))
@@ -164,7 +175,7 @@ def take_place(connection: Connection, job_id: int, now: datetime) -> None:
     _supersede(connection, of_them, f"version {version} took its place")
     if was_decided(connection, "job", ids):
         why = "a person decided on an earlier version: this one is to be decided on too"
-        for row in _undecided(connection, job_id):
+        for row in _open_rows(connection, job_id):
             put_holds(connection, row, {**(row.holds or {}), Hold.REVIEW: why}, not_before=now)
 
 
@@ -205,6 +216,18 @@ def hold_changed(database: Database, one: Delivery) -> None:
     """Before it is sent, an approved object was found to have another file than was approved: it is held again."""
     table = db.delivery
     why = {Hold.CHANGED: "its file is not the one that was approved"}
+    with database.write() as connection:
+        connection.execute(
+            update(table)
+            .where(table.c.id == one.id, table.c.state == str(DeliveryState.WAITING))
+            .values(state=str(DeliveryState.HELD), holds=why, approved_sha256=None)
+        )
+
+
+def hold_identified(database: Database, one: Delivery) -> None:
+    """Before it is sent, an object was found to be identified, though its destination takes only what is not."""
+    table = db.delivery
+    why = {Hold.IDENTIFIED: "it is not de-identified, and its destination takes nothing else"}
     with database.write() as connection:
         connection.execute(
             update(table)

@@ -1,7 +1,7 @@
 """Finds what people should be told of: changes of health, parked jobs, held exams, destinations that take nothing."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, Table, func, select
 from sqlalchemy.exc import SQLAlchemyError
@@ -13,7 +13,7 @@ from service.database import Database
 from service.health import Health
 from service.notify import NotificationDesk, Occurrence
 from service.states import DeliveryState, JobState, QuarantineState
-from service.trials.watch import news_of_trials
+from service.trials.watch import last_of_trials, news_of_trials
 
 SETTLED_S = 5.0  # what is wrong for less long is not told: a process that is replaced, a short lock
 LASTING_S = 300.0  # what is wrong again for so long is told, even if it was told not long ago
@@ -73,7 +73,8 @@ class Incidents:
         found = self._of_parked_jobs(connection, marks)
         found += self._of_cases(connection, marks)
         if self._settings.trials_dir is not None:
-            found += self._of_trials(connection, now, marks)
+            found += self._of_trials(connection, marks)
+            found += self._of_phantoms(connection, marks)
         return found + self._of_destinations(connection, now)
 
     def _of_parked_jobs(self, connection: Connection, marks: dict[str, int]) -> list[Occurrence]:
@@ -109,16 +110,16 @@ class Incidents:
             for code, number, newest in connection.execute(query)
         ]
 
-    def _of_trials(self, connection: Connection, now: datetime, marks: dict[str, int]) -> list[Occurrence]:
+    def _of_trials(self, connection: Connection, marks: dict[str, int]) -> list[Occurrence]:
         """Exams that a trial holds, and visits that did not come."""
-        since_ms, after = self._desk.mark("held visits"), self._desk.mark("missed visits")
-        since = now if since_ms is None else datetime.fromtimestamp(since_ms / 1000, UTC)
-        news = news_of_trials(connection, since, after or 0)
-        if since_ms is None or news.newest_held is not None:
-            newest = now if news.newest_held is None else news.newest_held
-            marks["held visits"] = int(newest.timestamp() * 1000) + 1
-        if news.newest_missed != after:
-            marks["missed visits"] = news.newest_missed
+        last = last_of_trials(connection)
+        after = [
+            number if known is None else known  # the first look of a new node: what is there already is no news
+            for number, known in zip(last, map(self._desk.mark, ("held visits", "missed visits")), strict=True)
+        ]
+        news = news_of_trials(connection, *after)
+        looked = {"held visits": news.last_held, "missed visits": news.last_missed}
+        marks |= {name: number for name, number in looked.items() if self._desk.mark(name) != number}
         held = [
             Occurrence(
                 Event.VISIT_HELD,
@@ -136,6 +137,35 @@ class Incidents:
             for (trial, visit), number in sorted(news.missed.items())
         ]
         return held + missed
+
+    def _of_phantoms(self, connection: Connection, marks: dict[str, int]) -> list[Occurrence]:
+        """Of QC phantoms that hold the reports of a scanner, and of those that were not scanned in time."""
+        scan = db.trial_tables.phantom_scan
+        since = self._after("phantoms", connection, scan, marks)
+        query = select(scan.c.device_serial, scan.c.scan_date).where(
+            scan.c.id > since, scan.c.verdict == "hold", scan.c.accepted_by.is_(None)
+        )
+        found = [
+            Occurrence(
+                Event.PHANTOM,
+                f"phantom {serial} hold",
+                f"the QC phantom of scanner {serial} of {day.isoformat()} says hold: new subject reports wait",
+            )
+            for serial, day in connection.execute(query)
+        ]
+        late_since = self._desk.mark("phantoms late")
+        newest = connection.execute(select(func.max(scan.c.told_at))).scalar()
+        newest_ms = 0 if newest is None else int(newest.timestamp() * 1000)
+        if newest_ms != late_since:
+            marks["phantoms late"] = newest_ms
+        if late_since is None:
+            return found
+        told = select(scan.c.device_serial, scan.c.scan_date, scan.c.told_at).where(scan.c.told_at.is_not(None))
+        for serial, day, told_at in connection.execute(told):
+            if int(told_at.timestamp() * 1000) > late_since:
+                text = f"the QC phantom of scanner {serial} is overdue: last scanned on {day.isoformat()}"
+                found.append(Occurrence(Event.PHANTOM, f"phantom {serial} overdue", text))
+        return found
 
     def _after(self, name: str, connection: Connection, table: Table, marks: dict[str, int]) -> int:
         """The last row that was looked at; on the first look of a new node, the last there is."""

@@ -14,6 +14,9 @@ from service import database as db
 from service.database import Database
 from service.states import JobState
 
+#: ``Job.kind`` of a QC phantom's scan.
+PHANTOM = "phantom"
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -43,6 +46,7 @@ class Job:
     reason: str | None = None  # why a person had it made
     requested_by: str | None = None  # who that was
     files: str | None = None  # of its results: None: there; a value of service.states.FilesState
+    kind: str | None = None  # of what was measured: phantom; None: a subject
 
     @property
     def error_summary(self) -> str:

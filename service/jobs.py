@@ -178,12 +178,13 @@ def finish(
     parcels: Sequence[Parcel],
     now: datetime,
     *,
+    kind: str | None = None,
     publish: Callable[[], None] = lambda: None,
 ) -> None:
     """The job is done: its objects go to the outbox and its exam is settled, all in one transaction.
 
-    ``publish`` puts the results in their place. It is called while the job is surely this worker's, so that a worker
-    that lost its job cannot replace what another has published.
+    ``kind``: of what was measured, where it was no subject. ``publish`` puts the results in their place. It is called
+    while the job is surely this worker's, so that a worker that lost its job cannot replace what another has published.
 
     Raises:
         LeaseLost: the job was given to another worker; nothing is changed.
@@ -191,7 +192,7 @@ def finish(
     with database.write() as connection:
         if connection.execute(_held_by(job).values(lease_until=None)).rowcount != 1:
             raise LeaseLost(f"job {job.id}")
-        move(connection, db.job, job.id, JobState.DONE, finished_at=now, verdict=str(verdict), error=None)
+        move(connection, db.job, job.id, JobState.DONE, finished_at=now, verdict=str(verdict), error=None, kind=kind)
         put_in_outbox(connection, job.id, parcels, now)
         take_place(connection, job.id, now)
         refused = verdict is Verdict.REFUSED

@@ -30,6 +30,7 @@ from processing.results import Correction, DiscMask, ExamResult, GivenMask, Leve
 from processing.segmentation import find_discs
 from service.exam_files import ExamFiles, read_exam_files
 from service.given_mask import read_given_mask
+from service.phantom_exam import measure_phantom, phantom_in
 from service.progress import Progress, log_progress
 from service.result_files import ResultSummary, write_refusal, write_result
 from service.result_versions import Edition
@@ -123,13 +124,16 @@ def analyse_job(
         assembly = assemble(files, settings)
         given = None if mask is None else read_given_mask(mask, assembly)
         images = read_exam(assembly)
+        if (phantom := phantom_in(images, settings)) is not None:
+            return measure_phantom(images, phantom, out, settings, produced_at, progress=progress, edition=edition)
         result = analyse(images, settings, produced_at, progress=progress, lowest_disc=lowest_disc, given=given)
     except UnsuitableInput as refusal:
         reasons = tuple(dict.fromkeys((refusal.reason, *files.refusals)))
         _log.warning("refused %s", " ".join(f"{reason.code}: {reason.detail};" for reason in reasons))
         return write_refusal(reasons, files.facts, out)
     progress("write", 0.95)
-    summary = write_result(result, images, out, settings=settings.report, edition=edition)
+    keep = any(destination.deidentify for destination in settings.destinations)
+    summary = write_result(result, images, out, settings=settings.report, edition=edition, keep_document=keep)
     progress("done", 1.0)
     return summary
 

@@ -159,8 +159,8 @@ def approve(database: Database, target: Target, signing: Signing) -> int:
         n_free = 0
         for one in now.held:
             left = {name: why for name, why in (one.holds or {}).items() if name not in APPROVABLE}
-            if one.path not in content.files:
-                raise CannotDecide(f"a file of {target} is not in its folder: {one.kind}")
+            if one.path not in content.files:  # put down since it was looked at
+                raise CannotDecide(f"{target} is not what you looked at: look again")
             put_holds(connection, one, left, approved_sha256=content.files[one.path], not_before=signing.at)
             n_free += not left
         return n_free
@@ -214,7 +214,7 @@ def _needed(database: Database, target: Target) -> Item:
 
 def _content(database: Database, item: Item) -> Content:
     try:
-        return content_of(database.storage_dir, str(item.folder))
+        return content_of(database.storage_dir, item.folder, {one.path for one in item.deliveries})
     except FileNotFoundError as error:
         raise CannotDecide(f"the files of {item.target} are no longer there") from error
 

@@ -4,13 +4,7 @@ result.json, discs.csv, report.pdf, report.html, qc.png, qc_registration.png (of
 """
 
 import csv
-import json
-import math
-import os
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -33,10 +27,14 @@ from processing.refusal import Reason
 from processing.registration_page import draw_registration_page
 from processing.results import Correction, DiscMeasurement, EchoMotion, ExamResult, Level, Quantity, Region, Verdict
 from processing.spine_shape import disc_shapes, shape_entry
-from service.refusal_file import REPORT_FILES, refusal_document
+from service.refusal_file import refusal_document
 from service.reports.exam_report import exam_report
 from service.reports.refusal_report import refusal_report
-from service.reports.rendering import RenderedReport, render
+from service.reports.rendering import render
+from service.reports.stored_document import FILE_NAME as DOCUMENT_FILE
+from service.reports.stored_document import to_json
+from service.result_folder import json_number as _number
+from service.result_folder import whole_folder, write_json, write_report
 from service.result_versions import Edition
 
 #: Name and version of the format of ``result.json``; described in ``service/result_schema.json``.
@@ -46,7 +44,6 @@ _CSV_COLUMNS = (
     *("level", "region", "quantity", "mean_ms", "sd_ms", "median_ms", "n", "n_excluded", "volume_mm3"),
     *("member_sd_ms", "member_dice", "ring_entropy", "use"),
 )
-_OUR_FILES = ("result.json", "discs.csv", *REPORT_FILES, "qc.png", "qc_registration.png", "dicom")
 _USUAL_REPORT = ReportSettings()
 _KEYS = {Quantity.T1RHO: "t1rho_ms", Quantity.T2: "t2_ms"}
 _TIMES_KEYS = {Quantity.T1RHO: "t1rho_times_ms", Quantity.T2: "t2_times_ms"}
@@ -59,6 +56,7 @@ class ResultSummary:
     status: Verdict
     reasons: tuple[Reason, ...]
     objects: tuple[WrittenObject, ...]
+    is_phantom: bool = False  # of a QC phantom, not of a subject
 
 
 class HasSeries(Protocol):
@@ -76,6 +74,7 @@ def write_result(
     *,
     settings: ReportSettings = _USUAL_REPORT,
     edition: Edition | None = None,
+    keep_document: bool = False,
 ) -> ResultSummary:
     """Write everything about one exam into ``folder``, which appears whole or not at all.
 
@@ -87,6 +86,7 @@ def write_result(
         folder: is made.
         settings: what the report shows.
         edition: which earlier result this one replaces, as the report says; None for the first.
+        keep_document: the report's document stays beside it, to be rendered without identity.
 
     Raises:
         ValueError: the result has no disc.
@@ -94,29 +94,31 @@ def write_result(
     """
     if edition is not None and edition.is_again:
         result = replace(result, versions={**result.versions, "repeated_as": f"version {edition.version}"})
-    with _whole_folder(folder) as partial:
+    with whole_folder(folder) as partial:
         picture = draw_montage(result)
         _write_picture(partial / "qc.png", picture)
         if result.maps and result.mask is not None and measured_levels(result.mask):
             _write_picture(partial / "qc_registration.png", draw_registration_page(result))
         document = exam_report(result, exam_heading(images.source), settings.subject, edition)
         report = render(document)
-        _write_report(partial, report)
+        write_report(partial, report)
+        if keep_document:
+            (partial / DOCUMENT_FILE).write_text(to_json(document), encoding="utf-8")
         variant = f"{settings.subject.value}/{edition.version if edition else 1}"
         pdf = ReportPdf(document.title, report.pdf, variant)
         objects = write_objects(result, images.source, picture, partial, pdf)
         _write_csv(partial / "discs.csv", result)
-        _write_json(partial / "result.json", result_document(result, images, objects))
+        write_json(partial / "result.json", result_document(result, images, objects))
     return ResultSummary(result.verdict, result.reasons, objects)
 
 
 def write_refusal(reasons: Sequence[Reason], inputs: Iterable[HasSeries], folder: Path) -> ResultSummary:
     """Write ``result.json`` and the report of an exam that could not be measured: why, and which series it was."""
     series_uids = sorted({one.series_uid for one in inputs})
-    with _whole_folder(folder) as partial:
+    with whole_folder(folder) as partial:
         document = refusal_document(reasons, series_uids)
-        _write_report(partial, render(refusal_report(reasons, series_uids, version("discnode"))))
-        _write_json(partial / "result.json", document)
+        write_report(partial, render(refusal_report(reasons, series_uids, version("discnode"))))
+        write_json(partial / "result.json", document)
     return ResultSummary(Verdict.REFUSED, tuple(reasons), ())
 
 
@@ -260,22 +262,8 @@ def _shape(result: ExamResult, level: Level) -> dict[str, Any]:
     return shape_entry(found[level]) if level in found else {}
 
 
-def _number(value: float | None) -> float | None:
-    """A JSON number with six decimals; null for what does not exist (JSON has no NaN)."""
-    return round(float(value), 6) if value is not None and math.isfinite(value) else None
-
-
 def _write_picture(path: Path, picture: npt.NDArray[np.uint8]) -> None:
     imsave(path, picture, metadata={"Comment": RESEARCH_USE_ONLY, "Software": "discnode"})
-
-
-def _write_report(folder: Path, report: RenderedReport) -> None:
-    for name, content in report.files().items():
-        (folder / name).write_bytes(content)
-
-
-def _write_json(path: Path, document: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def _write_csv(path: Path, result: ExamResult) -> None:
@@ -310,37 +298,3 @@ def _csv_rows(result: ExamResult) -> Iterator[dict[str, Any]]:
                 "member_sd_ms": _number(row.member_sd_ms),
                 **(of_disc if row.region is Region.WHOLE_DISC else {}),
             }
-
-
-@contextmanager
-def _whole_folder(folder: Path) -> Iterator[Path]:
-    """A new folder beside ``folder`` that takes its place when the block is done, and vanishes when it fails.
-
-    Where ``folder`` already holds something, our files in it are replaced, ``result.json`` last: whoever finds that
-    file finds the rest.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
-    partial.chmod(0o755)  # mkdtemp's 0700 would hide the results from their readers
-    try:
-        yield partial
-        try:
-            os.replace(partial, folder)  # works for an empty folder, too
-        except OSError:
-            if not folder.is_dir():
-                raise
-            _replace_our_files(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def _replace_our_files(partial: Path, folder: Path) -> None:
-    for name in _OUR_FILES:
-        old = folder / name
-        if old.is_dir():
-            shutil.rmtree(old)
-        else:
-            old.unlink(missing_ok=True)
-    for name in reversed(_OUR_FILES):
-        if (partial / name).exists():
-            os.replace(partial / name, folder / name)

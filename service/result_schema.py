@@ -207,6 +207,45 @@ class PredecessorEntry(_Part):
     objects: tuple[SupersededObject, ...] = Field(description="What it made")
 
 
+class PhantomScanner(_Part):
+    """What makes a control chart of its own: another value of one of these begins a new one."""
+
+    device_serial: str
+    software_versions: str
+    receive_coil: str
+    protocol: str = Field(description="Name of the protocol card")
+
+
+class VialEntry(_Part):
+    """One vial and quantity; times in ms."""
+
+    vial: str
+    quantity: Quantity
+    slice: int | None = Field(ge=0, description="From 0; null: over all slices used")
+    mean_ms: float | None
+    sd_ms: float | None
+    median_ms: float | None
+    n: int = Field(ge=0, description="Voxels with a value")
+    n_excluded: int = Field(ge=0, description="Voxels of the vial's middle part without a value")
+    snr: float | None = Field(description="Mean of the first image over the noise; null where the noise is not known")
+    residuals_percent: tuple[float | None, ...] = Field(
+        description="Mean of signal minus fit at each time, in percent of the fitted signal at time zero"
+    )
+    nominal_ms: float | None = Field(description="Of the template; null where it has none")
+
+
+class PhantomEntry(_Part):
+    """The scan of a QC phantom, which is no subject: it has no discs."""
+
+    template: str = Field(description="Name of the phantom's template")
+    scanner: PhantomScanner
+    acquired_at: str | None = Field(description="Local time of the scanner, ISO 8601")
+    turn_deg: float | None = Field(description="How far it lay turned in the slice")
+    residual_mm: float | None = Field(description="RMS distance of its vials from the template")
+    slices: tuple[int, ...] = Field(description="Slices that were used, from 0")
+    vials: tuple[VialEntry, ...]
+
+
 class ResultDocument(_Part):
     """The result of one exam. For research use only."""
 
@@ -222,6 +261,7 @@ class ResultDocument(_Part):
     motion: tuple[MotionEntry, ...] = Field((), description="Of each image but the first of the exam; T1rho, then T2")
     correction: CorrectionEntry | None = Field(None, description="Absent where the discs are the networks'")
     discs: tuple[DiscEntry, ...] = Field(description="From below: L5S1 first")
+    phantom: PhantomEntry | None = Field(None, description="Only of a scan of a QC phantom")
     objects: tuple[ObjectEntry, ...]
     timings_s: dict[str, float] = Field(description="Step -> wall seconds")
     versions: dict[str, str] = Field(description="Software, weights, settings and protocol that made the result")

@@ -1,7 +1,7 @@
 """Electronic signatures: who decided what, when, with which meaning, bound to the bytes that were decided on."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -12,6 +12,9 @@ from sqlalchemy import Connection, Row, insert, select
 
 from service import trial_tables as trials
 from service.audit import AuditEvent, AuditKind, note
+
+#: Folder of the de-identified copies, in that of a result: they come and go with the destinations.
+COPIES = "deidentified"
 
 
 class CannotSign(Exception):
@@ -105,16 +108,20 @@ class Content:
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def content_of(storage_dir: Path, folder: str) -> Content:
-    """All files of a result's or report's folder.
+def content_of(storage_dir: Path, folder: Path, objects: Iterable[str]) -> Content:
+    """All files of a result's or report's folder, but of de-identified copies only those among ``objects``.
+
+    Those are what is to be sent, relative to the storage folder as all paths are.
 
     Raises:
-        FileNotFoundError: there are none (any more).
+        FileNotFoundError: one of them, or all, are not there (any more).
     """
-    paths = sorted(path for path in (storage_dir / folder).rglob("*") if path.is_file())
+    whole = storage_dir / folder
+    paths = {path for path in whole.rglob("*") if path.is_file() and whole / COPIES not in path.parents}
+    paths |= {storage_dir / one for one in objects}
     if not paths:
         raise FileNotFoundError(folder)
-    return Content({str(path.relative_to(storage_dir)): file_sha256(path) for path in paths})
+    return Content({str(path.relative_to(storage_dir)): file_sha256(path) for path in sorted(paths)})
 
 
 def file_sha256(path: Path) -> str:

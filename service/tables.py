@@ -113,6 +113,8 @@ job = Table(
     Column("reason", Text),  # why a person had it made
     Column("requested_by", String(64)),  # who that was
     Column("files", String(16)),  # of its results: service.states.FilesState; empty: there
+    Column("kind", String(16)),  # of what was measured: phantom; empty: a subject
+    Index("job_by_kind", "kind", "state"),
     UniqueConstraint("exam_id", "version"),
 )
 

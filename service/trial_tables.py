@@ -18,7 +18,9 @@ trial = Table(
     Column("frozen_by", String(64)),
     Column("unblinded_at", UtcDateTime),
     Column("unblinded_by", String(64)),
-    Column("file", String(255), nullable=False),  # of the plan: relative paths in it are taken from its folder
+    Column(
+        "file", String(255), nullable=False, default=""
+    ),  # of the plan: relative paths in it are taken from its folder
     Column("deviation", Text),  # what is wrong with the plan's file since it was frozen; empty: nothing
     Column("deviates_since", UtcDateTime),
 )
@@ -75,7 +77,7 @@ trial_exam = Table(
     Column("visit_label", String(64)),  # the visit that it says; empty: only the date can tell
     Column("code", String(32)),
     Column("detail", Text),
-    Column("held_at", UtcDateTime),  # since when it is of a trial and of no subject
+    Column("held_number", Integer, index=True),  # as of a visit, of an exam that is of a trial and of no subject
     Column("said_subject", String(64)),  # by a person, as all that follows
     Column("said_visit", String(64)),
     Column("set_aside", Boolean, nullable=False, default=False),
@@ -132,6 +134,7 @@ visit = Table(
     Column("assigned_by", String(16), nullable=False),  # attributes, mapping, date, person
     Column("code", String(32)),  # why it is held or does not count: a reason code
     Column("detail", Text),
+    Column("held_number", Integer, index=True),  # counts up each time one becomes held: what is new to be told
     Column("doubts", JSON),  # kinds of doubt for which it is held: what a person may accept; "" is nothing of these
     Column("deviations", JSON),  # [{"what", "baseline", "visit", "hard", "text"}]
     Column("changed_at", UtcDateTime, nullable=False),
@@ -253,14 +256,39 @@ phantom_scan = Table(
     metadata,
     Column("id", Integer, primary_key=True),
     Column("exam_id", ForeignKey("exam.id"), unique=True),
-    Column("scanner", String(255), nullable=False, index=True),  # serial / software / coil / protocol
+    Column("job_id", Integer, nullable=False),  # the newest result of the exam
+    Column("template", String(64), nullable=False),
+    Column("device_serial", String(64), nullable=False, index=True),
+    Column("scanner", String(255), nullable=False, index=True),  # serial / software / coil / protocol: a chart
     Column("scan_date", Date, nullable=False),
-    Column("scanned_at", String(32)),
+    Column("scanned_at", String(32)),  # on the scanner's clock
     Column("temperature_c", String(16)),
     Column("vials", JSON, nullable=False),
     Column("verdict", String(16), nullable=False),  # ok, warning, hold
     Column("detail", Text, nullable=False),
+    Column("event", Text, nullable=False, default=""),  # what began with it: another scanner, software, coil
     Column("measured_at", UtcDateTime, nullable=False),
     Column("accepted_by", String(64)),  # a person looked into a hold and lifted it
     Column("accepted_reason", Text),
+    Column("accepted_at", UtcDateTime),
+    Column("set_aside_by", String(64)),  # a person says that it does not count: it stood wrongly, say
+    Column("set_aside_reason", Text),
+    Column("told_at", UtcDateTime),  # that the next one is overdue
+    Index("phantom_scan_told", "told_at"),
+)
+
+#: De-identified copies of a result, for destinations that get nothing else: whose they were made as, and when.
+deidentified = Table(
+    "trial_copy",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("job_id", ForeignKey("job.id"), nullable=False, unique=True),
+    Column("subject_id", ForeignKey("trial_subject.id"), nullable=False),
+    Column("visit", String(64), nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("not_before", UtcDateTime, nullable=False),  # while it is not made: of the next attempt
+    Column("made_at", UtcDateTime),
+    Column("n_objects", Integer),
+    Column("code", String(32)),  # why it could not be made: a reason code
+    Column("detail", Text),
 )

@@ -13,7 +13,7 @@ from processing.registration import SEED
 from processing.results import Level, MaskOrigin
 
 #: Packages whose version can change a number.
-_PACKAGES = ("highdicom", "itk-elastix", "numpy", "onnxruntime-gpu", "pydicom", "scikit-image", "scipy")
+PACKAGES = ("highdicom", "itk-elastix", "numpy", "onnxruntime-gpu", "pydicom", "scikit-image", "scipy")
 
 
 def software_versions(
@@ -47,7 +47,7 @@ def pipeline_versions(settings: Settings, record: ModelRecord, protocols: tuple[
     atlas = read_atlas(settings.registration.atlas)
     return {
         "discnode": version("discnode"),
-        **{package: version(package) for package in _PACKAGES},
+        **{package: version(package) for package in PACKAGES},
         "model": record.name,
         "model_version": record.version,
         "model_members": str(len(record.members)),

@@ -34,7 +34,11 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 #: Whether the node lives and works: orchestrators ask without a token, and learn nothing else (their user is None).
 OPEN = frozenset({"/health/live", "/health/ready"})
-REVIEWERS_CHANGE = re.compile(r"/api/(quarantine/[0-9]+/(release|discard)|corrections(/.*)?)")
+REVIEWERS_CHANGE = re.compile(
+    r"/api/(quarantine/[0-9]+/(release|discard)|corrections(/.*)?"
+    r"|release/(((job|report)-)?[0-9]+/(approve|reject|query)|queries/[0-9]+/resolve))"
+    r"|/review/(job|report)-[0-9]+"
+)
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 _USER = re.compile(r"[\x21-\x7e]{1,64}")
 

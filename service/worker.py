@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -27,12 +28,14 @@ from service.database import Database, open_database
 from service.durable import flush, flush_tree
 from service.failure_text import describe_failure
 from service.holds import awaits_visit, holds_for, release_for
+from service.job_records import PHANTOM
 from service.jobs import Job, LeaseLost
 from service.logs import log_to_stderr
 from service.outbox import Parcel, destinations_for
 from service.progress import Progress, log_progress
 from service.refusal_file import remove_exam_refusal
 from service.result_versions import Edition, mark_version
+from service.trials.deidentified import make_next_copies
 from service.trials.matching import claiming_plan
 
 _log = logging.getLogger(__name__)
@@ -120,10 +123,10 @@ def run_worker(database: Database, settings: Settings, name: str, analysis: Anal
     """Work until killed."""
     while True:
         job = jobs.claim(database, name, datetime.now(UTC), settings.jobs.lease_s)
-        if job is None:
-            time.sleep(POLL_S)
-        else:
+        if job is not None:
             run_job(database, settings, job, analysis)
+        elif not make_next_copies(database, settings, datetime.now(UTC)):
+            time.sleep(POLL_S)
 
 
 def run_job(database: Database, settings: Settings, job: Job, analysis: Analysis) -> None:
@@ -145,11 +148,12 @@ def _attempt(database: Database, settings: Settings, job: Job, analysis: Analysi
     started_s = time.monotonic()
     try:
         with _leased(database, job, settings.jobs.lease_s):
-            verdict, reasons, parcels, out = _analyse(database, settings, job, analysis)
+            outcome = _analyse(database, settings, job, analysis)
             jobs.note_stage(database, job, "publish")
-            flush_tree(out)
-        place = partial(publish, out, settings.storage_dir / job.result_folder)
-        jobs.finish(database, job, verdict, reasons, parcels, datetime.now(UTC), publish=place)
+            flush_tree(outcome.out)
+        place = partial(publish, outcome.out, settings.storage_dir / job.result_folder)
+        said = outcome.verdict, outcome.reasons, outcome.parcels
+        jobs.finish(database, job, *said, datetime.now(UTC), kind=outcome.kind, publish=place)
     except LeaseLost:
         _log.warning("job is no longer this worker's", extra={"job": job.id})
         return
@@ -169,18 +173,33 @@ def _attempt(database: Database, settings: Settings, job: Job, analysis: Analysi
             extra={"job": job.id, "error": type(error).__name__, "attempt": job.attempts, "state": state},
         )
         return
-    codes = ",".join(reason.code for reason in reasons)
+    codes = ",".join(reason.code for reason in outcome.reasons)
     seconds = round(time.monotonic() - started_s, 1)
     _log.info(
         "job finished",
-        extra={"job": job.id, "verdict": verdict, "codes": codes, "objects": len(parcels), "wall_s": seconds},
+        extra={
+            "job": job.id,
+            "verdict": outcome.verdict,
+            "codes": codes,
+            "objects": len(outcome.parcels),
+            "wall_s": seconds,
+        },
     )
 
 
-def _analyse(
-    database: Database, settings: Settings, job: Job, analysis: Analysis
-) -> tuple[Verdict, tuple[Reason, ...], list[Parcel], Path]:
-    """Run the analysis in a folder of its own; the last is the folder in it with the results."""
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What an attempt found. ``out``: the folder with the results. ``kind``: as of a job."""
+
+    verdict: Verdict
+    reasons: tuple[Reason, ...]
+    parcels: list[Parcel]
+    out: Path
+    kind: str | None
+
+
+def _analyse(database: Database, settings: Settings, job: Job, analysis: Analysis) -> _Outcome:
+    """Run the analysis in a folder of its own."""
     exam_folder = settings.storage_dir / jobs.exam_folder(job.exam_id)
     attempts_folder = _attempts_folder(settings, job)
     shutil.rmtree(attempts_folder, ignore_errors=True)  # what a killed attempt left
@@ -194,15 +213,16 @@ def _analyse(
             said["progress"] = _stages(database, job)
         summary = analysis(paths, out, settings, job.created_at, **said)
         verdict, reasons, objects = Verdict(summary.status), tuple(summary.reasons), tuple(summary.objects)
+        kind = PHANTOM if getattr(summary, "is_phantom", False) else None
     except UnsuitableInput as refusal:
-        verdict, reasons, objects = Verdict.REFUSED, (refusal.reason,), ()
+        verdict, reasons, objects, kind = Verdict.REFUSED, (refusal.reason,), (), None
         _write_refusal(reasons, out)
     earlier = None if job.predecessor is None else exam_folder / f"v{job.predecessor}"
     mark_version(out, objects, job.version, job.predecessor, earlier)
     parcels = _parcels(database, settings, job, verdict, objects, out)
     if not jobs.heartbeat(database, job, datetime.now(UTC), settings.jobs.lease_s):
         raise LeaseLost(f"job {job.id}")
-    return verdict, reasons, parcels, out
+    return _Outcome(verdict, reasons, parcels, out, kind)
 
 
 def _parcels(
@@ -216,6 +236,8 @@ def _parcels(
         destinations = tuple(one for one in settings.destinations if one.name in trial.destinations)
     parcels = []
     for destination in destinations:
+        if destination.deidentify:  # gets copies, when it is known whose the exam is
+            continue
         name = destination.name
         rule = release_for(settings, **facts, trial=trial, destination=name)
         holds = holds_for(settings, **facts, trial=trial, destination=name, verdict=verdict)

@@ -44,7 +44,7 @@ _TONES = {
 }
 _MARGIN, _HEAD, _FOOT = 15 * mm, 20 * mm, 15 * mm
 _WIDTH = A4[0] - 2 * _MARGIN
-_PICTURE_SCALES = (1.0, 0.85, 0.7, 0.55)
+_PICTURE_SCALES = (1.0, 0.92, 0.85, 0.7, 0.55)
 _MOST_SPARE = 24 * mm  # in a column; a table of few columns is not spread over the page
 
 

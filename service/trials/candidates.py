@@ -69,6 +69,7 @@ class Identity:
     patient_digest: str | None = None
     birth_year: int | None = None
     sex: str = ""
+    site_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +144,12 @@ def subject_of_row(row: Row[Any], *, day_zero_is_given: bool, without_value: fro
         day_zero=row.day_zero if day_zero_is_given else None,
         lowest_disc=row.lowest_disc or "",
         levels=tuple(row.levels or ()),
-        listed=Identity(listed.get("patient_digest"), listed.get("birth_year"), listed.get("sex") or ""),
+        listed=Identity(
+            listed.get("patient_digest"),
+            listed.get("birth_year"),
+            listed.get("sex") or "",
+            row.site_id if row.is_listed else "",
+        ),
         withdrawn_on=row.withdrawn_on,
         without_value=without_value,
     )

@@ -7,7 +7,12 @@ from pathlib import Path
 from config.settings import Settings
 from service.trials import (
     blinding_command,
+    deidentify_command,
+    export_command,
+    phantom_command,
     plan_command,
+    precision_command,
+    readings_command,
     report_command,
     simulate_command,
     status_command,
@@ -25,6 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser, load: Load) -> None:
     status_command.add_actions(actions, load)
     subjects_command.add_actions(actions, load)
     visits_command.add_actions(actions, load)
+    phantom_command.add_actions(actions, load)
     blinding_command.add_actions(actions, load)
     simulate_command.add_actions(actions, load)
     report_command.add_actions(actions, load)
+    export_command.add_actions(actions, load)
+    precision_command.add_actions(actions, load)
+    deidentify_command.add_actions(actions, load)
+    readings_command.add_actions(actions, load)

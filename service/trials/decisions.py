@@ -62,23 +62,26 @@ def known_identity(plan: TrialPlan, subject: Subject, candidates: Sequence[Candi
 
     Without a scan that says to be the baseline, the earliest one.
     """
-    zone = zone_of(plan, subject.site_id)
+    sites = [one.id for one in plan.sites]
     anchored = [one for one in candidates if one.is_anchored]
 
     def order(one: Candidate) -> tuple[bool, datetime, str]:
-        return _told_visit(plan, one) != plan.baseline.name, scanned_at(one.facts, zone) or datetime.max, one.study_uid
+        moment = scanned_at(one.facts, zone_of(plan, one.facts.site_id or subject.site_id))
+        return _told_visit(plan, one) != plan.baseline.name, moment or datetime.max, one.study_uid
 
     first = min(anchored, key=order, default=None)
     listed, scan = subject.listed, Identity() if first is None else _identity_of(first)
+    site_id = listed.site_id or (scan.site_id if scan.site_id in sites else subject.site_id)
     return Identity(
         listed.patient_digest or scan.patient_digest,
         scan.birth_year if listed.birth_year is None else listed.birth_year,
         listed.sex or scan.sex,
+        site_id,
     )
 
 
 def _identity_of(one: Candidate) -> Identity:
-    return Identity(one.facts.patient_digest, one.facts.birth_year, one.facts.sex)
+    return Identity(one.facts.patient_digest, one.facts.birth_year, one.facts.sex, one.facts.site_id)
 
 
 def _told_visit(plan: TrialPlan, one: Candidate) -> str:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 from sqlalchemy import select, update
@@ -14,19 +14,19 @@ from service.database import Database
 from service.states import ExamState
 from service.trials.exam_facts import read_exam_facts
 from service.trials.missing import tell_missed
+from service.trials.phantom_scans import take_scans
+from service.trials.phantoms import tell_overdue
 from service.trials.plans import take_plans
 from service.trials.priors import PRIORS_S, PriorsDesk
 from service.trials.registry import trials_of
 from service.trials.results import keep_results, new_results
-from service.trials.takeover import take_exam
+from service.trials.takeover import leave_exam, take_exam
 from service.trials.watch import trials_check
 
 _log = logging.getLogger(__name__)
 
 SWEEP_S = 2.0
 _MOST_EXAMS = 200  # of one look
-#: An exam in these is not looked at: it is still coming, or is measured as part of another.
-_NOT_YET = (ExamState.COLLECTING, ExamState.JOINED)
 
 
 class TrialDesk:
@@ -35,6 +35,7 @@ class TrialDesk:
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database, self._settings = database, settings
         self.problems: tuple[str, ...] = ()  # plans that cannot be used
+        self._phantoms_on: date | None = None  # when it was last looked whether one is overdue
         self._plans: object = None  # what the plans' folder looked like when it was last read
         table = node.exam
         with database.write() as connection:  # a look that a crash interrupted is taken again
@@ -64,6 +65,10 @@ class TrialDesk:
             trials = trials_of(connection)
         if not trials:
             return 0
+        take_scans(self._database, now)
+        if self._phantoms_on != now.date():
+            tell_overdue(self._database, now)
+            self._phantoms_on = now.date()
         exams = self._with_news()
         for exam_id in exams:
             self._look(exam_id, now)
@@ -95,7 +100,7 @@ class TrialDesk:
         table = node.exam
         query = (
             select(table.c.id)
-            .where(table.c.trial_seen.is_(None), table.c.state.not_in([str(one) for one in _NOT_YET]))
+            .where(table.c.trial_seen.is_(None), table.c.state != str(ExamState.COLLECTING))  # that still comes
             .order_by(table.c.id)
             .limit(_MOST_EXAMS)
         )
@@ -108,6 +113,11 @@ class TrialDesk:
         with self._database.write() as connection:
             connection.execute(update(table).where(table.c.id == exam_id).values(trial_seen=False))
             trials = trials_of(connection)
+            state = connection.execute(select(table.c.state).where(table.c.id == exam_id)).scalar_one()
+            if state == ExamState.JOINED:
+                leave_exam(connection, trials, exam_id, now)
+                connection.execute(update(table).where(table.c.id == exam_id).values(trial_seen=True))
+                return
         facts = read_exam_facts(self._database, exam_id, [one.plan for one in trials])
         results = new_results(self._database, exam_id)
         with self._database.write() as connection:

@@ -38,7 +38,8 @@ def identity_doubts(
     if one.claim_code:
         found.append(Doubt("claim", ReasonCode(one.claim_code), one.claim_detail))
     digest = facts.patient_digest
-    same = sorted(others.get(digest, ())) if digest is not None else []
+    is_listed = digest is not None and digest == subject.listed.patient_digest  # the subjects' table says whose it is
+    same = sorted(others.get(digest, ())) if digest is not None and not is_listed else []
     if same:
         text = f"its PatientID is also that of subject {' and '.join(same)}; it is said to be of subject {name}"
         found.append(Doubt("patient_id", conflict, text))
@@ -141,7 +142,7 @@ def _level_doubts(subject: Subject, result: Result, baseline: Result | None) -> 
             return [Doubt("", ambiguous, f"{told}; nobody has confirmed the levels yet ({command})")]
         return []
     lock = f"the levels confirmed for {subject.subject_id}"
-    if levels and levels[0] != subject.lowest_disc:
+    if levels and levels[0] not in _may_begin(subject):
         text = f"its lowest disc is named {levels[0]}; {lock} begin with {subject.lowest_disc}"
         return [Doubt("", ambiguous, text)]
     expected = [level for level in subject.levels if level in levels or level not in subject.without_value]
@@ -153,6 +154,16 @@ def _level_doubts(subject: Subject, result: Result, baseline: Result | None) -> 
         text = f"its discs look like those of the baseline named one level {where}: the names may be shifted"
         return [Doubt("levels", ambiguous, text)]
     return []
+
+
+def _may_begin(subject: Subject) -> set[str]:
+    """The discs that may be the lowest one found: the confirmed one, or the next where that has no value any more."""
+    allowed = {subject.lowest_disc}
+    for level in subject.levels:
+        allowed.add(level)
+        if level not in subject.without_value:
+            break
+    return allowed
 
 
 def _shape_doubts(result: Result, baseline: Result | None) -> list[Doubt]:

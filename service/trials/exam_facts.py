@@ -15,7 +15,8 @@ from dicom_io.trial_header import TrialHeader, read_trial_header
 from service import database as db
 from service.database import Database
 from service.exam_groups import studies_of
-from service.states import InstanceState
+from service.job_records import PHANTOM
+from service.states import InstanceState, JobState
 from service.trials.identity import patient_digest
 
 _MOST_SERIES = 40  # of one exam that are looked at
@@ -50,12 +51,21 @@ def read_exam_facts(database: Database, exam_id: int, plans: Sequence[TrialPlan]
     """
     with database.read() as connection:
         paths = _one_of_each_series(connection, exam_id)
+        is_phantom = _was_phantom(connection, exam_id)
     headers = [header for path in paths if (header := read_trial_header(database.inbox_dir / path)) is not None]
     if not headers:
         return None
     patterns = [re.compile(plan.phantom.patient_id_pattern) for plan in plans]
     headers = [replace(one, subject_id=_as_kept(one.subject_id, plans)) for one in headers]
-    return _together(headers, database.storage_dir, patterns)
+    facts = _together(headers, database.storage_dir, patterns)
+    return replace(facts, is_phantom=True) if is_phantom else facts
+
+
+def _was_phantom(connection: Connection, exam_id: int) -> bool:
+    """Whether its newest analysis found a QC phantom in its picture."""
+    job = db.job
+    newest = select(job.c.kind).where(job.c.exam_id == exam_id, job.c.state == str(JobState.DONE))
+    return connection.execute(newest.order_by(job.c.version.desc()).limit(1)).scalar() == PHANTOM
 
 
 def _as_kept(subject_id: str, plans: Sequence[TrialPlan]) -> str:

@@ -34,10 +34,11 @@ _RANK = (VisitState.MEASURED, VisitState.NOT_EVALUABLE, VisitState.AWAITED, Visi
 class SubjectHistory:
     """Everything about one subject that a report or an export may show.
 
-    ``visits``: every planned one, in the plan's order, whether a scan came or not; unscheduled ones among them by their
-    day. ``set_aside``: scans that count for none of them. ``treated_level``: None where it is not known, or may not be
-    shown. ``non_evaluable``: level -> (from visit, reason). ``observations``: of every cell, one for each of
-    ``visits``; ``are_common``: their means are over the voxels that have a value at all of them. ``changes``: those of ``assessment``. ``warnings``: in words.
+    ``visits``: every planned one, in the plan's order, whether a scan came or not; unscheduled ones among them by
+    their day. ``set_aside``: scans that count for none of them. ``treated_level``: None where it is not known, or
+    may not be shown. ``non_evaluable``: level -> (from visit, reason). ``observations``: of every cell, one for
+    each of ``visits``; ``are_common``: their means are over the voxels that have a value at all of them.
+    ``changes``: those of ``assessment``. ``warnings``: in words.
     """
 
     plan: TrialPlan

@@ -146,10 +146,12 @@ def _by_patient(connection: Connection, trials: Sequence[Trial], exam_id: int, f
     newest = select(job.c.protocol).where(job.c.exam_id == exam_id).order_by(job.c.version.desc()).limit(1)
     protocol = connection.execute(newest).scalar() or ""
     known = {one.id: one for one in trials if one.plan.protocol in (protocol, *protocol.split(" + "))}
-    query = select(table.c.trial_id, table.c.subject_id, table.c.site_id).where(
+    query = select(table.c.trial_id, table.c.subject_id, table.c.site_id, table.c.imported).where(
         table.c.patient_digest == facts.patient_digest, table.c.trial_id.in_(known)
     )
     found = connection.execute(query.order_by(table.c.trial_id, table.c.id)).all()
+    listed = [row for row in found if (row.imported or {}).get("patient_digest") == facts.patient_digest]
+    found = listed or found  # the subjects' table says whose it is
     if not found:
         return None
     trial, visit = known[found[0].trial_id], facts.time_point_id

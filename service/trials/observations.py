@@ -7,7 +7,7 @@ from typing import Any
 from config.trial_plans import TrialPlan
 from dicom_io.result_reader import UnreadableResult, read_atlas_maps
 from processing import common_voxels
-from processing.common_voxels import VisitMaps
+from processing.common_voxels import AtlasDiscMaps, VisitMaps
 from processing.display import LEVEL_NAMES
 from processing.refusal import UnsuitableInput
 from processing.results import LUMBAR_LEVELS, Level, Quantity, Region
@@ -81,13 +81,26 @@ def _maps(
     why = _why_not(None, visit, visits, non_evaluable)
     if why is not None or visit.folder is None:
         return VisitMaps(visit.name, _day(visit), reason=why or NO_SCAN)
-    discs = {
-        level: maps
-        for level, maps in read_atlas_maps(visit.folder).items()
-        if _why_not(level, visit, visits, non_evaluable) is None
-    }
+    found = read_atlas_maps(visit.folder)
+    _check_complete(visit, found)
+    discs = {level: maps for level, maps in found.items() if _why_not(level, visit, visits, non_evaluable) is None}
     atlas = str((visit.result or {}).get("versions", {}).get("atlas_sha256", ""))
     return VisitMaps(visit.name, _day(visit), discs, atlas)
+
+
+def _check_complete(visit: VisitRecord, found: Mapping[Level, AtlasDiscMaps]) -> None:
+    """Pass if there is a map of all that the result says was measured in atlas space.
+
+    Raises:
+        UnreadableResult: there is not; retention may have taken it.
+    """
+    for disc in (visit.result or {}).get("discs", ()):
+        level = Level[disc["level"]]
+        if level not in LUMBAR_LEVELS or not disc.get("registration"):
+            continue
+        measured = {one for one, key in _KEYS.items() if disc["regions"][Region.NUCLEUS.value].get(key)}
+        if level not in found or measured - set(found[level].times_ms):
+            raise UnreadableResult(f"the maps of {level.name} are not there")
 
 
 def _each(

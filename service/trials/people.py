@@ -1,7 +1,5 @@
 """What people decide about exams of a trial: which visit, whether it counts, that a doubt is none. Each is signed."""
 
-from collections.abc import Sequence
-from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Row, select, update
@@ -170,11 +168,6 @@ def _before(connection: Connection, exam_id: int) -> str:
         return "of no subject"
     code = f" {visit.code}" if visit.code else ""
     return f"{visit.name} {visit.state}{code}"
-
-
-def resettle(connection: Connection, subject_ids: Sequence[int], now: datetime) -> None:
-    """Decide anew on subjects after a person's word about them."""
-    update_subjects(connection, trials_of(connection), subject_ids, now)
 
 
 #: What a doubt's code asks of people, for those who see it first.

@@ -5,6 +5,7 @@ import csv
 import shutil
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from importlib.resources import as_file, files
 from pathlib import Path
 
@@ -42,8 +43,9 @@ def _check(options: argparse.Namespace, load: Callable[[Path | None], Settings])
     settings = load(options.config)
     plan = load_plan(options.file)
     cards = [card.name for card in load_cards(settings.protocols_dir)]
-    if plan.protocol not in cards:
-        raise SettingsError(f"{options.file}: protocol: no card {plan.protocol!r}; allowed: {', '.join(cards)}")
+    for card in plan.protocol.split(" + "):  # of T1rho and T2 as two scans there are two
+        if card not in cards:
+            raise SettingsError(f"{options.file}: protocol: no card {card!r}; allowed: {', '.join(cards)}")
     precision = read_precision(plan.change.precision)
     names = [destination.name for destination in settings.destinations]
     for name in plan.destinations:
@@ -60,4 +62,22 @@ def _check(options: argparse.Namespace, load: Callable[[Path | None], Settings])
     borrowed = ", borrowed" if precision.borrowed else ""
     print(f"  limits at {plan.change.confidence:.0%} from the precision {precision.name}{borrowed}")
     print(f"  releases {plan.release}; sends to {', '.join(plan.destinations) or 'nobody'}")
+    if settings.trials_dir is not None and options.file.resolve().parent == settings.trials_dir.resolve():
+        _register(settings)
     return 0
+
+
+def _register(settings: Settings) -> None:
+    """A plan in the node's folder is registered, or compared with what is on record, and what is wrong is told."""
+    from service.database import open_database
+    from service.trials.plans import take_plans
+    from service.trials.registry import trials_of
+    from service.trials.status import deviation_of
+
+    database = open_database(settings)
+    with database.write() as connection:
+        problems = take_plans(connection, settings.trials_dir, datetime.now(UTC)).problems
+        found = [f"{one.protocol_id}: {deviation_of(one)}" for one in trials_of(connection) if one.deviation]
+    database.close()
+    for text in (*problems, *found):
+        print(f"  !! {text}")

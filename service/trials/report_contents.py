@@ -6,7 +6,7 @@ from datetime import date, datetime, timedelta
 
 from processing.results import Level, Quantity, Region
 from processing.visit_images import VisitImages
-from processing.visits import ChangeTable
+from processing.visits import ChangeTable, PrecisionProfile
 from service.trials.history import SubjectHistory, VisitRecord
 
 
@@ -65,6 +65,7 @@ class ReportContents:
     images: Mapping[str, VisitImages]
     quality: Mapping[str, VisitQuality]
     edition: ReportEdition
+    precision: PrecisionProfile
     days_only: bool = False
 
     @property

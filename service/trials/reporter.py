@@ -9,7 +9,7 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, insert, select
 
 from config.settings import Settings
+from processing.precision_profile import read_precision
 from service import trial_tables as tables
 from service.children import receive_message
 from service.database import Database, open_database
@@ -99,7 +100,7 @@ def make_report(database: Database, settings: Settings, subject_id: int, asked_a
     number = len(source.earlier) + 1
     place = REPORTS / f"subject-{subject_id:06d}" / f"v{number}"
     building = settings.storage_dir / place.with_name(f".building-v{number}-{os.getpid()}")
-    shutil.rmtree(building, ignore_errors=True)
+    _clear(building.parent)
     building.mkdir(parents=True)
     try:
         earlier = None if not source.earlier else settings.storage_dir / place.with_name(f"v{number - 1}")
@@ -159,6 +160,7 @@ def read_source(database: Database, settings: Settings, subject_id: int) -> Repo
 def contents_of(source: ReportSource, edition: ReportEdition, *, days_only: bool = False) -> ReportContents:
     """Everything that a report shows, its pictures among it."""
     from dicom_io.visit_images import ResultIncomplete, read_visit_images
+    from service.trials.visit_quality import dice_with_visit_before
 
     images = {}
     for visit in source.history.visits:
@@ -167,7 +169,14 @@ def contents_of(source: ReportSource, edition: ReportEdition, *, days_only: bool
                 images[visit.name] = read_visit_images(visit.folder)
             except ResultIncomplete:
                 continue  # retention has taken its objects; the report says that there are no images
-    return ReportContents(source.history, source.history.assessment, images, source.quality, edition, days_only)
+    history = source.history
+    dice = dice_with_visit_before(history.visits, images)
+    quality = {
+        one.name: replace(source.quality.get(one.name, VisitQuality()), dice_before=dice.get(one.name))
+        for one in history.visits
+    }
+    precision = read_precision(history.plan.change.precision)
+    return ReportContents(history, history.assessment, images, quality, edition, precision, days_only)
 
 
 def _write(
@@ -223,6 +232,14 @@ def _record(
     )
     assert result.inserted_primary_key is not None
     return int(result.inserted_primary_key[0])
+
+
+def _clear(folder: Path) -> None:
+    """Remove what attempts that died have left there."""
+    for left in folder.glob(".building-*"):
+        pid = left.name.split("-")[2]
+        if int(pid) == os.getpid() or not Path("/proc", pid).exists():
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _publish(building: Path, final: Path) -> None:

@@ -221,9 +221,20 @@ def _method(contents: ReportContents) -> Iterator[str]:
         " reproducibility. A change beyond them is more than measurement error; whether it matters to a patient is not"
         " said. Missing values are never filled in."
     )
-    for source in dict.fromkeys(contents.table.notes):
-        if "borrowed" in source:
-            yield source
+    yield from _precision(contents)
+
+
+def _precision(contents: ReportContents) -> Iterator[str]:
+    """Where the precision is from, each source once."""
+    told: dict[str, list[str]] = {}
+    for one in contents.precision.entries:
+        n = "" if one.n_pairs is None else f", n {one.n_pairs}"
+        between = "" if one.between_sd_log is None else f", between scanners {100 * one.between_sd_log:.1f} %"
+        text = f"{QUANTITY_NAMES[one.quantity]}: within a subject {100 * one.within_sd_log:.1f} %{between}{n}"
+        borrowed = ", borrowed" if one.borrowed else ", measured at this site"
+        told.setdefault(f"{one.source}{borrowed}.", []).append(text)
+    for source, what in told.items():
+        yield f"Precision ({contents.precision.name}). {'; '.join(dict.fromkeys(what))}. Source: {source}"
 
 
 def _voxels(contents: ReportContents) -> str:

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from config.trial_plans import TrialPlan
 from processing.refusal import ReasonCode
@@ -54,10 +54,26 @@ def take_exam(
     update_subjects(connection, trials, claim_again(connection, trials, [exam_id], now), now)
 
 
+def lock_trials(connection: Connection) -> None:
+    """Let nobody else decide meanwhile: a command and the node's own sweep. SQLite has one writer anyway."""
+    connection.execute(select(db.trial.c.id).order_by(db.trial.c.id).with_for_update()).all()
+
+
+def leave_exam(connection: Connection, trials: Sequence[Trial], exam_id: int, now: datetime) -> None:
+    """An exam's images are measured with those of another exam now: it is no visit of its own."""
+    table = db.trial_exam
+    subject_id = connection.execute(select(table.c.subject_id).where(table.c.exam_id == exam_id)).scalar()
+    nothing = {"subject_id": None, "trial_id": None, "code": None, "detail": None, "held_number": None}
+    connection.execute(update(table).where(table.c.exam_id == exam_id).values(**nothing))
+    if subject_id is not None:
+        update_subjects(connection, trials, [subject_id], now)
+
+
 def claim_again(connection: Connection, trials: Sequence[Trial], exam_ids: Iterable[int], now: datetime) -> set[int]:
     """Find out anew whose some exams are; returns the subjects that have gained, kept or lost one."""
     table = db.trial_exam
     touched: set[int] = set()
+    lock_trials(connection)
     for exam_id in exam_ids:
         row = connection.execute(select(table).where(table.c.exam_id == exam_id)).one()
         claim = claim_of(connection, trials, exam_id, facts_of_row(row), as_words(row))
@@ -71,8 +87,10 @@ def claim_again(connection: Connection, trials: Sequence[Trial], exam_ids: Itera
             "visit_label": None if claim is None else claim.visit,
             "code": code,
             "detail": None if detail is None else detail[:_MOST_WORDS],
-            "held_at": None if claim is None or subject_id is not None else row.held_at or now,
+            "held_number": None,
         }
+        if claim is not None and subject_id is None:
+            values["held_number"] = row.held_number or _next_number(connection)
         connection.execute(update(table).where(table.c.exam_id == exam_id).values(**values))
         if claim is not None and subject_id is None:
             hold_at_the_door(connection, exam_id, claim.trial.plan, code or "")
@@ -130,6 +148,7 @@ def add_subject(connection: Connection, trial: Trial, name: str, site_id: str, n
 
 def update_subjects(connection: Connection, trials: Sequence[Trial], subject_ids: Iterable[int], now: datetime) -> None:
     """Decide anew on some subjects, and on all that are touched by what is now known of who these are."""
+    lock_trials(connection)
     by_id = {one.id: one for one in trials}
     due = set(subject_ids)
     changed = {(trial_id, digest) for one in sorted(due) for trial_id, digest in _identify(connection, by_id, one)}
@@ -137,6 +156,8 @@ def update_subjects(connection: Connection, trials: Sequence[Trial], subject_ids
         due |= _sharing(connection, trials, trial_id, digest, now)
     for one in sorted(due):
         _settle(connection, by_id, one, now)
+    for one in sorted(due):
+        _drop_if_nothing(connection, by_id, one, now)
 
 
 def _read_subject(connection: Connection, trials: dict[int, Trial], subject_id: int) -> tuple[Trial, Subject]:
@@ -154,7 +175,7 @@ def _identify(connection: Connection, trials: dict[int, Trial], subject_id: int)
     table = db.subject
     before = connection.execute(select(table.c.patient_digest).where(table.c.id == subject_id)).scalar()
     values = {"patient_digest": known.patient_digest, "birth_year": known.birth_year, "sex": known.sex or None}
-    connection.execute(update(table).where(table.c.id == subject_id).values(**values))
+    connection.execute(update(table).where(table.c.id == subject_id).values(site_id=known.site_id, **values))
     if before == known.patient_digest:
         return set()
     return {(trial.id, digest) for digest in (before, known.patient_digest) if digest is not None}
@@ -190,11 +211,35 @@ def _settle(connection: Connection, trials: dict[int, Trial], subject_id: int, n
     decision = decide(trial, subject, candidates, _others(connection, subject, digests), now)
     changes = _write_visits(connection, subject_id, decision.visits, now)
     if trial.plan.day_zero != "given":
-        connection.execute(update(db.subject).where(db.subject.c.id == subject_id).values(day_zero=decision.day_zero))
+        table = db.subject
+        is_other = table.c.day_zero.is_distinct_from(decision.day_zero)  # then priors of other days are to be asked for
+        values = {"day_zero": decision.day_zero, "priors_asked_at": None}
+        connection.execute(update(table).where(table.c.id == subject_id, is_other).values(**values))
     note_expected(connection, trial, subject, decision, now)
     settle_release(connection, decision.visits, trial.plan)
-    if changes and any(one.state is VisitState.MEASURED for one in decision.visits):
+    is_measured = any(one.state is VisitState.MEASURED for one in decision.visits)
+    if changes and (is_measured or _has_report(connection, subject_id)):
         ask_for_report(connection, subject_id, "; ".join(changes), now)
+
+
+def _has_report(connection: Connection, subject_id: int) -> bool:
+    table = db.subject_report
+    return connection.execute(select(table.c.id).where(table.c.subject_id == subject_id).limit(1)).first() is not None
+
+
+def _drop_if_nothing(connection: Connection, trials: dict[int, Trial], subject_id: int, now: datetime) -> None:
+    """A subject that was made by an exam, which turned out to be another's, and of which nothing else is known."""
+    subject = connection.execute(select(db.subject).where(db.subject.c.id == subject_id)).one()
+    if subject.is_listed or subject.lowest_disc or subject.state != SubjectState.ACTIVE:
+        return
+    for table in (db.trial_exam, db.visit, db.non_evaluable, db.subject_report):
+        if connection.execute(select(table.c.subject_id).where(table.c.subject_id == subject_id).limit(1)).first():
+            return
+    for table in (db.report_due, db.missed_visit):
+        connection.execute(delete(table).where(table.c.subject_id == subject_id))
+    connection.execute(delete(db.subject).where(db.subject.c.id == subject_id))
+    text = f"trial {trials[subject.trial_id].protocol_id}: subject {subject.subject_id} removed: no exam is of it"
+    note(connection, AuditEvent(AuditKind.TRIAL, now, detail=text))
 
 
 def _write_visits(connection: Connection, subject_id: int, visits: Sequence[VisitDecision], now: datetime) -> list[str]:
@@ -208,6 +253,9 @@ def _write_visits(connection: Connection, subject_id: int, visits: Sequence[Visi
     for one in visits:
         values = _columns(one)
         row = known.get(one.exam_id)
+        is_news = one.state is VisitState.HELD and (row is None or row.state != VisitState.HELD or row.code != one.code)
+        number = _next_number(connection) if is_news else None if row is None else row.held_number
+        values["held_number"] = number
         if row is None:
             # It may have been another subject's until a moment ago.
             stray = connection.execute(select(table.c.id).where(table.c.exam_id == one.exam_id)).scalar()
@@ -225,6 +273,13 @@ def _write_visits(connection: Connection, subject_id: int, visits: Sequence[Visi
         if one.state is VisitState.HELD:
             _log.warning("visit held", extra={"exam": one.exam_id, "code": one.code, "visit": one.name})
     return changes
+
+
+def _next_number(connection: Connection) -> int:
+    """A number above that of all exams that were held before."""
+    tables = (db.visit, db.trial_exam)
+    found = [connection.execute(select(func.max(one.c.held_number))).scalar() or 0 for one in tables]
+    return max(found) + 1
 
 
 def _forget(connection: Connection, visit_id: int) -> None:

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
 
 from sqlalchemy import Connection, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
+from config.sections import SettingsError
 from processing.refusal import ReasonCode
 from service import trial_tables as db
 from service.database import Database
@@ -24,6 +24,8 @@ def trials_check(database: Database, problems: Callable[[], tuple[str, ...]]) ->
         try:
             with database.read() as connection:
                 wrong = [*problems(), *_deviations(connection)]
+        except SettingsError as error:  # of an earlier program, which allowed what this one does not
+            return f"the plan on record cannot be used: {str(error).splitlines()[0]}"
         except SQLAlchemyError as error:
             return f"the trials cannot be looked at ({type(error).__name__})"
         return "; ".join(wrong)
@@ -84,42 +86,50 @@ def count_trials(connection: Connection) -> list[TrialCounts]:
 
 @dataclass(frozen=True, slots=True)
 class TrialNews:
-    """What is new. ``held``: (trial, reason code) -> exams; ``missed``: (trial, visit) -> subjects."""
+    """What is new. ``held``: (trial, reason code) -> exams; ``missed``: (trial, visit) -> subjects.
+
+    ``last_held`` and ``last_missed``: how far was looked.
+    """
 
     held: dict[tuple[str, str], int]
     missed: dict[tuple[str, str], int]
-    newest_held: datetime | None
-    newest_missed: int
+    last_held: int
+    last_missed: int
 
 
-def news_of_trials(connection: Connection, held_since: datetime, missed_after: int) -> TrialNews:
-    """What was held after a moment, and what was missed after a row. Cheap where there is none."""
+def last_of_trials(connection: Connection) -> tuple[int, int]:
+    """How far there is to look: of what is held, and of what was missed."""
+    tables = (db.visit.c.held_number, db.trial_exam.c.held_number, db.missed_visit.c.id)
+    visits, doors, missed = (connection.execute(select(func.max(column))).scalar() or 0 for column in tables)
+    return max(visits, doors), missed
+
+
+def news_of_trials(connection: Connection, held_after: int, missed_after: int) -> TrialNews:
+    """What was held and what was missed after these numbers. Cheap where there is nothing."""
+    last_held, last_missed = last_of_trials(connection)
     visit, subject, missed, exam, trial = db.visit, db.subject, db.missed_visit, db.trial_exam, db.trial
     of_visits = (
-        select(trial.c.protocol_id, visit.c.code, visit.c.changed_at.label("at"))
+        select(trial.c.protocol_id, visit.c.code, func.count())
         .join(subject, subject.c.id == visit.c.subject_id)
         .join(trial, trial.c.id == subject.c.trial_id)
-        .where(visit.c.state == str(VisitState.HELD), visit.c.changed_at > held_since)
+        .where(visit.c.held_number > held_after, visit.c.state == str(VisitState.HELD))
+        .group_by(trial.c.protocol_id, visit.c.code)
     )
     of_doors = (
-        select(trial.c.protocol_id, exam.c.code, exam.c.held_at.label("at"))
+        select(trial.c.protocol_id, exam.c.code, func.count())
         .join(trial, trial.c.id == exam.c.trial_id)
-        .where(exam.c.subject_id.is_(None), exam.c.held_at > held_since)
+        .where(exam.c.held_number > held_after, exam.c.subject_id.is_(None))
+        .group_by(trial.c.protocol_id, exam.c.code)
     )
-    rows = [*connection.execute(of_visits), *connection.execute(of_doors)]
-    held: dict[tuple[str, str], int] = {}
-    for row in rows:
-        key = (row.protocol_id, row.code or "")
-        held[key] = held.get(key, 0) + 1
     of_missed = (
-        select(missed.c.id, missed.c.visit, trial.c.protocol_id)
+        select(trial.c.protocol_id, missed.c.visit, func.count())
         .join(subject, subject.c.id == missed.c.subject_id)
         .join(trial, trial.c.id == subject.c.trial_id)
         .where(missed.c.id > missed_after, missed.c.resolved_at.is_(None))
+        .group_by(trial.c.protocol_id, missed.c.visit)
     )
-    found: dict[tuple[str, str], int] = {}
-    newest = missed_after
-    for row in connection.execute(of_missed):
-        found[row.protocol_id, row.visit] = found.get((row.protocol_id, row.visit), 0) + 1
-        newest = max(newest, row.id)
-    return TrialNews(held, found, max((row.at for row in rows), default=None), newest)
+    held: dict[tuple[str, str], int] = {}
+    for protocol_id, code, number in [*connection.execute(of_visits), *connection.execute(of_doors)]:
+        held[protocol_id, code or ""] = held.get((protocol_id, code or ""), 0) + number
+    found = {(protocol_id, name): number for protocol_id, name, number in connection.execute(of_missed)}
+    return TrialNews(held, found, last_held, last_missed)

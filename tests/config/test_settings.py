@@ -84,7 +84,7 @@ def test_empty_file_gives_the_defaults(tmp_path: Path) -> None:
         (
             "destinations: [{name: a, ae_title: A, host: h, port: 1, tsl: 1}]\n",
             "destinations.0.tsl",
-            "unknown key; allowed here: ae_title, authorization_variable, ca_file, confirm, dicomweb_url,",
+            "unknown key; allowed here: ae_title, authorization_variable, ca_file, confirm, deidentify, dicomweb_url,",
         ),
         ("routes: [{send_to: [], until: 1}]\n", "routes.0.until", "unknown key; allowed here: release, send_to, when"),
         ("port: many\n", "port", "found 'many'"),

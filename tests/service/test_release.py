@@ -4,106 +4,24 @@ import itertools
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from records import NOW, add_exam, add_job, later, open_database, settings_in
-from small_mr_exam import mr_dataset
+from records import NOW, later
+from release_desk import MEANING, PLAN, Node, signing
 from sqlalchemy import insert, select, update
 
 from config.release import Release, strictest
-from config.settings import Destination, Settings
-from config.trial_plans import TrialPlan
 from processing.results import Verdict
 from service import database as db
-from service import holds, jobs, queries, recall, release
+from service import holds, queries, recall, release
 from service import trial_tables as trials
 from service.database import Database
 from service.deliveries import NotReleased, list_deliveries, send_again, send_now
 from service.delivery import deliver_due
-from service.outbox import Parcel
 from service.reconciliation import reconcile
 from service.release import CannotDecide, Target
-from service.signatures import CannotSign, Signing
+from service.signatures import CannotSign
 from service.states import DeliveryState, VisitState
 from tests.peers import Storescp
-
-MEANING = "I reviewed the segmentation and approve release"
-PLAN = TrialPlan.model_validate(
-    {
-        "protocol_id": "DISC-1",
-        "sites": [{"id": "S1"}],
-        "visits": [{"name": "BL", "day": 0, "baseline": True}, {"name": "M12", "day": 365}],
-        "protocol": "ge-mapss",
-        "release": "hold_on_warning",
-    }
-)
-
-
-def signing(**changes: Any) -> Signing:
-    values = {"by": "Dr Reader", "via": "test", "at": later(60), "meaning": MEANING, "reason": "as the charter says"}
-    return Signing(**{**values, **changes})
-
-
-class Node:
-    """A record whose results go to one storage SCP, by a rule."""
-
-    def __init__(self, folder: Path, scp: Storescp, rule: str, **settings: Any) -> None:
-        self.scp = scp
-        to_it = {"name": "pacs", "ae_title": scp.ae_title, "host": "127.0.0.1", "port": scp.port}
-        routes = [{"send_to": ["pacs"], "release": rule}]
-        self.settings: Settings = settings_in(
-            folder, destinations=[{**to_it, "confirm": "none"}], routes=routes, delivery={"timeout_s": 5.0}, **settings
-        )
-        self.database: Database = open_database(self.settings)
-
-    def restart(self) -> None:
-        self.database.close()
-        self.database = open_database(self.settings)
-
-    @property
-    def destination(self) -> Destination:
-        return self.settings.destinations[0]
-
-    def finish(self, verdict: Verdict = Verdict.OK, *, study: str = "1.2.3", trial: TrialPlan | None = None) -> int:
-        """A job of the study's exam is done, with two objects and a result.json; its number."""
-        with self.database.read() as connection:
-            exam = connection.execute(select(db.exam.c.id).where(db.exam.c.study_uid == study)).scalar()
-        exam = add_exam(self.database, study) if exam is None else exam
-        job_id = add_job(self.database, exam, digest=f"d{len(jobs.list_jobs(self.database))}")
-        job = jobs.claim(self.database, "w", NOW, 60.0)
-        assert job is not None
-        assert job.id == job_id
-        folder = self.settings.storage_dir / job.result_folder
-        folder.mkdir(parents=True)
-        (folder / "result.json").write_text(f'{{"version": {job.version}}}')
-        facts = {"calling_ae": job.calling_ae, "protocol": job.protocol, "destination": "pacs"}
-        rule = release.release_for(self.settings, **facts, trial=trial)
-        held = release.holds_for(self.settings, **facts, trial=trial, verdict=verdict)
-        held |= {} if trial is None else holds.awaits_visit(trial)
-        parcels = []
-        for number in range(2):
-            uid = f"{study}.{job.version}.{number}"
-            image = mr_dataset(
-                np.full((6, 5), number, dtype=np.uint16),
-                SOPInstanceUID=uid,
-                StudyInstanceUID=study,
-                SeriesInstanceUID=f"{study}.1",
-            )
-            image.save_as(folder / f"{number}.dcm", enforce_file_format=True)
-            parcels.append(Parcel(uid, "seg", str(job.result_folder / f"{number}.dcm"), "pacs", held, rule))
-        jobs.finish(self.database, job, verdict, (), parcels, NOW)
-        return job_id
-
-    def deliver(self, seconds: float = 120.0) -> int:
-        return deliver_due(self.database, self.destination, self.settings, now=lambda: later(seconds))
-
-    def states(self, job_id: int) -> set[str]:
-        return {str(one.state) for one in list_deliveries(self.database) if one.job_id == job_id}
-
-    def take_for_visit(self, job_id: int, *warnings: str, plan: TrialPlan = PLAN) -> None:
-        """As the desk of trials does when it knows whose exam it is."""
-        with self.database.write() as connection:
-            holds.settle(connection, job_id, warnings, plan)
 
 
 @pytest.fixture(scope="module")
@@ -300,7 +218,10 @@ def test_settling_again_judges_what_has_not_left(tmp_path: Path, scp: Storescp, 
     assert node.states(job) == {"waiting"}
     with node.database.write() as connection:
         holds.unsettle(connection, job, "it is not known whose exam it is")
-    assert node.states(job) == {"waiting"}  # a person has approved it: only a person takes it back
+    assert node.states(job) == {"held"}  # that a person approved the discs says nothing of whose they are
+    assert node.deliver() == 0
+    node.take_for_visit(job, "the scanner is another than at the baseline")
+    assert node.states(job) == {"waiting"}  # and yet the approval stands
 
 
 def test_a_recall_lists_all_that_was_ever_sent_and_stops_the_rest(tmp_path: Path, scp: Storescp, study: str) -> None:
@@ -333,7 +254,7 @@ def add_visit(database: Database, study: str) -> None:
     """The study's exam is subject R-001's baseline in DISC-1."""
     with database.write() as connection:
         exam = connection.execute(select(db.exam.c.id).where(db.exam.c.study_uid == study)).scalar_one()
-        trial = {"protocol_id": "DISC-1", "plan": "", "plan_sha256": "", "registered_at": NOW}
+        trial = {"protocol_id": "DISC-1", "plan": "", "plan_sha256": "", "file": "", "registered_at": NOW}
         connection.execute(insert(trials.trial).values(id=1, **trial))
         subject = {"trial_id": 1, "subject_id": "R-001", "site_id": "S1", "state": "active", "created_at": NOW}
         connection.execute(insert(trials.subject).values(id=1, **subject))

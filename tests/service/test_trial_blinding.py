@@ -67,7 +67,6 @@ class Record:
         jobs.finish(self.database, job, Verdict.OK, (), (), NOW)
         with self.database.write() as connection:
             trial = {"protocol_id": "DISC-1", "plan": "", "plan_sha256": "a" * 64, "file": "", "registered_at": NOW}
-            trial = {name: value for name, value in trial.items() if name in trials.trial.c}
             connection.execute(insert(trials.trial).values(id=1, **trial))
             subject = {"trial_id": 1, "subject_id": "R-001", "site_id": "S1", "state": "active", "created_at": NOW}
             connection.execute(insert(trials.subject).values(id=1, **subject))

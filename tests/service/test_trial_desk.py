@@ -9,7 +9,10 @@ import pytest
 from trial_site import DAY_ZERO, NOW, Scan, Site, VisitRow, open_site, spine
 
 from service import trial_tables as db
+from service.exam_studies import join
+from service.signatures import Signing
 from service.states import ExamState
+from service.trials.people import assign
 
 
 @pytest.fixture
@@ -215,3 +218,38 @@ def test_a_newer_result_takes_the_place_of_the_older_one(site: Site) -> None:
     assert _one(site, exam_id).job_id == first
     site.measure(exam_id)
     assert _one(site, exam_id).job_id == second
+
+
+def test_an_exam_that_is_measured_with_another_is_no_visit_of_its_own(site: Site) -> None:
+    part = site.add(Scan(visit="BL"), ExamState.INCOMPLETE, "SERIES_INCOMPLETE: 42/84 images")
+    owner = site.add(Scan(visit="BL"), ExamState.INCOMPLETE, "SERIES_INCOMPLETE: 42/84 images")
+    site.sweep()
+    assert {row.state for row in site.visits().values()} == {"held"}
+    with site.database.write() as connection:
+        join(connection, part, owner)
+    site.sweep()
+    assert list(site.visits()) == [owner]
+
+
+def test_a_subject_of_whom_nothing_is_left_is_forgotten(site: Site) -> None:
+    exam_id = _measured(site, Scan(subject="01-099", visit="BL"))
+    _measured(site, Scan(subject="01-001", visit="M3", day=91, patient_id="HOSP-2"))
+    site.sweep()
+    assign(
+        site.database, exam_id, "BL", Signing("anna", "test", NOW, "I looked", "a typing error"), subject_id="01-001"
+    )
+    assert [row.subject_id for row in site.rows(db.subject)] == ["01-001"]
+    assert site.visits()[exam_id][:2] == ("01-001", "BL")
+
+
+def test_priors_are_asked_for_again_when_day_zero_becomes_known(site: Site) -> None:
+    _measured(site, Scan(visit="M3", day=91))
+    site.sweep()
+    with site.database.write() as connection:
+        connection.execute(db.subject.update().values(priors_asked_at=NOW))
+    _measured(site, Scan(visit="M6", day=180))
+    site.sweep()
+    assert site.rows(db.subject)[0].priors_asked_at == NOW
+    _measured(site, Scan(visit="BL"))
+    site.sweep()
+    assert site.rows(db.subject)[0].priors_asked_at is None

@@ -34,7 +34,7 @@ def test_a_visit_that_does_not_come_is_told_once(site: Site) -> None:
         trials.sweep(now)
         with site.database.read() as connection:
             marks: dict[str, int] = {}
-            found = incidents._of_trials(connection, now, marks)
+            found = incidents._of_trials(connection, marks)
         desk.add(found, now, marks)
         return [f"{one.event}: {one.text}" for one in found]
 

@@ -31,6 +31,8 @@ _SCANS: dict[str, tuple[Scan, dict[str, Any]]] = {
     "one": (Scan(subject="01-002", visit="BL", patient_id="HOSP-2"), {}),
     "other": (Scan(subject="01-003", visit="BL", day=3, patient_id="HOSP-2"), {}),
     "follow-up alone": (Scan(subject="02-001", site="02", visit="M3", day=91, patient_id="HOSP-8"), {}),
+    "baseline of a site": (Scan(subject="01-004", visit="BL", patient_id="HOSP-9"), {}),
+    "another site": (Scan(subject="01-004", site="02", visit="M3", day=91, patient_id="HOSP-9"), {}),
     "nobody": (Scan(subject="Jane Doe"), {}),
 }
 
@@ -40,7 +42,7 @@ def _final(site: Site, names: dict[int, str]) -> dict[str, tuple[str, ...]]:
     found: dict[str, tuple[str, ...]] = {names[exam]: row[:4] for exam, row in site.visits().items()}
     found |= {names[exam]: ("door", *why) for exam, why in site.at_the_door().items()}
     for row in site.rows(db.subject):
-        found[row.subject_id] = (str(row.day_zero), str(row.look_on), str(row.patient_digest is None))
+        found[row.subject_id] = (row.site_id, str(row.day_zero), str(row.look_on), str(row.patient_digest is None))
     return found
 
 
@@ -84,6 +86,8 @@ def test_the_outcome_is_what_it_should_be(expected: dict[str, tuple[str, ...]]) 
         "one": ("held", "IDENTITY_CONFLICT"),
         "other": ("held", "IDENTITY_CONFLICT"),
         "follow-up alone": ("measured", ""),
+        "baseline of a site": ("measured", ""),
+        "another site": ("held", "IDENTITY_CONFLICT"),
         "nobody": ("its subject's ID is not of the form that the plan asks for",),
     }
 

@@ -120,6 +120,17 @@ def test_levels_are_confirmed_once_and_changed_with_a_reason(site: Site) -> None
     assert (subject.lowest_disc, subject.levels_confirmed_by) == ("L4L5", "anna")
 
 
+@pytest.mark.parametrize("operated", ["L5S1", "L4L5"])
+def test_a_disc_that_was_operated_on_may_be_missing_later(site: Site, operated: str) -> None:
+    _measured(site, Scan(visit="BL"))
+    without = _measured(site, Scan(visit="M3", day=91), discs=[one for one in spine() if one["level"] != operated])
+    site.sweep()
+    confirm_levels(site.database, _subject(site), Level.L5S1, ANNA)
+    assert site.visits()[without].code == "LEVELS_AMBIGUOUS"
+    note_not_evaluable(site.database, _subject(site), Level[operated], "M3", ANNA)
+    assert site.visits()[without].state == "measured"
+
+
 def test_discs_without_a_value_and_withdrawal(site: Site) -> None:
     _measured(site, Scan(visit="BL"))
     site.sweep()
@@ -160,6 +171,10 @@ def test_the_subjects_table_is_taken_whole_or_not_at_all(site: Site) -> None:
     site.sweep()
     assert (site.visits()[wrong].state, site.visits()[wrong].code) == ("held", "IDENTITY_CONFLICT")
     assert site.visits()[right][:3] == ("01-001", "BL", "measured")
+    stranger = _measured(site, Scan(subject="01-002", visit="BL"))
+    site.sweep()
+    assert "its PatientID is also that of subject 01-001" in site.visits()[stranger].detail
+    assert site.visits()[right].state == "measured"  # the table says whose the PatientID is
     assert "HOSP-1" not in repr(site.rows(db.subject))
 
 

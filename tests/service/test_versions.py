@@ -11,7 +11,9 @@ from models.inference import OnnxModel
 from models.registry import load_model
 from processing.atlas import ATLAS_FOLDER, read_atlas
 from processing.elastix_parameters import ELASTIX_FOLDER, read_parameters, write_parameters
-from service.versions import software_versions
+from processing.results import Level
+from service.trials.freezing import what_differs
+from service.versions import pipeline_versions, software_versions
 
 PROTOCOLS = ("ge-mapss",)
 
@@ -83,3 +85,16 @@ def test_the_atlas_counts_by_its_content_not_by_its_name(model: OnnxModel, tmp_p
     assert (usual["atlas"], other["atlas"], copy["atlas"]) == ("healthy", "degenerated", "degenerated")
     assert other["atlas_sha256"] == copy["atlas_sha256"] == read_atlas("degenerated").sha256
     assert usual["settings_digest"] != other["settings_digest"] == copy["settings_digest"]
+
+
+def test_a_persons_word_is_no_other_pipeline_and_another_setting_is(model: OnnxModel) -> None:
+    """What a trial is frozen to: every result of the same program says the same of it."""
+    frozen = {"versions": pipeline_versions(settings(), model.record, PROTOCOLS)}
+    assert what_differs(frozen, software_versions(settings(), model, PROTOCOLS)) == ()
+    named = software_versions(settings(), model, PROTOCOLS, lowest_disc=Level.L4L5)
+    assert named["settings_digest"] != named["pipeline_digest"]
+    assert what_differs(frozen, named) == ()
+    other = software_versions(settings(max_ring_entropy=0.3), model, PROTOCOLS)
+    (told,) = what_differs(frozen, other)
+    assert told.startswith("settings ")
+    assert len(what_differs(frozen, {})) == len(frozen["versions"])

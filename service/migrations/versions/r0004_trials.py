@@ -50,6 +50,9 @@ def upgrade() -> None:
         "phantom_scan",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("exam_id", sa.Integer(), nullable=True),
+        sa.Column("job_id", sa.Integer(), nullable=False),
+        sa.Column("template", sa.String(length=64), nullable=False),
+        sa.Column("device_serial", sa.String(length=64), nullable=False),
         sa.Column("scanner", sa.String(length=255), nullable=False),
         sa.Column("scan_date", sa.Date(), nullable=False),
         sa.Column("scanned_at", sa.String(length=32), nullable=True),
@@ -57,9 +60,14 @@ def upgrade() -> None:
         sa.Column("vials", sa.JSON(), nullable=False),
         sa.Column("verdict", sa.String(length=16), nullable=False),
         sa.Column("detail", sa.Text(), nullable=False),
+        sa.Column("event", sa.Text(), nullable=False),
         sa.Column("measured_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("accepted_by", sa.String(length=64), nullable=True),
         sa.Column("accepted_reason", sa.Text(), nullable=True),
+        sa.Column("accepted_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("set_aside_by", sa.String(length=64), nullable=True),
+        sa.Column("set_aside_reason", sa.Text(), nullable=True),
+        sa.Column("told_at", sa.DateTime(timezone=True), nullable=True),
         sa.ForeignKeyConstraint(
             ["exam_id"],
             ["exam.id"],
@@ -68,7 +76,9 @@ def upgrade() -> None:
         sa.UniqueConstraint("exam_id"),
     )
     with op.batch_alter_table("phantom_scan", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_phantom_scan_device_serial"), ["device_serial"], unique=False)
         batch_op.create_index(batch_op.f("ix_phantom_scan_scanner"), ["scanner"], unique=False)
+        batch_op.create_index("phantom_scan_told", ["told_at"], unique=False)
 
     op.create_table(
         "trial_mapping",
@@ -123,6 +133,29 @@ def upgrade() -> None:
         batch_op.create_index("trial_subject_by_patient", ["trial_id", "patient_digest"], unique=False)
 
     op.create_table(
+        "trial_copy",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("job_id", sa.Integer(), nullable=False),
+        sa.Column("subject_id", sa.Integer(), nullable=False),
+        sa.Column("visit", sa.String(length=64), nullable=False),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("not_before", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("made_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("n_objects", sa.Integer(), nullable=True),
+        sa.Column("code", sa.String(length=32), nullable=True),
+        sa.Column("detail", sa.Text(), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["job_id"],
+            ["job.id"],
+        ),
+        sa.ForeignKeyConstraint(
+            ["subject_id"],
+            ["trial_subject.id"],
+        ),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("job_id"),
+    )
+    op.create_table(
         "trial_exam",
         sa.Column("exam_id", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("trial_id", sa.Integer(), nullable=True),
@@ -143,7 +176,7 @@ def upgrade() -> None:
         sa.Column("visit_label", sa.String(length=64), nullable=True),
         sa.Column("code", sa.String(length=32), nullable=True),
         sa.Column("detail", sa.Text(), nullable=True),
-        sa.Column("held_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("held_number", sa.Integer(), nullable=True),
         sa.Column("said_subject", sa.String(length=64), nullable=True),
         sa.Column("said_visit", sa.String(length=64), nullable=True),
         sa.Column("set_aside", sa.Boolean(), nullable=False),
@@ -167,6 +200,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("exam_id"),
     )
     with op.batch_alter_table("trial_exam", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_trial_exam_held_number"), ["held_number"], unique=False)
         batch_op.create_index(batch_op.f("ix_trial_exam_subject_id"), ["subject_id"], unique=False)
         batch_op.create_index("trial_exam_by_patient", ["patient_digest"], unique=False)
         batch_op.create_index("trial_exam_by_trial", ["trial_id", "subject_id"], unique=False)
@@ -276,6 +310,7 @@ def upgrade() -> None:
         sa.Column("assigned_by", sa.String(length=16), nullable=False),
         sa.Column("code", sa.String(length=32), nullable=True),
         sa.Column("detail", sa.Text(), nullable=True),
+        sa.Column("held_number", sa.Integer(), nullable=True),
         sa.Column("doubts", sa.JSON(), nullable=True),
         sa.Column("deviations", sa.JSON(), nullable=True),
         sa.Column("changed_at", sa.DateTime(timezone=True), nullable=False),
@@ -291,6 +326,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("exam_id"),
     )
     with op.batch_alter_table("trial_visit", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_trial_visit_held_number"), ["held_number"], unique=False)
         batch_op.create_index(batch_op.f("ix_trial_visit_state"), ["state"], unique=False)
         batch_op.create_index(batch_op.f("ix_trial_visit_subject_id"), ["subject_id"], unique=False)
         batch_op.create_index("trial_visit_by_name", ["subject_id", "name"], unique=False)
@@ -352,5 +388,9 @@ def upgrade() -> None:
     with op.batch_alter_table("exam", schema=None) as batch_op:
         batch_op.add_column(sa.Column("trial_seen", sa.Boolean(), nullable=True))
         batch_op.create_index("exam_by_trial_news", ["trial_seen", "state"], unique=False)
+
+    with op.batch_alter_table("job", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("kind", sa.String(length=16), nullable=True))
+        batch_op.create_index("job_by_kind", ["kind", "state"], unique=False)
 
     # ### end Alembic commands ###

@@ -1,0 +1,1 @@
+"""What statisticians, archives and other programs get of a trial: pseudonyms, days, numbers with reasons."""
