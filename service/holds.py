@@ -33,6 +33,7 @@ class Hold(StrEnum):
     CHANGED = "changed"  # its file is not the one that was approved
     IDENTIFIED = "identified"  # it is not de-identified, and its destination takes nothing else
     BLINDED = "blinded"  # reports are withheld until the trial is unblinded
+    PHANTOM = "phantom"  # the QC phantom of its scanner says hold, and nobody has accepted that
     REJECTED = "rejected"  # a person said no
     SUPERSEDED = "superseded"  # a newer version came before it was sent
     RECALLED = "recalled"  # a person took it back

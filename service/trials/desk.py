@@ -15,7 +15,7 @@ from service.states import ExamState
 from service.trials.exam_facts import read_exam_facts
 from service.trials.missing import tell_missed
 from service.trials.phantom_scans import take_scans
-from service.trials.phantoms import tell_overdue
+from service.trials.phantoms import free_reports, tell_overdue
 from service.trials.plans import take_plans
 from service.trials.priors import PRIORS_S, PriorsDesk
 from service.trials.registry import trials_of
@@ -65,7 +65,9 @@ class TrialDesk:
             trials = trials_of(connection)
         if not trials:
             return 0
-        take_scans(self._database, now)
+        if take_scans(self._database, now):
+            with self._database.write() as connection:
+                free_reports(connection)
         if self._phantoms_on != now.date():
             tell_overdue(self._database, now)
             self._phantoms_on = now.date()

@@ -20,6 +20,7 @@ from service.job_records import exam_folder
 from service.states import SubjectState, VisitState
 from service.trials.assessment import assess
 from service.trials.observations import observe
+from service.trials.phantoms import with_phantom
 from service.trials.treated_levels import treated_level
 from service.trials.visit_record import VisitRecord as VisitRecord
 
@@ -100,7 +101,7 @@ def read_history(
     non_evaluable = {Level[one.level]: (str(one.from_visit), str(one.reason)) for one in discs}
     scans = [_scan(settings, row, plan, subject["day_zero"]) for row in rows]
     day_zero = subject["day_zero"] or _baseline_date(plan, scans)
-    scans = [replace(one, day=_days(one.scan_date, day_zero)) for one in scans]
+    scans = [with_phantom(database, plan, replace(one, day=_days(one.scan_date, day_zero))) for one in scans]
     visits, set_aside = _in_order(plan, scans)
     shown = plan.blinding.show_treated_level if show_treated_level is None else show_treated_level
     treated = treated_level(plan.treated_levels, subject["subject_id"]) if shown else None

@@ -14,7 +14,7 @@ from service.database import Database, open_database
 from service.quarantine_command import person
 from service.trials import phantom_scans
 from service.trials.phantom_scans import NoSuchScan, PhantomScan, chart_of, rules_of, scans_of
-from service.trials.phantoms import expected_scans
+from service.trials.phantoms import expected_scans, free_reports
 from service.trials.registry import trials_of
 
 _OK, _USAGE, _REFUSED = 0, 2, 3
@@ -91,15 +91,23 @@ def _show(options: argparse.Namespace, database: Database) -> int:
 def _accept(options: argparse.Namespace, database: Database) -> int:
     by = options.by or person()
     scan = phantom_scans.accept_scan(database, options.scan, by, options.reason, datetime.now(UTC))
-    sys.stdout.write(f"phantom scan {scan.id} ({scan.detail}) is accepted by {by}\n")
+    freed = _free(database)
+    sys.stdout.write(f"phantom scan {scan.id} ({scan.detail}) is accepted by {by}; {freed} objects of reports go on\n")
     return _OK
 
 
 def _set_aside(options: argparse.Namespace, database: Database) -> int:
     by = options.by or person()
     scan = phantom_scans.set_scan_aside(database, options.scan, by, options.reason, datetime.now(UTC))
-    sys.stdout.write(f"phantom scan {scan.id} is set aside by {by}; its chart was made anew\n")
+    freed = _free(database)
+    text = f"phantom scan {scan.id} is set aside by {by}; its chart was made anew; {freed} objects of reports go on\n"
+    sys.stdout.write(text)
     return _OK
+
+
+def _free(database: Database) -> int:
+    with database.write() as connection:
+        return free_reports(connection)
 
 
 def _note(options: argparse.Namespace, database: Database) -> int:

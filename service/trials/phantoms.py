@@ -1,18 +1,21 @@
 """What the QC phantom says of a scanner on a day: whether a visit has one near it, what it said, and what it holds."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 
-from sqlalchemy import Connection, update
+from sqlalchemy import Connection, func, select, update
 
 from config.trial_plans import PhantomRule, TrialPlan
 from processing.control_chart import PhantomVerdict
 from processing.visits import Acquisition, Difference
+from service import database as node
 from service import trial_tables as db
 from service.database import Database
+from service.holds import Hold, put_holds
+from service.states import DeliveryState
 from service.trials.phantom_scans import PhantomScan, scanner_key, scans_of
 from service.trials.registry import trials_of
+from service.trials.visit_record import VisitRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +73,45 @@ def _deviation(found: str, text: str) -> Difference:
     return Difference("phantom", "", found, hard=False, widens=False, text=f"{text[:1].upper()}{text[1:]}.")
 
 
-def phantom_hold(database: Database, scanners: Sequence[Acquisition]) -> str:
-    """Why no new report of a subject scanned on these scanners goes out now; "" where nothing holds it."""
-    serials = sorted({one.device_serial[:64] for one in scanners if one.device_serial})
-    with database.read() as connection:
-        holding = [one for serial in serials for one in scans_of(connection, device_serial=serial) if one.holds]
-    if not holding:
+def phantom_hold(connection: Connection, device_serial: str) -> str:
+    """Why no new report of a subject whose newest scan is of this scanner goes out now; "" where nothing holds it."""
+    holding = [one for one in scans_of(connection, device_serial=device_serial[:64]) if one.holds]
+    if not device_serial or not holding:
         return ""
     one = holding[-1]
     return f"QC phantom of scanner {one.device_serial} on {one.scan_date.isoformat()}: hold; {one.detail}"
+
+
+def free_reports(connection: Connection) -> int:
+    """Let the reports go that only a phantom holds which holds nothing any more; returns how many objects."""
+    table, report, result = node.delivery, db.subject_report, db.trial_result
+    query = (
+        select(table, result.c.acquisition)
+        .join(report, report.c.id == table.c.report_id)
+        .outerjoin(result, result.c.job_id == report.c.job_id)
+        .where(table.c.state == str(DeliveryState.HELD))
+    )
+    freed = 0
+    for row in connection.execute(query).all():
+        holds = dict(row.holds or {})
+        if Hold.PHANTOM in holds and not phantom_hold(
+            connection, str((row.acquisition or {}).get("device_serial", ""))
+        ):
+            del holds[Hold.PHANTOM]
+            put_holds(connection, row, holds)
+            freed += 1
+    return freed
+
+
+def with_phantom(database: Database, plan: TrialPlan, visit: VisitRecord) -> VisitRecord:
+    """A visit with what its QC phantom gives to be noted, on a node that has scanned phantoms at all."""
+    if not visit.is_measured or visit.acquisition is None or visit.scan_date is None:
+        return visit
+    with database.read() as connection:
+        if not connection.execute(select(func.count()).select_from(db.phantom_scan)).scalar():
+            return visit
+    deviation = phantom_state(database, plan, visit.acquisition, visit.scan_date).deviation
+    return visit if deviation is None else replace(visit, differences=(*visit.differences, deviation))
 
 
 @dataclass(frozen=True, slots=True)

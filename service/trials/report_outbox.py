@@ -1,6 +1,6 @@
 """A report on its way out: to its trial's destinations, held as the rules say, in place of the version before."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -33,11 +33,12 @@ def put_report_in_outbox(
     now: datetime,
     *,
     warnings: Sequence[str] = (),
+    held_by: Mapping[str, str] | None = None,
 ) -> int:
     """Put a report's objects on their way, inside the transaction that puts down its row in ``trial_report``.
 
     Of the versions before it nothing that is held, or approved and not sent yet, goes any more. ``warnings`` are what
-    is to be checked about it, in words. Returns how many deliveries there are of it.
+    is to be checked about it, in words; ``held_by``: what else holds it. Returns how many deliveries there are of it.
     """
     report, subject, trial = trials.subject_report, trials.subject, trials.trial
     about = select(report.c.job_id, db.job.c.calling_ae, db.job.c.protocol, trial.c.unblinded_at)
@@ -51,6 +52,7 @@ def put_report_in_outbox(
         facts = {"calling_ae": row.calling_ae, "protocol": row.protocol, "destination": destination.name}
         rule = release_for(settings, **facts, trial=plan)
         holds = holds_by_rule(rule, warnings) | withheld(plan, is_unblinded=row.unblinded_at is not None)
+        holds |= held_by or {}
         parcels += [
             Parcel(one.sop_uid, one.kind, one.path, destination.name, holds, rule)
             for one in objects

@@ -326,4 +326,4 @@ def _dice_before(contents: ReportContents, visit: VisitRecord) -> str:
 
 def _phantom(contents: ReportContents, visit: VisitRecord) -> str:
     known = contents.quality.get(visit.name)
-    return known.phantom if known is not None and known.phantom else NOT_KNOWN
+    return known.phantom.removeprefix("QC phantom ") if known is not None and known.phantom else NOT_KNOWN

@@ -24,8 +24,10 @@ from service.children import receive_message
 from service.database import Database, open_database
 from service.durable import flush, flush_tree
 from service.failure_text import describe_failure
+from service.holds import Hold
 from service.logs import log_to_stderr
 from service.trials.history import SubjectHistory, read_history
+from service.trials.phantoms import phantom_hold, phantom_state
 from service.trials.registry import Trial, trial_by_id
 from service.trials.report_contents import EarlierVersion, ReportContents, ReportEdition, Signed, VisitQuality
 from service.trials.report_demands import claim_due, end_demand, note_error
@@ -113,7 +115,12 @@ def make_report(database: Database, settings: Settings, subject_id: int, asked_a
             sent = [ReportObject(uid, kind, str(place / path)) for uid, kind, path in objects]
             warnings = (*source.history.assessment.warnings, *source.history.warnings)
             plan = source.trial.plan
-            n = put_report_in_outbox(connection, settings, plan, report_id, sent, datetime.now(UTC), warnings=warnings)
+            why = "" if newest.acquisition is None else phantom_hold(connection, newest.acquisition.device_serial)
+            held_by: dict[str, str] = {Hold.PHANTOM: why} if why else {}
+            now = datetime.now(UTC)
+            n = put_report_in_outbox(
+                connection, settings, plan, report_id, sent, now, warnings=warnings, held_by=held_by
+            )
             end_demand(connection, subject_id, asked_at)
             _publish(building, settings.storage_dir / place)
     finally:
@@ -150,7 +157,11 @@ def read_source(database: Database, settings: Settings, subject_id: int) -> Repo
         versions = _versions(connection, subject_id)
         earlier = tuple(_earlier(connection, one) for one in versions)
     history = read_history(database, settings, trial.plan, row)
-    quality: dict[str, VisitQuality] = {}
+    quality = {
+        one.name: VisitQuality(phantom=phantom_state(database, trial.plan, one.acquisition, one.scan_date).text)
+        for one in history.visits
+        if one.is_measured and one.acquisition is not None and one.scan_date is not None
+    }
     software = version("discnode")
     digest = inputs_digest(history, quality, software)
     last = versions[-1].inputs_digest if versions else ""

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import insert, select
 from trial_site import NOW, Scan, Site, open_site
 
+from config.destinations import Destination
 from config.notifications import Event
 from config.trial_plans import TrialPlan
 from processing.control_chart import ChartRules, PhantomVerdict
@@ -23,8 +24,9 @@ from service.health import Health
 from service.incidents import Incidents
 from service.notify import NotificationDesk
 from service.trials.phantom_scans import accept_scan, chart_of, note_temperature, scans_of, set_scan_aside
-from service.trials.phantoms import phantom_hold, phantom_state, tell_overdue
+from service.trials.phantoms import free_reports, phantom_hold, phantom_state, tell_overdue
 from service.trials.registry import trials_of
+from service.trials.report_outbox import ReportObject, put_report_in_outbox
 
 FIRST = date(2026, 1, 5)
 NOMINAL_MS = {("V1", "T1rho"): 45.0, ("V1", "T2"): 36.0, ("V2", "T1rho"): 80.0, ("V2", "T2"): 68.0}
@@ -80,6 +82,11 @@ def scanner(serial: str = "SN1", software: str = "DV26") -> Acquisition:
     return Acquisition(device_serial=serial, software_versions=software, receive_coil="SPINE", protocol="ge-mapss")
 
 
+def held_reports(site: Site, serial: str) -> str:
+    with site.database.read() as connection:
+        return phantom_hold(connection, serial)
+
+
 def plan_of(site: Site) -> TrialPlan:
     with site.database.read() as connection:
         return trials_of(connection)[0].plan
@@ -127,12 +134,12 @@ def test_drift_holds_the_reports_of_that_scanner_until_a_person_accepts(site: Si
     site.sweep()
     (held,) = [row for row in site.rows(db.trial_tables.phantom_scan) if row.verdict == "hold"]
     assert "more than 5 % off their means" in held.detail
-    assert "SN1" in phantom_hold(site.database, [scanner()])
-    assert phantom_hold(site.database, [scanner("SN2")]) == ""
+    assert "SN1" in held_reports(site, "SN1")
+    assert held_reports(site, "SN2") == ""
     with pytest.raises(ValueError, match="reason"):
         accept_scan(site.database, held.id, "lead", " ", NOW)
     accept_scan(site.database, held.id, "lead", "phantom was cold; repeat was in order", NOW)
-    assert phantom_hold(site.database, [scanner()]) == ""
+    assert held_reports(site, "SN1") == ""
     with pytest.raises(ValueError, match="holds nothing"):
         accept_scan(site.database, held.id, "lead", "again", NOW)
     events = [row.event for row in site.rows(db.audit_queue)]
@@ -183,7 +190,7 @@ def test_a_scan_that_is_set_aside_moves_no_limits(site: Site) -> None:
         scans, chart = chart_of(connection, key, ChartRules())
     assert len(scans) == 12
     assert chart.limits["V1", "T2"].sd < 0.3
-    assert phantom_hold(site.database, [scanner()]) == ""
+    assert held_reports(site, "SN1") == ""
 
 
 @pytest.mark.parametrize(
@@ -271,3 +278,59 @@ def test_temperature_is_audited(site: Site) -> None:
     with site.database.read() as connection:
         events = list(connection.execute(select(db.audit_queue.c.event)).scalars())
     assert any("temperature none -> 21.2 C" in event for event in events)
+
+
+def add_report(site: Site, serial: str) -> int:
+    """A report on its way whose newest visit was scanned on a scanner; returns the number of its delivery."""
+    now = datetime(2026, 12, 5, tzinfo=UTC)
+    exam_id = site.add(Scan(subject="01-001", visit="BL", day=330))
+    job_id = site.measure(exam_id, acquisition={"device_serial": serial})
+    site.sweep()
+    with site.database.write() as connection:
+        subject_id = connection.execute(select(db.trial_tables.subject.c.id)).scalars().first()
+        values = {"subject_id": subject_id, "version": 1, "inputs_digest": "d", "folder": "r", "job_id": job_id}
+        report = insert(db.trial_tables.subject_report).values(has_warnings=False, created_at=now, **values)
+        (report_id,) = connection.execute(report).inserted_primary_key or ()
+        why = phantom_hold(connection, serial)
+        plan = trials_of(connection)[0].plan.model_copy(update={"destinations": ("pacs",), "release": "automatic"})
+        sent = [ReportObject("1.2.3.4", "pdf", "r/report.dcm")]
+        held_by = {"phantom": why} if why else {}
+        destination = Destination(name="pacs", ae_title="PACS", host="localhost", port=104)
+        settings = site.settings.model_copy(update={"destinations": (destination,)})
+        plan = plan.model_copy(update={"blinding": plan.blinding.model_copy(update={"withhold_site_reports": False})})
+        put_report_in_outbox(connection, settings, plan, report_id, sent, now, held_by=held_by)
+        return int(connection.execute(select(db.delivery.c.id).order_by(db.delivery.c.id.desc()).limit(1)).scalar_one())
+
+
+def test_a_held_report_goes_when_a_person_accepts_the_phantom(site: Site) -> None:
+    add_series(site)
+    add_scan(site, FIRST + timedelta(days=331), 1.07)
+    site.sweep()
+    delivery = add_report(site, "SN1")
+
+    def state() -> tuple[str, list[str]]:
+        with site.database.read() as connection:
+            row = connection.execute(select(db.delivery).where(db.delivery.c.id == delivery)).one()
+        return row.state, sorted(row.holds or {})
+
+    def free() -> int:
+        with site.database.write() as connection:
+            return free_reports(connection)
+
+    assert state() == ("held", ["phantom"])
+    assert free() == 0
+    with site.database.read() as connection:
+        scan = scans_of(connection)[-1]
+    accept_scan(site.database, scan.id, "lead", "looked into", NOW)
+    assert free() == 1
+    assert state() == ("waiting", [])
+
+
+def test_a_report_of_another_scanner_is_not_held(site: Site) -> None:
+    add_series(site)
+    add_scan(site, FIRST + timedelta(days=331), 1.07)
+    site.sweep()
+    delivery = add_report(site, "SN2")
+    with site.database.read() as connection:
+        row = connection.execute(select(db.delivery).where(db.delivery.c.id == delivery)).one()
+    assert row.state == "waiting"

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +105,24 @@ def discard(site: Site, level: str) -> None:
         connection.execute(insert(tables.non_evaluable).values(subject_id=site.subject_id, **values))
 
 
+def hold_scanner(site: Site, serial: str) -> None:
+    """Its QC phantom has drifted, and nobody has looked into it."""
+    values = {
+        "job_id": 1,
+        "template": "t",
+        "device_serial": serial,
+        "scanner": serial,
+        "scan_date": date(2027, 1, 6),
+        "vials": [],
+        "verdict": "hold",
+        "detail": "vial 2 by 6 %",
+        "event": "",
+        "measured_at": NOW,
+    }
+    with site.database.write() as connection:
+        connection.execute(insert(tables.phantom_scan).values(**values))
+
+
 def test_a_due_report_is_made_recorded_and_held_for_the_trial(site: Site) -> None:
     now = ask(site)
     assert make_next(site.database, site.settings, now)
@@ -130,6 +148,7 @@ def test_a_due_report_is_made_recorded_and_held_for_the_trial(site: Site) -> Non
     assert rows(site, tables.report_due) == []
     # what a person says does, and the one before is not sent any more
     discard(site, "L2L3")
+    hold_scanner(site, "0000309999")
     assert make_next(site.database, site.settings, ask(site, 10))
     versions = rows(site, tables.subject_report)
     assert [one.version for one in versions] == [1, 2]
@@ -137,6 +156,10 @@ def test_a_due_report_is_made_recorded_and_held_for_the_trial(site: Site) -> Non
     assert (content["version"], content["supersedes"]) == (2, 1)
     states = [(one.report_id, one.state) for one in rows(site, db.delivery)]
     assert states == [(1, DeliveryState.REJECTED)] * 2 + [(2, DeliveryState.HELD)] * 2
+    holds = rows(site, db.delivery)[-1].holds  # of a trial that releases by itself
+    assert set(holds) == {"blinded", "phantom"}
+    assert "QC phantom of scanner 0000309999" in holds["phantom"]
+    assert any("QC phantom 2 days before: hold" in one for one in content["warnings"])
     assert folders(site) == ["v1", "v2"]
 
 
