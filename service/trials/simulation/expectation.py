@@ -174,9 +174,9 @@ def _expected(subject: SimulatedSubject, visit: str, fault: Fault) -> Expected:
 
 def _waiting_if(shares_id: bool, rows: Iterable[Expected]) -> Iterator[Expected]:
     """Where somebody else came with the subject's PatientID, every exam waits until that is settled."""
-    waits = {"first_state": str(VisitState.HELD), "first_code": ReasonCode.IDENTITY_CONFLICT.value}
+    held, conflict = str(VisitState.HELD), ReasonCode.IDENTITY_CONFLICT.value
     for one in rows:
-        yield replace(one, **waits) if shares_id and one.state else one
+        yield replace(one, first_state=held, first_code=conflict) if shares_id and one.state else one
 
 
 def _right(change: float, limit: float) -> tuple[ChangeVerdict, ...]:
