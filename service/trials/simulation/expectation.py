@@ -1,7 +1,7 @@
 """What a node must say of each visit of a simulated trial, once the people concerned have done their part."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from processing.refusal import ReasonCode
@@ -118,14 +118,12 @@ def expectations(scenario: Scenario, truth: Mapping[str, TrueTimes], limits: Lim
         truth: of each scan, by its name.
         limits: those of the plan.
     """
-    shared = {one.patient_id for one in scenario.strangers}
     by_visit = {(scan.subject.subject_id, scan.visit): scan for scan in scenario.scans}
     for subject in scenario.subjects:
         baseline = by_visit[subject.subject_id, VISITS[0][0]]
-        yield from _waiting_if(subject.patient_id in shared, [_expected(subject, baseline.visit, baseline.fault)])
+        yield _expected(subject, baseline.visit, baseline.fault)
         for name, *_ in VISITS[1:]:
-            rows = _of_visit(subject, name, by_visit.get((subject.subject_id, name)), baseline, truth, limits)
-            yield from _waiting_if(subject.patient_id in shared, rows)
+            yield from _of_visit(subject, name, by_visit.get((subject.subject_id, name)), baseline, truth, limits)
     for stranger in scenario.strangers:
         scan = by_visit[stranger.subject_id, VISITS[0][0]]
         yield _expected(stranger, scan.visit, scan.fault)
@@ -170,13 +168,6 @@ def _expected(subject: SimulatedSubject, visit: str, fault: Fault) -> Expected:
         person=end.person,
         deviation=end.deviation,
     )
-
-
-def _waiting_if(shares_id: bool, rows: Iterable[Expected]) -> Iterator[Expected]:
-    """Where somebody else came with the subject's PatientID, every exam waits until that is settled."""
-    held, conflict = str(VisitState.HELD), ReasonCode.IDENTITY_CONFLICT.value
-    for one in rows:
-        yield replace(one, first_state=held, first_code=conflict) if shares_id and one.state else one
 
 
 def _right(change: float, limit: float) -> tuple[ChangeVerdict, ...]:
