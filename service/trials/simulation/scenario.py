@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from itertools import chain
 
 from processing.phantom import VisitChange
 from service.trials.simulation.subjects import SimulatedSubject, draw_subject, generator
@@ -249,8 +248,3 @@ def _in_order_of_arrival(scans: Sequence[Scan]) -> tuple[Scan, ...]:
         return scan.at, 0
 
     return tuple(replace(scan, arrives=number) for number, scan in enumerate(sorted(scans, key=place), start=1))
-
-
-def all_people(scenario: Scenario) -> tuple[SimulatedSubject, ...]:
-    """Subjects and strangers."""
-    return tuple(chain(scenario.subjects, scenario.strangers))
