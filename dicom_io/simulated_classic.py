@@ -49,7 +49,9 @@ def _datasets(
         dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
         describe_study(dataset, study, scanner)
         describe_series(dataset, study, scanner, series)
-        dataset.AcquisitionDate, dataset.AcquisitionTime = study.day, series.began
+        dataset.AcquisitionDate, dataset.AcquisitionTime = study.clock(series)
+        if study.appointment.receive_coil:
+            dataset.ReceiveCoilName = study.appointment.receive_coil
         dataset.InstanceNumber = number
         _describe_acquisition(dataset, series)
         _describe_image(dataset, image)

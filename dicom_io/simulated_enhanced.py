@@ -45,7 +45,7 @@ def write_enhanced(
     describe_study(dataset, study, scanner)
     describe_series(dataset, study, scanner, series)
     dataset.InstanceNumber = 1
-    dataset.AcquisitionDateTime = f"{study.day}{series.began}"
+    dataset.AcquisitionDateTime = "".join(study.clock(series))
     dataset.AcquisitionDuration = ACQUISITION_MS / 1000
     dataset.ContentQualification = "RESEARCH"
     dataset.AcquisitionContextSequence = Sequence()
@@ -56,7 +56,7 @@ def write_enhanced(
     dataset.CardiacSynchronizationTechnique = "NONE"
     _set_dimensions(dataset, study, series, with_trigger=with_trigger)
     _set_pixels(dataset, series, scanner.bits_stored)
-    dataset.SharedFunctionalGroupsSequence = Sequence([shared_groups(series)])
+    dataset.SharedFunctionalGroupsSequence = Sequence([shared_groups(series, study)])
     frames = []
     for number, image in enumerate(series.images, start=1):
         groups = frame_groups(series, study, image)

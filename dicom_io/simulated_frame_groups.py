@@ -16,7 +16,7 @@ def item(**attributes: object) -> Dataset:
     return dataset
 
 
-def shared_groups(series: Series) -> Dataset:
+def shared_groups(series: Series, study: Study) -> Dataset:
     """What is the same for all frames (PS3.3 C.7.6.16)."""
     groups = Dataset()
     groups.MRTimingAndRelatedParametersSequence = _timing(series.sequence)
@@ -32,7 +32,10 @@ def shared_groups(series: Series) -> Dataset:
         TransmitCoilName="BODY", TransmitCoilManufacturerName="", TransmitCoilType="BODY"
     )
     groups.MRReceiveCoilSequence = _group(
-        ReceiveCoilName="SPINE", ReceiveCoilManufacturerName="", ReceiveCoilType="SURFACE", QuadratureReceiveCoil="NO"
+        ReceiveCoilName=study.appointment.receive_coil or "SPINE",
+        ReceiveCoilManufacturerName="",
+        ReceiveCoilType="SURFACE",
+        QuadratureReceiveCoil="NO",
     )
     groups.MRAveragesSequence = _group(NumberOfAverages="1")
     region = _group(CodeValue="122496007", CodingSchemeDesignator="SCT", CodeMeaning="Lumbar spine")
@@ -50,8 +53,8 @@ def frame_groups(series: Series, study: Study, image: StoredImage) -> Dataset:
         indices.append(image.time_index + 1)
         groups.CardiacSynchronizationSequence = _group(NominalCardiacTriggerDelayTime=image.trigger_time_ms)
     groups.FrameContentSequence = _group(
-        FrameAcquisitionDateTime=f"{study.day}{series.began}",
-        FrameReferenceDateTime=f"{study.day}{series.began}",
+        FrameAcquisitionDateTime="".join(study.clock(series)),
+        FrameReferenceDateTime="".join(study.clock(series)),
         FrameAcquisitionDuration=ACQUISITION_MS,
         StackID="1",
         InStackPositionNumber=image.slice_index + 1,

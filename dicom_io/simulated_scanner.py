@@ -4,10 +4,12 @@ All flavours are written from the same exam, so their maps must be the same. Eve
 for research use only.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from dicom_io.simulated_appointment import USUAL_APPOINTMENT, Appointment
 from dicom_io.simulated_classic import write_classic
 from dicom_io.simulated_enhanced import write_enhanced
 from dicom_io.simulated_ge import GE, add_ge_attributes, ge_anatomy, ge_series
@@ -75,6 +77,8 @@ def write_exam(
     one_echo_time: bool = False,
     one_scan: bool = False,
     phase_images: bool = False,
+    appointment: Appointment = USUAL_APPOINTMENT,
+    with_anatomy: bool = True,
 ) -> list[Path]:
     """Write an exam as DICOM: the T2 FSE anatomy and the relaxometry, as a vendor's scanner writes them.
 
@@ -86,6 +90,8 @@ def write_exam(
         one_echo_time: as GE research sequences that write one EchoTime into all images.
         one_scan: T1rho and T2 in one scan of Philips, which then lists both in its name, rather than in two.
         phase_images: phase images beside the magnitude, as Philips can send them.
+        appointment: who was scanned, when, for which trial, on which scanner of the vendor.
+        with_anatomy: the T2 FSE, too.
 
     Returns:
         The files written, in the order of acquisition: anatomy first; in a series by InstanceNumber.
@@ -103,7 +109,10 @@ def write_exam(
     # the same exam from two scanners is two exams: nothing of one may have a UID of the other
     chosen = [name for name, is_chosen in choices.items() if is_chosen]
     scanner, series = _series_of(exam, vendor, one_echo_time=one_echo_time, one_scan=one_scan, phase=phase_images)
-    study = study_of(exam, "" if vendor == "ge" and not chosen else ", ".join([vendor, *chosen]))
+    if vendor == "ge" and appointment.series_description:
+        series[-1] = replace(series[-1], description=appointment.series_description)
+    study = study_of(exam, "" if vendor == "ge" and not chosen else ", ".join([vendor, *chosen]), appointment)
+    series = series if with_anatomy else series[1:]
     if enhanced:
         add_object, add_frame = _ENHANCED_ATTRIBUTES[vendor]
         return [
@@ -112,6 +121,11 @@ def write_exam(
         ]
     add_attributes = _CLASSIC_ATTRIBUTES[vendor]
     return [path for one in series for path in write_classic(one, study, scanner, folder, add_attributes)]
+
+
+def study_uid_of(exam: PhantomExam, appointment: Appointment) -> str:
+    """StudyInstanceUID of an exam that :func:`write_exam` writes as GE's."""
+    return str(study_of(exam, "", appointment).uid("study"))
 
 
 def write_slice_stack(

@@ -7,20 +7,18 @@ and ``simulated_enhanced`` turn a series into objects.
 import hashlib
 import uuid
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import timedelta
 
 import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
+from dicom_io.simulated_appointment import USUAL_APPOINTMENT, Appointment, describe_patient
 from processing.phantom import PhantomExam
 from processing.results import Affine, FloatArray, ImageVolume, Quantity
 
 COMMENT = "SIMULATED PHANTOM - RESEARCH USE ONLY"
-
-_FIRST_VISIT = date(2026, 1, 12)
-_BETWEEN_VISITS = timedelta(days=182)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +66,7 @@ class Study:
     slice_thickness_mm: float
     flavour: str = ""
     body_part: str = "LSPINE"
+    appointment: Appointment = USUAL_APPOINTMENT
 
     def uid(self, *role: object) -> UID:
         """A UID (2.25, PS3.5 B.2) that depends on the study and the role, and on nothing else."""
@@ -77,7 +76,17 @@ class Study:
     @property
     def day(self) -> str:
         """Study date, DICOM format."""
-        return (_FIRST_VISIT + (self.visit - 1) * _BETWEEN_VISITS).strftime("%Y%m%d")
+        return self.appointment.starts(self.visit).strftime("%Y%m%d")
+
+    @property
+    def began(self) -> str:
+        """Study time, DICOM format."""
+        return self.appointment.starts(self.visit).strftime("%H%M%S")
+
+    def clock(self, series: "Series") -> tuple[str, str]:
+        """Date and time at which a series began, DICOM format: a scan may go on past midnight."""
+        moment = self.appointment.starts(self.visit) + timedelta(minutes=series.minute)
+        return moment.strftime("%Y%m%d"), moment.strftime("%H%M%S")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,16 +119,11 @@ class Series:
     """Images in the order of InstanceNumber, on the grid of ``affine`` (index of slice, row, column -> LPS mm)."""
 
     number: int
-    minute: int  # when it began, in minutes after ten o'clock
+    minute: int  # when it began, in minutes after the study
     description: str
     sequence: PulseSequence
     images: tuple[StoredImage, ...]
     affine: Affine
-
-    @property
-    def began(self) -> str:
-        """Time of day, DICOM format."""
-        return f"10{self.minute:02d}00"
 
 
 def stored_at_one_scale(signal: FloatArray, maximum: int) -> npt.NDArray[np.uint16]:
@@ -151,10 +155,11 @@ def relaxometry_sequence(exam: PhantomExam) -> PulseSequence:
     return MAPSS if exam.protocol == "mapss" else T1RHO_FSE
 
 
-def study_of(exam: PhantomExam, flavour: str) -> Study:
+def study_of(exam: PhantomExam, flavour: str, appointment: Appointment = USUAL_APPOINTMENT) -> Study:
     """The visit, with UIDs that depend on its images and on whose headers they get."""
     digest = digest_of(exam.signal, exam.anatomy_image.array)
-    return Study(exam.subject, exam.visit, digest, exam.slice_thickness_mm, flavour)
+    flavour = ", ".join(filter(None, (flavour, appointment.flavour)))
+    return Study(exam.subject, exam.visit, digest, exam.slice_thickness_mm, flavour, appointment=appointment)
 
 
 def stack_images(volume: ImageVolume, maximum: int, image_type: tuple[str, ...]) -> tuple[StoredImage, ...]:
@@ -180,18 +185,11 @@ def decimal(value: float) -> str:
 def describe_study(dataset: Dataset, study: Study, scanner: Scanner) -> None:
     """Patient, study, frame of reference and equipment: the same in classic and in Enhanced MR."""
     dataset.SpecificCharacterSet = "ISO_IR 192"
-    dataset.PatientName = f"PHANTOM^{study.subject}"
-    dataset.PatientID = study.subject
-    dataset.PatientBirthDate = "19800101"
-    dataset.PatientSex = "O"
-    dataset.PatientAge = "046Y"
-    dataset.PatientWeight = "70"
+    describe_patient(dataset, study.appointment, study.subject)
     dataset.StudyInstanceUID = study.uid("study")
-    dataset.StudyDate = dataset.SeriesDate = dataset.ContentDate = study.day
-    dataset.StudyTime = "100000"
+    dataset.StudyDate, dataset.StudyTime = study.day, study.began
     dataset.StudyID = f"{study.visit}"
     dataset.StudyDescription = "LUMBAR SPINE SIMULATED"
-    dataset.AccessionNumber = ""
     dataset.ReferringPhysicianName = ""
     dataset.FrameOfReferenceUID = study.uid("frame of reference")
     dataset.PositionReferenceIndicator = ""
@@ -199,8 +197,8 @@ def describe_study(dataset: Dataset, study: Study, scanner: Scanner) -> None:
     dataset.ManufacturerModelName = f"{scanner.model} (SIMULATED)"
     dataset.InstitutionName = "discnode simulated scanner"
     dataset.StationName = "SIMULATED"
-    dataset.DeviceSerialNumber = scanner.serial_number
-    dataset.SoftwareVersions = list(scanner.software_versions)
+    dataset.DeviceSerialNumber = study.appointment.serial_number or scanner.serial_number
+    dataset.SoftwareVersions = list(study.appointment.software_versions or scanner.software_versions)
     dataset.MagneticFieldStrength = "3"
 
 
@@ -214,7 +212,7 @@ def describe_series(dataset: Dataset, study: Study, scanner: Scanner, series: Se
     # PS3.3 C.7.3.1: Laterality stands only for paired body parts; the lumbar spine is none.
     dataset.BodyPartExamined = study.body_part
     dataset.PatientPosition = "HFS"
-    dataset.SeriesTime = dataset.ContentTime = series.began
+    dataset.SeriesDate, dataset.SeriesTime = dataset.ContentDate, dataset.ContentTime = study.clock(series)
     dataset.ImageComments = COMMENT
     dataset.BurnedInAnnotation = "NO"
     dataset.AcquisitionNumber = 1

@@ -5,14 +5,16 @@ parts (anatomy, tissue, voxels, signal, training slices) are modules of their ow
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
 from scipy.spatial.transform import Rotation
 
 from processing.phantom_anatomy import LumbarAnatomy, draw_anatomy, mean_anatomy
+from processing.phantom_protocols import ACQUIRED, Protocol, preparations_of
 from processing.phantom_signal import (
     T1RHO_MS,
     T2_MS,
@@ -27,6 +29,7 @@ from processing.phantom_signal import (
 from processing.phantom_tissue import CLASS_OF_TISSUE, SamplingPlane, Tissue, TissueSlice, rasterise, rasterise_volume
 from processing.phantom_training import draw_training_slice
 from processing.phantom_variants import USUAL, Variant
+from processing.phantom_visits import UNCHANGED, VisitChange, at_visit
 from processing.phantom_voxels import SUBSAMPLES, Votes, VoxelTruth
 from processing.results import Affine, FloatArray, ImageVolume, LabelArray, Quantity
 
@@ -39,6 +42,8 @@ __all__ = [
     "Tissue",
     "TissueSlice",
     "Variant",
+    "VisitChange",
+    "anatomy_of",
     "draw_anatomy",
     "draw_training_slice",
     "mean_anatomy",
@@ -47,22 +52,6 @@ __all__ = [
     "simulate_exam",
 ]
 
-Protocol = Literal["mapss", "t1rho-fse"]
-
-#: What each image of a slice measures: time in ms and the decay it belongs to (None: shared by both).
-PREPARATIONS: dict[str, tuple[tuple[float, Quantity | None], ...]] = {
-    "mapss": (
-        (0.0, None),
-        (10.0, Quantity.T1RHO),
-        (12.8, Quantity.T2),
-        (25.7, Quantity.T2),
-        (40.0, Quantity.T1RHO),
-        (51.4, Quantity.T2),
-        (80.0, Quantity.T1RHO),
-    ),
-    "t1rho-fse": tuple((time_ms, Quantity.T1RHO) for time_ms in (0.0, 40.0, 80.0, 120.0)),
-}
-_ACQUIRED = {"mapss": (256, 128), "t1rho-fse": (256, 192)}
 _T1RHO_FSE_ECHO_MS = 12.0
 _ANATOMY_ECHO_MS = 95.0
 _ANATOMY_MATRIX = 512
@@ -77,7 +66,8 @@ class PhantomExam:
     ``signal`` (images, slices, rows, columns) float32 belongs to ``times_ms`` and ``quantities`` (None: time 0, shared
     by T1rho and T2). ``labels`` uint8 1 = L5S1 .. 5 = L1L2; ``upper_labels`` the discs above (6 = T12L1, ...);
     ``classes`` uint8 0..4 as the network's. ``t1rho_ms``, ``t2_ms``: volume-weighted mean over the disc tissue of each
-    labelled voxel, NaN elsewhere. ``affine`` index -> LPS mm. ``anatomy_image``: T2 FSE on the same slices.
+    labelled voxel, NaN elsewhere; ``nucleus``: its share of nucleus, 0 (annulus) .. 1. ``affine`` index -> LPS mm.
+    ``anatomy_image``: T2 FSE on the same slices.
     """
 
     seed: int
@@ -97,6 +87,7 @@ class PhantomExam:
     classes: LabelArray
     t1rho_ms: FloatArray
     t2_ms: FloatArray
+    nucleus: FloatArray
     grades: tuple[int, ...]  # Pfirrmann, L5S1 .. L1L2
     anatomy: LumbarAnatomy | None  # None: of what has no spine (processing.phantom_vials)
 
@@ -113,6 +104,7 @@ def simulate_exam(
     slice_spacing_mm: float = 4.0,
     fov_mm: float = 200.0,
     matrix: int = 256,
+    anatomy_matrix: int = _ANATOMY_MATRIX,
     snr: float = 40.0,
     protocol: Protocol = "mapss",
     subject: str = "PHANTOM-001",
@@ -121,6 +113,8 @@ def simulate_exam(
     oblique_deg: float = 0.0,
     variant: Variant = USUAL,
     cut_mm: float | None = None,
+    change: VisitChange = UNCHANGED,
+    spin_lock_ms: Sequence[float] | None = None,
 ) -> PhantomExam:
     """Simulate one visit of one subject.
 
@@ -131,6 +125,7 @@ def simulate_exam(
         slice_spacing_mm: distance of slices and their thickness.
         fov_mm: field of view, square.
         matrix: rows and columns of the reconstructed image.
+        anatomy_matrix: rows and columns of the T2 FSE; most of the work where nobody looks at it.
         snr: mean first-image disc signal over the standard deviation of the noise; ``inf`` for none.
         protocol: ``mapss`` (7 images a slice) or ``t1rho-fse`` (4).
         subject: name of the subject; the same anatomy on each visit.
@@ -140,25 +135,29 @@ def simulate_exam(
         variant: what the spine consists of; the subject is otherwise the same.
         cut_mm: the picture ends so far above the upper edge of the L5S1 disc (below it if negative); None: it is
             centred as usual, with sacrum in view.
+        change: how the visit differs from the subject as it was drawn; the place of the scan, texture and noise are
+            those of the visit without it.
+        spin_lock_ms: the spin-lock times after 0, in place of the protocol's own; as many as it has.
 
     Raises:
-        ValueError: an unknown protocol, or a size or SNR that makes no exam.
+        ValueError: an unknown protocol, a size, SNR or table of times that makes no exam, or a change that leaves a
+            time that is not positive.
     """
     if protocol not in get_args(Protocol):
         raise ValueError(f"protocol {protocol!r} is not simulated; there are: {', '.join(get_args(Protocol))}")
-    if n_slices < 1 or matrix < 32 or slice_spacing_mm <= 0 or fov_mm <= 0 or not snr > 0:
+    if n_slices < 1 or min(matrix, anatomy_matrix) < 32 or slice_spacing_mm <= 0 or fov_mm <= 0 or not snr > 0:
         raise ValueError(
             "an exam needs at least one slice, a matrix of 32, and positive spacing, field of view and SNR"
         )
-    anatomy = draw_anatomy(_generator("anatomy", seed, subject), healthy=healthy, variant=variant)
+    anatomy = at_visit(anatomy_of(seed, subject, healthy=healthy, variant=variant), change)
     rng = _generator("visit", seed, subject, visit)
     frame = _Frame.draw(rng, anatomy, oblique_deg, fov_mm, cut_mm)
     affine = frame.affine(n_slices, slice_spacing_mm, fov_mm, matrix)
-    preparations = PREPARATIONS[protocol]
+    preparations = preparations_of(protocol, spin_lock_ms)
     slices = [_measure_slice(anatomy, frame, affine, k, matrix, preparations, protocol, rng) for k in range(n_slices)]
-    clean = np.stack([images for images, _ in slices], axis=1) * np.float32(_SIGNAL_SCALE)
+    clean = np.stack([images for images, _ in slices], axis=1) * np.float32(_SIGNAL_SCALE * change.gain)
     truth = _stack_truth([truth for _, truth in slices])
-    acquired = _scaled(_ACQUIRED[protocol], matrix / 256)
+    acquired = _scaled(ACQUIRED[protocol], matrix / 256)
     first = acquire(clean[0], acquired, noise_sd=0.0, rng=None)
     in_disc = truth.labels > 0
     noise_sd = float(first[in_disc].mean() / snr) if in_disc.any() else float(first.max() / snr)
@@ -175,15 +174,21 @@ def simulate_exam(
         quantities=tuple(None if time_ms == 0 and protocol == "mapss" else what for time_ms, what in preparations),
         signal=signal,
         affine=affine,
-        anatomy_image=_anatomy_image(anatomy, frame, n_slices, slice_spacing_mm, fov_mm, snr, rng),
+        anatomy_image=_anatomy_image(anatomy, frame, n_slices, slice_spacing_mm, fov_mm, anatomy_matrix, snr, rng),
         labels=truth.labels,
         upper_labels=truth.upper_labels,
         classes=truth.classes,
         t1rho_ms=truth.t1rho_ms,
         t2_ms=truth.t2_ms,
+        nucleus=truth.nucleus,
         grades=anatomy.grades,
         anatomy=anatomy,
     )
+
+
+def anatomy_of(seed: int, subject: str, *, healthy: bool = False, variant: Variant = USUAL) -> LumbarAnatomy:
+    """The spine that :func:`simulate_exam` gives a subject of a simulated population."""
+    return draw_anatomy(_generator("anatomy", seed, subject), healthy=healthy, variant=variant)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -299,22 +304,21 @@ def _anatomy_image(
     n_slices: int,
     slice_spacing_mm: float,
     fov_mm: float,
+    matrix: int,
     snr: float,
     rng: np.random.Generator,
 ) -> ImageVolume:
     """T2-weighted FSE of the same slices, finer in plane."""
-    affine = frame.affine(n_slices, slice_spacing_mm, fov_mm, _ANATOMY_MATRIX)
+    affine = frame.affine(n_slices, slice_spacing_mm, fov_mm, matrix)
     contrast = fse_contrast(_ANATOMY_ECHO_MS)
-    images = np.zeros((n_slices, _ANATOMY_MATRIX, _ANATOMY_MATRIX), np.float32)
+    images = np.zeros((n_slices, matrix, matrix), np.float32)
     chosen = SUBSAMPLES[[0, 3, 4]]
     for k in range(n_slices):
         for index, offset in enumerate(chosen):
-            plane = frame.plane(affine, k + (index + 0.5) / len(chosen) - 0.5, offset, _ANATOMY_MATRIX)
+            plane = frame.plane(affine, k + (index + 0.5) / len(chosen) - 0.5, offset, matrix)
             images[k] += intensity(rasterise(anatomy, plane), contrast)
-        images[k] *= frame.coil(frame.plane(affine, k, np.zeros(2), _ANATOMY_MATRIX)) * np.float32(
-            _SIGNAL_SCALE / len(chosen)
-        )
-        images[k] *= mottle(rng, (_ANATOMY_MATRIX, _ANATOMY_MATRIX), cell=4, strength=0.05)
+        images[k] *= frame.coil(frame.plane(affine, k, np.zeros(2), matrix)) * np.float32(_SIGNAL_SCALE / len(chosen))
+        images[k] *= mottle(rng, (matrix, matrix), cell=4, strength=0.05)
     noise_sd = float(np.percentile(images, 60) / snr)
     return ImageVolume(acquire(images, _ANATOMY_ACQUIRED, noise_sd=noise_sd, rng=rng), affine)
 

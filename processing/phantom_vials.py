@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from config.phantom_templates import PhantomTemplate
-from processing.phantom import PREPARATIONS, PhantomExam
+from processing.phantom import PhantomExam
+from processing.phantom_protocols import PREPARATIONS
 from processing.phantom_signal import acquire, coil_field
 from processing.results import Affine, FloatArray, ImageVolume, LabelArray, Quantity
 
@@ -130,6 +131,7 @@ def simulate_vials(
         classes=nothing,
         t1rho_ms=_painted(labels, [pair[0] for pair in times]),
         t2_ms=_painted(labels, [pair[1] for pair in times]),
+        nucleus=np.full(labels.shape, np.nan, np.float32),
         grades=(),
         anatomy=None,
     )

@@ -22,6 +22,7 @@ class VoxelTruth:
     classes: LabelArray
     t1rho_ms: FloatArray
     t2_ms: FloatArray
+    nucleus: FloatArray
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,6 +33,7 @@ class Votes:
     of_level: npt.NDArray[np.uint8]  # (levels 0..9, rows, columns)
     t1rho_sum: FloatArray
     t2_sum: FloatArray
+    nucleus_sum: FloatArray
 
     @classmethod
     def empty(cls, shape: tuple[int, int]) -> "Votes":
@@ -39,6 +41,7 @@ class Votes:
         return cls(
             np.zeros((5, *shape), np.uint8),
             np.zeros((10, *shape), np.uint8),
+            np.zeros(shape, np.float32),
             np.zeros(shape, np.float32),
             np.zeros(shape, np.float32),
         )
@@ -52,6 +55,7 @@ class Votes:
             self.of_level[level] += tissue.level == level
         self.t1rho_sum[...] += tissue.t1rho_ms
         self.t2_sum[...] += tissue.t2_ms
+        self.nucleus_sum[...] += tissue.nucleus
 
     def elect(self) -> VoxelTruth:
         """The truth of each voxel."""
@@ -69,4 +73,5 @@ class Votes:
             classes=classes,
             t1rho_ms=np.where(measured, self.t1rho_sum / count, np.nan).astype(np.float32),
             t2_ms=np.where(measured, self.t2_sum / count, np.nan).astype(np.float32),
+            nucleus=np.where(measured, self.nucleus_sum / count, np.nan).astype(np.float32),
         )

@@ -14,6 +14,7 @@ from service.trials import (
     precision_command,
     readings_command,
     report_command,
+    simulate_command,
     status_command,
     subjects_command,
     visits_command,
@@ -31,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser, load: Load) -> None:
     visits_command.add_actions(actions, load)
     phantom_command.add_actions(actions, load)
     blinding_command.add_actions(actions, load)
+    simulate_command.add_actions(actions, load)
     report_command.add_actions(actions, load)
     export_command.add_actions(actions, load)
     precision_command.add_actions(actions, load)

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tests.soak import kill_worker, many_exams, whole_node
+from tests.soak import kill_worker, many_exams, trial, whole_node
 from tests.soak.campaign import Check, Options, print_table
 
 #: A campaign is a module with ``run(options) -> list[Check]``. Add yours here.
@@ -14,6 +14,7 @@ CAMPAIGNS: Mapping[str, Callable[[Options], list[Check]]] = {
     "whole-node": whole_node.run,
     "kill-worker": kill_worker.run,
     "many-exams": many_exams.run,
+    "trial": trial.run,
 }
 
 
@@ -22,6 +23,7 @@ def main() -> int:
     parser.add_argument("--exams", type=int, default=2000, help="of the whole node (default: 2000)")
     parser.add_argument("--minutes", type=float, help="for each campaign: no more than about so long")
     parser.add_argument("--points", type=int, default=30, help="at which the worker is killed (default: 30)")
+    parser.add_argument("--subjects", type=int, default=30, help="of the simulated trial (default: 30; at least 6)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--steady", action="store_true", help="kill nothing of the whole node: to look for a leak")
     parser.add_argument("--only", action="append", choices=list(CAMPAIGNS), help="only this one; may be repeated")
@@ -32,7 +34,15 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="soak-") as temporary:
             folder = Path(temporary) if chosen.keep is None else chosen.keep / name
             folder.mkdir(parents=True, exist_ok=True)
-            options = Options(folder, chosen.exams, chosen.minutes, chosen.points, chosen.seed, chosen.steady)
+            options = Options(
+                folder,
+                chosen.exams,
+                chosen.minutes,
+                chosen.points,
+                chosen.seed,
+                chosen.steady,
+                subjects=chosen.subjects,
+            )
             is_whole &= print_table(name, CAMPAIGNS[name](options))
     return 0 if is_whole else 1
 

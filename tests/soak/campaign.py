@@ -17,6 +17,7 @@ class Options:
     points: int = 30
     seed: int = 1
     steady: bool = False  # the node is left alone from the start: to look for a leak
+    subjects: int = 30  # of the simulated trial
     analysis: str = "tests.soak.light_analysis:analyse"
 
 
