@@ -125,9 +125,7 @@ def group_difference(
     ns = np.stack([np.isfinite(one).sum(axis=0) for one in groups])
     with np.errstate(invalid="ignore", divide="ignore"):
         means = np.stack([np.nansum(one, axis=0) for one in groups]) / ns
-        squares = np.stack(
-            [np.nansum((one - mean) ** 2, axis=0) for one, mean in zip(groups, means, strict=True)]
-        )
+        squares = np.stack([np.nansum((one - mean) ** 2, axis=0) for one, mean in zip(groups, means, strict=True)])
         variances = squares / (ns - 1)
         pooled = squares.sum(axis=0) / (ns.sum(axis=0) - 2)
         if equal_variances:
@@ -178,7 +176,8 @@ def _whole(maps: FloatArray, design: Design, ranks: bool) -> FloatArray:
         flat = lengths <= 1e-20 * np.einsum("ij,ij->j", part, part) + 1e-300
         with np.errstate(invalid="ignore", divide="ignore"):
             out[start : start + _CHUNK] = np.where(flat, np.nan, (x @ rest) / np.sqrt(lengths * (x @ x)))
-    return np.clip(out, -1, 1)
+    clipped: FloatArray = np.clip(out, -1, 1)
+    return clipped
 
 
 def _weighted(maps: FloatArray, finite: npt.NDArray[np.bool_], design: Design) -> FloatArray:
@@ -197,7 +196,7 @@ def _weighted(maps: FloatArray, finite: npt.NDArray[np.bool_], design: Design) -
     cross = (columns.T @ y).T  # (voxels, k + 2)
     total = np.einsum("ij,ij->j", y, y)
     nuisance, last = slice(0, -1), -1
-    rank = np.linalg.matrix_rank(gram, tol=1e-9 * n[:, None], hermitian=True)
+    rank = np.linalg.matrix_rank(gram, tol=1e-9 * n, hermitian=True)
     out = np.full(maps.shape[1], np.nan)
     ok = np.flatnonzero((rank == columns.shape[1]) & (total > 0))
     if not len(ok):
@@ -209,7 +208,8 @@ def _weighted(maps: FloatArray, finite: npt.NDArray[np.bool_], design: Design) -
     yy = total[ok] - np.einsum("vp,vp->v", cross[ok][:, nuisance], solved[:, :, 1])
     with np.errstate(invalid="ignore", divide="ignore"):
         out[ok] = np.where(yy > 1e-20 * total[ok], xy / np.sqrt(xx * yy), np.nan)
-    return np.clip(out, -1, 1)
+    clipped: FloatArray = np.clip(out, -1, 1)
+    return clipped
 
 
 def _by_pattern(

@@ -20,8 +20,8 @@ class DesignError(ValueError):
 class Design:
     """One variable of interest and what is adjusted for, of n independent units.
 
-    ``variable`` (n,); ``covariates`` (n, k), without the constant; ``names`` of the covariates; ``units``: what each row
-    is, a subject and never a scan: a subject is in a design once.
+    ``variable`` (n,); ``covariates`` (n, k), without the constant; ``names`` of the covariates; ``units``: what each
+    row is, a subject and never a scan: a subject is in a design once.
     """
 
     variable: FloatArray
@@ -67,7 +67,9 @@ def make_design(
         _check_column(name, np.asarray(values, dtype=np.float64), named)
     z = np.column_stack([np.asarray(one, np.float64) for one in columns.values()]) if columns else np.empty((len(x), 0))
     if len(x) - z.shape[1] - 2 < 1:
-        raise DesignError(f"{len(x)} units are too few for {z.shape[1]} covariates: at least {z.shape[1] + 3} are needed")
+        raise DesignError(
+            f"{len(x)} units are too few for {z.shape[1]} covariates: at least {z.shape[1] + 3} are needed"
+        )
     design = Design(x, z, tuple(columns), named, variable_name)
     _check_collinear(design)
     return design
@@ -91,5 +93,7 @@ def _check_collinear(design: Design) -> None:
         centred = values - values.mean()
         rest = centred - basis @ (basis.T @ centred)
         if np.linalg.norm(rest) < COLLINEAR * np.linalg.norm(centred):
-            raise DesignError(f"{name}: is a combination of the columns before it ({', '.join(design.names) or 'none'})")
+            raise DesignError(
+                f"{name}: is a combination of the columns before it ({', '.join(design.names) or 'none'})"
+            )
         basis = np.column_stack([basis, rest / np.linalg.norm(rest)])

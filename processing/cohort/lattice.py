@@ -17,7 +17,7 @@ CONNECTIVITY = "full"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cluster:
-    """A connected area above a height. ``voxels``: indices into the list; ``size`` in voxels, ``mass``: summed excess."""
+    """A connected area above a height. ``voxels``: places in the list; ``size`` in voxels, ``mass``: summed excess."""
 
     voxels: npt.NDArray[np.int64]
     size: int

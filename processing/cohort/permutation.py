@@ -15,10 +15,15 @@ import numpy.typing as npt
 
 from processing.cohort.design import Design, FloatArray
 from processing.cohort.enhancement import enhance
-from processing.cohort.lattice import BoolArray, largest_cluster
+from processing.cohort.lattice import BoolArray, clusters_above, largest_cluster
 
-#: Values of permuted maps that are held at once: memory does not grow with the number of permutations.
-_HELD = 4_000_000
+#: Permutations and voxels that are worked on at once: a block stays in the processor's cache, and memory does not grow
+#: with the number of permutations.
+_PERMUTATIONS = 256
+_VOXELS = 2048
+
+#: Single precision is enough to rank permutations; a statistic that is equal but for rounding counts as equal.
+_ROUNDING = 1e-5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,8 +31,8 @@ class PermutationResult:
     """Observed statistic and family-wise P values of a map, (voxels,), two-sided.
 
     ``t``; ``p``: by the largest absolute t; ``p_uncorrected``: voxel by voxel; ``largest``: the largest absolute t of
-    each permutation, the data as they are first. ``size_p`` and ``mass_p``: of the cluster that a voxel is in, 1 outside;
-    ``enhanced_p``: threshold-free; None where they were not asked for.
+    each permutation, the data as they are first. ``size_p`` and ``mass_p``: of the cluster that a voxel is in, 1
+    outside; ``enhanced_p``: threshold-free; None where they were not asked for.
     """
 
     t: FloatArray
@@ -41,32 +46,56 @@ class PermutationResult:
     enhanced_p: FloatArray | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Statistic:
-    """Residuals of the reduced model, and what turns a permuted variable into t maps."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Rows:
+    """Permutations as rows that the residuals are multiplied with, (permutations, subjects) each.
 
-    residuals: FloatArray  # (n, voxels)
-    variable: FloatArray  # (n,), adjusted for the nuisance
-    basis: FloatArray  # (n, k): orthonormal columns of the nuisance
+    ``variable``: of unit length. ``nuisance``: orthonormal columns, one array for each; without the constant, to which
+    residuals are orthogonal in any order.
+    """
+
+    variable: FloatArray
+    nuisance: tuple[FloatArray, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Residuals:
+    """Residuals of the reduced model, of unit length for each voxel; ``df`` of the t statistic."""
+
+    unit: FloatArray  # (subjects, voxels)
     df: int
 
-    def t_maps(self, orders: npt.NDArray[np.int64]) -> FloatArray:
-        """(permutations, voxels). Permuting the residuals is permuting variable and nuisance backwards."""
-        lengths = np.einsum("ij,ij->j", self.residuals, self.residuals)
-        inverse = np.argsort(orders, axis=1)
-        across = self.variable[inverse] @ self.residuals
-        rest = np.broadcast_to(lengths, across.shape).copy()
-        for column in range(self.basis.shape[1]):
-            if np.ptp(self.basis[:, column]) == 0:
-                continue  # the constant: residuals sum to zero in any order
-            rest -= (self.basis[:, column][inverse] @ self.residuals) ** 2
-        return self._t(across, rest)
+    def squared_r(self, rows: _Rows, voxels: slice) -> npt.NDArray[np.float32]:
+        """Squared partial correlations (permutations, voxels), in single precision."""
+        part = self.unit[:, voxels].astype(np.float32)
+        across: npt.NDArray[np.float32] = rows.variable.astype(np.float32) @ part
+        np.square(across, out=across)
+        if rows.nuisance:
+            rest = np.ones_like(across)
+            for column in rows.nuisance:
+                projected = column.astype(np.float32) @ part
+                np.square(projected, out=projected)
+                rest -= projected
+            across /= np.maximum(rest, np.float32(1e-12), out=rest)
+        return across
 
-    def _t(self, across: FloatArray, rest: FloatArray) -> FloatArray:
-        length = float(self.variable @ self.variable)
-        np.maximum(rest - across**2 / length, 1e-300, out=rest)
-        t: FloatArray = across * (math.sqrt(self.df / length)) / np.sqrt(rest)
+    def t(self, rows: _Rows) -> FloatArray:
+        """t statistics (permutations, voxels)."""
+        rest = 1 - sum(((column @ self.unit) ** 2 for column in rows.nuisance), start=np.float64(0.0))
+        r = (rows.variable @ self.unit) / np.sqrt(np.maximum(rest, 1e-300))
+        return self.t_of(r)
+
+    def t_of(self, r: FloatArray) -> FloatArray:
+        """t of a partial correlation."""
+        t: FloatArray = r * np.sqrt(self.df / np.maximum(1 - r * r, 1e-300))
         return t
+
+
+def _unit(values: FloatArray) -> FloatArray:
+    """Each column of unit length; a column of zeros stays."""
+    lengths = np.sqrt(np.einsum("ij,ij->j", values, values))
+    unit: FloatArray = values / np.where(lengths > 0, lengths, 1.0)
+    return unit
 
 
 def permute_association(
@@ -100,20 +129,21 @@ def permute_association(
     _check(maps, design.n, mask, cluster_height, threshold_free)
     basis = np.linalg.qr(design.nuisance)[0]
     variable = design.variable - basis @ (basis.T @ design.variable)
-    residuals = maps - basis @ (basis.T @ maps)
-    statistic = _Statistic(residuals, variable, basis, design.n - basis.shape[1] - 1)
+    variable = variable / np.linalg.norm(variable)
+    residuals = _Residuals(_unit(maps - basis @ (basis.T @ maps)), design.n - basis.shape[1] - 1)
     rng = np.random.default_rng(seed)
     groups = [np.arange(design.n)] if blocks is None else [np.flatnonzero(blocks == one) for one in np.unique(blocks)]
 
-    def draw(count: int, first: bool) -> FloatArray:
+    def draw(count: int, first: bool) -> _Rows:
         orders = np.tile(np.arange(design.n), (count, 1))
         for group in groups:
             orders[:, group] = rng.permuted(orders[:, group], axis=1)
         if first:
             orders[0] = np.arange(design.n)
-        return statistic.t_maps(orders)
+        inverse = np.argsort(orders, axis=1)  # to permute the residuals is to permute all else backwards
+        return _Rows(variable[inverse], tuple(column[inverse] for column in basis.T[1:]))
 
-    return _run(draw, maps.shape[1], n_permutations, mask, cluster_height, threshold_free, progress)
+    return _run(draw, residuals, n_permutations, mask, cluster_height, threshold_free, progress)
 
 
 def flip_signs(
@@ -135,18 +165,14 @@ def flip_signs(
     if n < 3:
         raise ValueError(f"{n} subjects are too few for a one-sample test: at least 3 are needed")
     rng = np.random.default_rng(seed)
-    squares = np.einsum("ij,ij->j", changes, changes)
 
-    def draw(count: int, first: bool) -> FloatArray:
+    def draw(count: int, first: bool) -> _Rows:
         signs = rng.choice(np.array([-1.0, 1.0]), size=(count, n))
         if first:
             signs[0] = 1.0
-        sums = signs @ changes
-        rest = np.maximum(squares - sums**2 / n, 1e-300)
-        t: FloatArray = sums / n / np.sqrt(rest / (n - 1) / n)
-        return t
+        return _Rows(signs / math.sqrt(n))
 
-    return _run(draw, changes.shape[1], n_permutations, mask, cluster_height, threshold_free, progress)
+    return _run(draw, _Residuals(_unit(changes), n - 1), n_permutations, mask, cluster_height, threshold_free, progress)
 
 
 def _check(
@@ -163,68 +189,73 @@ def _check(
 
 
 def _run(
-    draw: Callable[[int, bool], FloatArray],
-    n_voxels: int,
+    draw: Callable[[int, bool], _Rows],
+    residuals: _Residuals,
     n_permutations: int,
     mask: BoolArray | None,
     height: float | None,
     threshold_free: bool,
     progress: Callable[[float], None],
 ) -> PermutationResult:
-    total = n_permutations + 1
-    at_once = max(1, min(total, _HELD // max(1, n_voxels)))
-    largest = np.empty(total)
+    total, n_voxels = n_permutations + 1, residuals.unit.shape[1]
+    largest = np.zeros(total)  # squared r
+    exceeding = np.zeros(n_voxels, dtype=np.int64)
     sizes, masses, enhanced = np.zeros(total), np.zeros(total), np.zeros(total)
-    exceeding = np.zeros(n_voxels)
     observed = np.empty(n_voxels)
-    for start in range(0, total, at_once):
-        count = min(at_once, total - start)
-        t = draw(count, start == 0)
+    limit = np.empty(n_voxels, dtype=np.float32)
+    for start in range(0, total, _PERMUTATIONS):
+        count = min(_PERMUTATIONS, total - start)
+        rows, these = draw(count, start == 0), slice(start, start + count)
         if start == 0:
-            observed = t[0].copy()
-        absolute = np.abs(t)
-        largest[start : start + count] = absolute.max(axis=1)
-        exceeding += (absolute >= np.abs(observed) - 1e-9).sum(axis=0)
-        for index in range(count):
-            if mask is not None and height is not None:
-                both = [largest_cluster(sign * t[index], mask, height) for sign in (1, -1)]
-                sizes[start + index] = max(size for size, _ in both)
-                masses[start + index] = max(mass for _, mass in both)
-            if mask is not None and threshold_free:
-                enhanced[start + index] = max(enhance(sign * t[index], mask).max() for sign in (1, -1))
-        progress(min(1.0, (start + count) / total))
-    result = PermutationResult(
+            alone = _Rows(rows.variable[:1], tuple(one[:1] for one in rows.nuisance))
+            observed = residuals.t(alone)[0]
+            limit = (observed**2 / (observed**2 + residuals.df) * (1 - _ROUNDING)).astype(np.float32)
+        for low in range(0, n_voxels, _VOXELS):
+            voxels = slice(low, low + _VOXELS)
+            squared = residuals.squared_r(rows, voxels)
+            np.maximum(largest[these], squared.max(axis=1), out=largest[these])
+            exceeding[voxels] += np.count_nonzero(squared >= limit[voxels], axis=0)
+        if mask is not None and (height is not None or threshold_free):
+            for index, t in enumerate(residuals.t(rows), start=start):
+                if height is not None:
+                    both = [largest_cluster(sign * t, mask, height) for sign in (1, -1)]
+                    sizes[index], masses[index] = max(one for one, _ in both), max(one for _, one in both)
+                if threshold_free:
+                    enhanced[index] = max(enhance(sign * t, mask).max() for sign in (1, -1))
+        progress((start + count) / total)
+    null = residuals.t_of(np.sqrt(np.minimum(largest, 1.0)))
+    clustered = mask is not None and height is not None
+    return PermutationResult(
         t=observed,
-        p=share_at_least(np.abs(observed), largest),
+        p=share_at_least(np.abs(observed), null),
         p_uncorrected=exceeding / total,
-        largest=largest,
+        largest=null,
         n_permutations=n_permutations,
         smallest_p=1 / total,
-        size_p=_cluster_p(observed, mask, height, sizes, "size") if mask is not None and height is not None else None,
-        mass_p=_cluster_p(observed, mask, height, masses, "mass") if mask is not None and height is not None else None,
-        enhanced_p=(
-            share_at_least(np.maximum(enhance(observed, mask), enhance(-observed, mask)), enhanced)
-            if mask is not None and threshold_free
-            else None
-        ),
+        size_p=_cluster_p(observed, mask, height, sizes, "size") if clustered else None,
+        mass_p=_cluster_p(observed, mask, height, masses, "mass") if clustered else None,
+        enhanced_p=_enhanced_p(observed, mask, enhanced) if mask is not None and threshold_free else None,
     )
-    return result
 
 
 def share_at_least(values: FloatArray, null: FloatArray) -> FloatArray:
     """The share of ``null`` that is at least each value, equal but for rounding included."""
     ordered = np.sort(null)
-    below = np.searchsorted(ordered, values - 1e-9 * np.maximum(1.0, np.abs(values)), side="left")
+    below = np.searchsorted(ordered, values * (1 - _ROUNDING), side="left")
     share: FloatArray = (len(ordered) - below) / len(ordered)
     return share
 
 
-def _cluster_p(
-    observed: FloatArray, mask: BoolArray, height: float, null: FloatArray, what: str
-) -> FloatArray:
-    from processing.cohort.lattice import clusters_above
+def _enhanced_p(observed: FloatArray, mask: BoolArray, null: FloatArray) -> FloatArray:
+    return share_at_least(np.maximum(enhance(observed, mask), enhance(-observed, mask)), null)
 
+
+def _cluster_p(
+    observed: FloatArray, mask: BoolArray | None, height: float | None, null: FloatArray, what: str
+) -> FloatArray:
     p = np.ones(len(observed))
+    if mask is None or height is None:
+        return p
     for sign in (1, -1):
         for cluster in clusters_above(sign * observed, mask, height):
             p[cluster.voxels] = share_at_least(np.array([float(getattr(cluster, what))]), null)[0]

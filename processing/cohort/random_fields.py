@@ -165,9 +165,7 @@ def peak_p(t: FloatArray, field: Smoothness, df: float = math.inf) -> FloatArray
     return np.where(np.isnan(t), np.nan, np.minimum(theory, bonferroni))
 
 
-def peak_threshold(
-    alpha: float, field: Smoothness, df: float = math.inf, *, with_bonferroni: bool = True
-) -> float:
+def peak_threshold(alpha: float, field: Smoothness, df: float = math.inf, *, with_bonferroni: bool = True) -> float:
     """The height whose family-wise P is ``alpha`` (one-sided); 0 < alpha < 0.5."""
     height = threshold_of_resels(alpha, field.resels, df)
     tail = alpha / field.n_voxels
