@@ -1,8 +1,8 @@
 """The repeated-measures model of a trial: visits of a subject with an unstructured covariance, fitted by REML.
 
-This is generalised least squares with one free covariance matrix over the visits, as SAS PROC MIXED (TYPE=UN) and R mmrm
-fit it; subjects are independent, a missing visit is left out (missing at random). statsmodels' MixedLM has neither the
-unstructured residual covariance nor small-sample degrees of freedom, so it is fitted here.
+This is generalised least squares with one free covariance matrix over the visits, as SAS PROC MIXED (TYPE=UN) and R
+mmrm fit it; subjects are independent, a missing visit is left out (missing at random). statsmodels' MixedLM has neither
+the unstructured residual covariance nor small-sample degrees of freedom, so it is fitted here.
 
 Degrees of freedom: Satterthwaite (Fai & Cornelius, J Stat Comput Simul 1996;54:363), or Kenward & Roger (Biometrics
 1997;53:983) with their adjusted covariance of the estimates. The covariance is a linear function of its elements, so
@@ -94,7 +94,7 @@ class RepeatedMeasures:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Pattern:
-    """Subjects that have the same visits: ``design`` (subjects, visits, coefficients), ``values`` (subjects, visits)."""
+    """Subjects with the same visits: ``design`` (subjects, visits, coefficients), ``values`` (subjects, visits)."""
 
     present: npt.NDArray[np.int64]
     design: FloatArray
@@ -319,7 +319,7 @@ def _kenward_roger_terms(
     for one in patterns:
         where = np.ix_(one.present, one.present)
         inverse = np.linalg.inv(covariance[where])
-        parts = bases[(slice(None), *where)]
+        parts = bases[:, where[0], where[1]]
         weighted = np.einsum("ab,sbp->sap", inverse, one.design)
         p_terms -= np.einsum("sap,kab,sbq->kpq", weighted, parts, weighted, optimize=True)
         q_terms += np.einsum("sap,iab,bc,jcd,sdq->ijpq", weighted, parts, inverse, parts, weighted, optimize=True)
