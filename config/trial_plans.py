@@ -220,7 +220,11 @@ def load_plan(path: Path) -> TrialPlan:
         plan = TrialPlan.model_validate(content)
     except ValidationError as error:
         raise SettingsError("\n".join(explain(path, error, TrialPlan))) from error
-    return plan.with_paths_in(path.resolve().parent)
+    folder = path.resolve().parent
+    if plan.change.precision.endswith((".yaml", ".yml")):
+        change = plan.change.model_copy(update={"precision": str(folder / plan.change.precision)})
+        plan = plan.model_copy(update={"change": change})
+    return plan.with_paths_in(folder)
 
 
 def load_plans(folder: Path | None) -> tuple[tuple[Path, TrialPlan], ...]:

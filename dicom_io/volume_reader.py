@@ -3,19 +3,21 @@
 import hashlib
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from pydicom.dataset import Dataset
 
 from config.protocol_cards import ProtocolCard
+from dicom_io.acquisition import read_acquisition
 from dicom_io.headers import ImageFacts
 from dicom_io.pixels import read_images
 from dicom_io.series import ExamAssembly
 from dicom_io.slice_grid import ImageSeries
 from dicom_io.sources import SourceExam
 from processing.results import Affine, EchoStack, FloatArray, ImageVolume, Quantity
+from processing.visits import Acquisition
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +35,14 @@ class ExamImages:
 
     ``background`` is what is segmented: the image at the shortest time, or the anatomy of an exam without echoes.
     ``stacks`` is empty for such an exam. ``scans``: one, or those of T1rho and T2. ``source``: headers for the writers.
+    ``acquisition``: how it was acquired, as far as the headers tell.
     """
 
     background: ImageVolume
     stacks: tuple[EchoStack, ...]
     scans: tuple[MeasuredScan, ...]
     source: SourceExam
+    acquisition: Acquisition = field(default_factory=Acquisition)
 
     @property
     def protocols(self) -> tuple[str, ...]:
@@ -75,6 +79,7 @@ def read_exam(assembly: ExamAssembly) -> ExamImages:
         headers.extend(of_series)
     assert background is not None  # something was measured
     n_slices = len(first.grid[0])
+    times_ms = {stack.role: stack.times_ms for stack in stacks}
     return ExamImages(
         background=background,
         stacks=tuple(stacks),
@@ -83,6 +88,7 @@ def read_exam(assembly: ExamAssembly) -> ExamImages:
             for series in assembly.measured
         ),
         source=SourceExam(tuple(headers[:n_slices]), tuple(headers), first.affine, _pixels_digest(assembly.images)),
+        acquisition=read_acquisition(assembly.measured, times_ms),
     )
 
 

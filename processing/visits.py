@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from enum import StrEnum
 
 from processing.results import Level, Quantity, Region
@@ -61,11 +61,16 @@ class Cell:
     quantity: Quantity
 
 
+#: The reason of an observation where no scan came.
+NO_SCAN = "no scan"
+
+
 @dataclass(frozen=True, slots=True)
 class Observation:
     """What a cell was at a visit; ``value_ms`` None with the ``reason`` why there is none (never an imputed value).
 
-    ``day``: days from the subject's day zero. ``excluded_share``: voxels without a value, of all.
+    Of a visit without scan the reason is :data:`NO_SCAN`. ``day``: days from the subject's day zero.
+    ``excluded_share``: voxels without a value, of all.
     """
 
     visit: str
@@ -100,6 +105,31 @@ class Precision:
     n_pairs: int | None
     source: str
     borrowed: bool
+    level: Level | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PrecisionProfile:
+    """What is known of the repeatability of measurements: one entry per quantity and region, perhaps per level."""
+
+    name: str
+    description: str
+    entries: tuple[Precision, ...]
+    measured_on: date | None = None
+
+    @property
+    def borrowed(self) -> bool:
+        """Whether any of it was measured on other tissue or with another sequence."""
+        return any(one.borrowed for one in self.entries)
+
+    def of(self, cell: Cell) -> Precision | None:
+        """What is known of a cell, of its own level before that of all levels; None where nothing is."""
+        fitting = [
+            one
+            for one in self.entries
+            if (one.quantity, one.region) == (cell.quantity, cell.region) and one.level in (cell.level, None)
+        ]
+        return max(fitting, key=lambda one: one.level is not None, default=None)
 
 
 class ChangeVerdict(StrEnum):
@@ -111,6 +141,11 @@ class ChangeVerdict(StrEnum):
     NOT_COMPARABLE = "not comparable"
     NOT_EVALUABLE = "not evaluable"
     MISSING = "no scan"
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether a change was judged at all."""
+        return self in (ChangeVerdict.DECREASE, ChangeVerdict.WITHIN, ChangeVerdict.INCREASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,3 +170,60 @@ class Change:
     details: Mapping[str, float] = field(
         default_factory=dict
     )  # e.g. sdc_ms, untreated_mean_delta_ms, slope_ms_per_year
+
+
+@dataclass(frozen=True, slots=True)
+class Slope:
+    """How fast a cell changes over its comparable visits, the baseline among them; ms per year of 365.25 days.
+
+    ``standard_error_ms_per_year`` and the limits follow from the precision alone (a straight line is not judged):
+    a slope beyond them is more than measurement error.
+    """
+
+    cell: Cell
+    n_visits: int
+    ms_per_year: float
+    standard_error_ms_per_year: float
+    lower_limit_ms_per_year: float
+    upper_limit_ms_per_year: float
+    verdict: ChangeVerdict
+
+
+@dataclass(frozen=True, slots=True)
+class UntreatedControl:
+    """The change of the treated level beyond the mean change of the subject's other levels, with its own limits.
+
+    What moves all discs (hour, hydration, scanner, coil) cancels; a treatment of one level does not.
+    """
+
+    visit: str
+    quantity: Quantity
+    region: Region
+    treated: Level
+    untreated: tuple[Level, ...]
+    treated_delta_ms: float
+    untreated_mean_delta_ms: float
+    difference_ms: float
+    lower_limit_ms: float
+    upper_limit_ms: float
+    verdict: ChangeVerdict
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeTable:
+    """All changes of a subject, primary and exploratory, with what they are to be read against.
+
+    ``n_primary`` and ``n_exploratory``: cells that were judged. The expected numbers of false flags are those of a
+    subject that has not changed at all: cells x (1 - confidence). ``controls`` are empty where the treated level is
+    not known or not to be shown. ``warnings``: what speaks against a verdict, in words. ``notes``: what else to know.
+    """
+
+    changes: tuple[Change, ...]
+    n_primary: int
+    n_exploratory: int
+    expected_false_primary: float
+    expected_false_exploratory: float
+    slopes: tuple[Slope, ...] = ()
+    controls: tuple[UntreatedControl, ...] = ()
+    warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()

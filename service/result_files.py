@@ -21,6 +21,7 @@ import numpy.typing as npt
 from matplotlib.image import imsave
 
 from config.settings import ReportSettings
+from dicom_io.acquisition import acquisition_entry
 from dicom_io.document_writer import ReportPdf
 from dicom_io.exam_heading import exam_heading
 from dicom_io.result_objects import WrittenObject, write_objects
@@ -127,6 +128,7 @@ def result_document(result: ExamResult, images: ExamImages, objects: Sequence[Wr
         "reasons": [{"code": reason.code.value, "detail": reason.detail} for reason in result.reasons],
         "produced_at": result.produced_at.isoformat(),
         "inputs": _inputs(result, images.scans),
+        "acquisition": acquisition_entry(images.acquisition),
         "motion": [_motion(one) for one in result.motion],
         **({} if result.correction is None else {"correction": _correction(result.correction)}),
         "discs": [_disc(result, level) for level in result.mask.found] if result.mask else [],

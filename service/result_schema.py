@@ -41,6 +41,30 @@ class InputEntry(_Part):
     t2_times_ms: tuple[float, ...] = Field((), description="Echo preparation times; empty without T2")
 
 
+class AcquisitionEntry(_Part):
+    """How the exam was acquired, as far as its headers tell; empty or null where they are silent."""
+
+    manufacturer: str = ""
+    model: str = ""
+    device_serial: str = ""
+    software_versions: str = ""
+    receive_coil: str = ""
+    protocol: str = Field("", description="Name of the protocol card of the measured scan")
+    field_strength_t: float | None = None
+    spin_lock_hz: float | None = Field(None, description="As the header says it, else the protocol card")
+    t1rho_times_ms: tuple[float, ...] = ()
+    t2_times_ms: tuple[float, ...] = ()
+    repetition_time_ms: float | None = None
+    pixel_bandwidth_hz: float | None = None
+    matrix: tuple[int, int] | None = Field(None, description="Rows, columns")
+    pixel_spacing_mm: tuple[float, float] | None = Field(None, description="Between rows, between columns")
+    slice_thickness_mm: float | None = None
+    slice_spacing_mm: float | None = None
+    n_slices: int | None = None
+    slice_normal: tuple[float, float, float] | None = Field(None, description="Unit LPS vector")
+    acquired_at: datetime | None = Field(None, description="The scanner's own clock: local time without zone")
+
+
 class MotionEntry(_Part):
     """How far one image lies from the first image of its decay, in the plane of the slices. Null: not comparable."""
 
@@ -185,6 +209,7 @@ class ResultDocument(_Part):
     reasons: tuple[ReasonEntry, ...]
     produced_at: datetime | None = Field(None, description="Time that stands in the DICOM objects; absent when refused")
     inputs: tuple[InputEntry, ...]
+    acquisition: AcquisitionEntry | None = Field(None, description="Absent when refused")
     motion: tuple[MotionEntry, ...] = Field((), description="Of each image but the first of the exam; T1rho, then T2")
     correction: CorrectionEntry | None = Field(None, description="Absent where the discs are the networks'")
     discs: tuple[DiscEntry, ...] = Field(description="From below: L5S1 first")

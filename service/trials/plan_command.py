@@ -10,6 +10,7 @@ from pathlib import Path
 from config.protocol_cards import load_cards
 from config.settings import Settings, SettingsError
 from config.trial_plans import load_plan, plan_sha256
+from processing.precision_profile import read_precision
 
 
 def add_actions(
@@ -41,6 +42,7 @@ def _check(options: argparse.Namespace, load: Callable[[Path | None], Settings])
     cards = [card.name for card in load_cards(settings.protocols_dir)]
     if plan.protocol not in cards:
         raise SettingsError(f"{options.file}: protocol: no card {plan.protocol!r}; allowed: {', '.join(cards)}")
+    precision = read_precision(plan.change.precision)
     names = [destination.name for destination in settings.destinations]
     for name in plan.destinations:
         if name not in names:
@@ -50,5 +52,7 @@ def _check(options: argparse.Namespace, load: Callable[[Path | None], Settings])
     print(f"{options.file}: in order (sha256 {plan_sha256(options.file)[:16]})")
     print(f"  {plan.protocol_id}: {len(plan.sites)} sites, visits {visits}")
     print(f"  compared with {plan.baseline.name}; {len(plan.primary)} primary cells declared")
+    borrowed = ", borrowed" if precision.borrowed else ""
+    print(f"  limits at {plan.change.confidence:.0%} from the precision {precision.name}{borrowed}")
     print(f"  releases {plan.release}; sends to {', '.join(plan.destinations) or 'nobody'}")
     return 0
