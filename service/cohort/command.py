@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser, load: Callable[[Path | None],
     check = actions.add_parser("check", help="says what is wrong in a plan and its table, before anything is computed")
     check.add_argument("plan", type=Path, help="plan (YAML)")
     check.set_defaults(command=_check)
-    run = actions.add_parser("run", help="all analyses of a plan: tables and maps")
+    run = actions.add_parser("run", help="all analyses of a plan: maps, tables, figures and a report")
     run.add_argument("plan", type=Path, help="plan (YAML)")
     run.add_argument("--out", type=Path, required=True, help="folder for what it makes; must not exist, or be empty")
     run.set_defaults(command=_run)
@@ -49,6 +49,7 @@ def _check(options: argparse.Namespace) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     from service.cohort.maps import load_maps
+    from service.cohort.report import write_report
     from service.cohort.run import check_plan, run_plan
     from service.cohort.tables import write_clusters, write_maps, write_regions, write_summary
     from service.progress import show_progress
@@ -73,9 +74,11 @@ def _run(options: argparse.Namespace) -> int:
     write_summary(findings, options.out / "summary.csv", plan.inference.alpha)
     write_regions(findings, options.out / "regions.csv")
     write_clusters(findings, options.out / "clusters.csv")
+    sha256 = cohort_plan_sha256(options.plan)
+    write_report(plan, findings, options.out, plan_sha256=sha256, warnings=maps.warnings)
     run = {
         "plan": plan.name,
-        "plan_sha256": cohort_plan_sha256(options.plan),
+        "plan_sha256": sha256,
         "seed": plan.seed,
         "paper_mode": plan.paper,
         "discnode": version("discnode"),

@@ -150,7 +150,8 @@ def _answer(
     maps_here = _named(plan, here.of(tuple(key_of(one) for one in kept)), kept)
     blocks = _blocks(plan, kept)
     if isinstance(asked, ByVariable):
-        found = by_variable(maps_here, design, rules, ranks=asked.ranks, min_n=plan.min_n, blocks=blocks)
+        title = f"{quantity} by {_without_level(asked.variable)}"
+        found = by_variable(maps_here, design, rules, ranks=asked.ranks, min_n=plan.min_n, blocks=blocks, title=title)
     else:
         found = by_group(maps_here, design, rules, equal_variances=asked.equal_variances, min_n=2, blocks=blocks)
     return CohortFinding(name, level, quantity, found, left_out)
@@ -278,6 +279,10 @@ def _described(plan: CohortPlan, table: CohortTable, question: Question) -> str:
 def _named(plan: CohortPlan, maps: LevelMaps, scans: Sequence[Scan]) -> LevelMaps:
     """The same rows under the names of their units."""
     return replace(maps, units=tuple(_unit_name(one, plan.paper) for one in scans))
+
+
+def _without_level(column: str) -> str:
+    return column.replace("_{level}", "").replace("{level}", "")
 
 
 def _unit_name(scan: Scan, paper: bool) -> str:
