@@ -82,7 +82,7 @@ def spine_view(yaw_deg: float = 18.0, mm_per_pixel: float = 0.6) -> SpineView:
     hit = np.isfinite(depth_mm)
     at: FloatArray = start[hit] + depth_mm[hit][:, None] * towards
     cut = at[:, 0] >= -1.2 * _VOXEL_MM
-    normals = np.stack([-_sample(one, origin, at) for one in np.gradient(bone)], axis=-1)
+    normals = np.stack([-_sample(np.asarray(one), origin, at) for one in np.gradient(bone)], axis=-1)
     normals /= np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-6)
     light: FloatArray = towards + 0.5 * up - 0.25 * across
     shade = np.clip(normals @ (light / np.linalg.norm(light)), 0, 1)

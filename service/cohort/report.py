@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -186,9 +187,9 @@ def _methods(plan: CohortPlan, control: Control) -> Iterator[str]:
 
 
 def _picture(figure: Figure, stem: Path, caption: str) -> Picture:
-    for suffix in ("svg", "pdf"):
-        metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}[suffix]
-        figure.savefig(stem.with_name(f"{stem.name}.{suffix}"), metadata=metadata)
+    with rc_context({"svg.hashsalt": "discnode"}):  # the same figure gives the same bytes
+        figure.savefig(stem.with_name(f"{stem.name}.svg"), metadata={"Date": None})
+    figure.savefig(stem.with_name(f"{stem.name}.pdf"), metadata={"CreationDate": None})
     held = io.BytesIO()
     figure.savefig(held, format="png", metadata={"Software": "discnode"})
     stem.with_name(f"{stem.name}.png").write_bytes(held.getvalue())
