@@ -27,6 +27,7 @@ from service import (
     tune_command,
     web_token_command,
 )
+from service.cohort import command as cohort_command
 from service.migrations import DatabaseRefused
 from service.trials import command as trial_command
 
@@ -172,6 +173,8 @@ def _parser() -> argparse.ArgumentParser:
     release_command.add_arguments(released, _load)
     trial = commands.add_parser("trial", help="subjects over time: plans, visits, change, reports, exports")
     trial_command.add_arguments(trial, _load)
+    cohort = commands.add_parser("cohort", help="voxel-wise statistics of many exams")
+    cohort_command.add_arguments(cohort, _load)
     tokens = commands.add_parser("web-token", help="who may use the HTTP API: new, list, remove")
     web_token_command.add_arguments(tokens)
     return parser

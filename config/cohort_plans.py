@@ -1,0 +1,144 @@
+"""The plan of a cohort's analysis: which scans, which maps, which questions, which corrections; one file, hashed."""
+
+import hashlib
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import yaml
+from pydantic import Field, StringConstraints, ValidationError, model_validator
+
+from config.sections import Name, Section, SettingsError
+from config.settings import explain
+
+Column = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64)]
+LevelName = Literal["L5S1", "L4L5", "L3L4", "L2L3", "L1L2"]
+QuantityName = Literal["T1rho", "T2"]
+
+
+class ByVariable(Section):
+    """Voxel by variable: correlation over subjects, adjusted for covariates."""
+
+    kind: Literal["variable"]
+    name: Name
+    variable: Column = Field(description="Column of the table; {level} in it stands for the level, as in grade_{level}")
+    covariates: tuple[Column, ...] = Field((), description="Columns that are adjusted for")
+    ranks: bool = Field(False, description="Spearman; ranks have no permutation")
+    visit: str = Field("", description="Scans of this visit; empty where each subject has one scan")
+
+
+class ByGroup(Section):
+    """Voxel by group: second minus first."""
+
+    kind: Literal["group"]
+    name: Name
+    column: Column
+    second: str = Field("", description="Value of the second group; all others are the first")
+    above: float | None = Field(None, description="Or: numbers above this are the second group")
+    covariates: tuple[Column, ...] = Field((), description="Adjusted for in the permutation")
+    equal_variances: bool = Field(False, description="Student's test in place of Welch's")
+    visit: str = ""
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> Self:
+        if bool(self.second) == (self.above is not None):
+            raise ValueError("give either second (a value) or above (a number)")
+        return self
+
+
+class BetweenMaps(Section):
+    """Voxel by voxel: T1rho against T2 of the same subjects."""
+
+    kind: Literal["between"]
+    name: Name
+    visit: str = ""
+
+
+class OverTime(Section):
+    """Voxel by time: the change of each subject; against a variable or between groups where one is named."""
+
+    kind: Literal["time"]
+    name: Name
+    baseline: str
+    later: str
+    variable: Column | None = Field(None, description="Column at the later visit; '-baseline' appended: its change")
+    column: Column | None = Field(None, description="Column of groups")
+    second: str = Field("", description="Value of the second group")
+    covariates: tuple[Column, ...] = ()
+
+    @model_validator(mode="after")
+    def _one_question(self) -> Self:
+        if self.variable is not None and self.column is not None:
+            raise ValueError("give variable or column, not both")
+        if (self.column is None) != (not self.second):
+            raise ValueError("column and second go together")
+        if self.baseline == self.later:
+            raise ValueError("baseline and later are the same visit")
+        return self
+
+
+Analysis = Annotated[ByVariable | ByGroup | BetweenMaps | OverTime, Field(discriminator="kind")]
+
+
+class Inferring(Section):
+    """Multiplicity."""
+
+    alpha: float = Field(0.05, gt=0, lt=0.5)
+    forming_p: float = Field(0.001, gt=0, lt=0.1, description="Two-sided P of a voxel from which clusters form")
+    permutations: int = Field(5000, ge=0, le=1_000_000, description="Besides the data as they are; 0: none")
+    threshold_free: bool = Field(False, description="Threshold-free cluster enhancement, too")
+    random_fields: bool = Field(True, description="Random field theory, too")
+    headline: Literal["max_t", "cluster_mass", "cluster_size", "threshold_free", "fdr_bh", "uncorrected"] = Field(
+        "max_t", description="The control that the figures outline"
+    )
+
+
+class CohortPlan(Section):
+    """One analysis of a cohort."""
+
+    name: Name
+    table: Path = Field(description="CSV file, a row for each scan: subject, visit, result, and columns of numbers")
+    levels: tuple[LevelName, ...] = Field(("L5S1", "L4L5", "L3L4", "L2L3", "L1L2"), min_length=1)
+    quantities: tuple[QuantityName, ...] = Field(("T1rho", "T2"), min_length=1)
+    analyses: tuple[Analysis, ...] = Field(min_length=1)
+    min_n: int = Field(5, ge=3, le=100_000, description="Fewer subjects at a voxel: it has no number")
+    site: Column | None = Field(None, description="Column of sites: subjects are exchanged within a site only")
+    inference: Inferring = Inferring()
+    paper: bool = Field(
+        False,
+        description="As published: T1rho and T2 ceilings, uncorrected P values, scans of one subject as independent."
+        " Every output says so",
+    )
+    seed: int = Field(1, ge=0, le=2**32 - 1)
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        names = [one.name for one in self.analyses]
+        if len(set(names)) < len(names):
+            raise ValueError("analyses: two have the same name")
+        return self
+
+
+def load_cohort_plan(path: Path) -> CohortPlan:
+    """Read and check a plan (YAML). Relative paths in it are taken from its folder.
+
+    Raises:
+        SettingsError: naming file, key, what was found and what is allowed.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: is not YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise SettingsError(f"{path}: must hold a plan as 'key: value' lines")
+    try:
+        plan = CohortPlan.model_validate(content)
+    except ValidationError as error:
+        raise SettingsError("\n".join(explain(path, error, CohortPlan))) from error
+    return plan.with_paths_in(path.resolve().parent)
+
+
+def cohort_plan_sha256(path: Path) -> str:
+    """SHA-256 of a plan's file, byte by byte: it stands in every output."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,1 @@
+"""Voxel-based relaxometry of a cohort: statistics on registered maps, level by level."""

@@ -1,0 +1,384 @@
+"""The analyses of the paper on the maps of one level: by variable, by group, between maps, over time.
+
+Each gives a map of effects with intervals, what survives which control, and beside it the same question asked of the
+means of whole disc, nucleus and annuli.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from processing.cohort.association import (
+    Association,
+    GroupDifference,
+    correlation_between_maps,
+    group_difference,
+    partial_correlation,
+)
+from processing.cohort.design import Design, DesignError, FloatArray, make_design
+from processing.cohort.inference import Inference, InferenceRules, infer
+from processing.cohort.lattice import BoolArray
+from processing.cohort.permutation import PermutationResult, flip_signs, permute_association
+from processing.results import Level, Region
+
+#: Region labels of an atlas, as processing.atlas has them.
+_LABELS = {Region.NUCLEUS: 1, Region.ANTERIOR_ANNULUS: 2, Region.POSTERIOR_ANNULUS: 3}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LevelMaps:
+    """One quantity at one level, of all subjects in atlas space.
+
+    ``regions`` (slices, rows, columns): 0 outside, else the label of the region. ``values`` (subjects, voxels), the
+    voxels in the order of ``regions > 0``, ms; NaN where a subject has no value. ``units``: one for each row.
+    """
+
+    level: Level
+    quantity: str
+    regions: npt.NDArray[np.uint8]
+    spacing_mm: tuple[float, float, float]
+    values: FloatArray
+    units: tuple[str, ...]
+
+    @property
+    def mask(self) -> BoolArray:
+        """Where the voxels lie."""
+        return self.regions > 0
+
+    @property
+    def region_of_voxel(self) -> npt.NDArray[np.uint8]:
+        """The label of each voxel."""
+        return self.regions[self.mask]
+
+    def of(self, units: tuple[str, ...]) -> "LevelMaps":
+        """The maps of some subjects, in their order.
+
+        Raises:
+            DesignError: one of them has no map.
+        """
+        missing = [unit for unit in units if unit not in self.units]
+        if missing:
+            raise DesignError(f"{self.level.name} {self.quantity}: no map of {', '.join(missing)}")
+        rows = [self.units.index(unit) for unit in units]
+        return LevelMaps(self.level, self.quantity, self.regions, self.spacing_mm, self.values[rows], units)
+
+
+@dataclass(frozen=True, slots=True)
+class RegionRow:
+    """The same question asked of a region's mean. ``effect``: r, or a difference in ms."""
+
+    region: Region
+    effect: float
+    low: float
+    high: float
+    t: float
+    p: float
+    n: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MapAnalysis:
+    """One analysis of one level. ``effect`` with ``low`` and ``high`` and ``n`` are (voxels,).
+
+    ``kind``: r, or ms. ``groups``: means, SDs, maxima (2, voxels) where two groups were compared.
+    """
+
+    title: str
+    kind: str
+    maps: LevelMaps
+    effect: FloatArray
+    low: FloatArray
+    high: FloatArray
+    n: npt.NDArray[np.int64]
+    inference: Inference
+    regions: tuple[RegionRow, ...]
+    units: tuple[str, ...]
+    groups: GroupDifference | None = None
+
+
+def by_variable(
+    maps: LevelMaps,
+    design: Design,
+    rules: InferenceRules,
+    *,
+    ranks: bool = False,
+    min_n: int = 0,
+    blocks: npt.NDArray[np.int64] | None = None,
+    title: str = "",
+    progress: Callable[[float], None] = lambda _: None,
+) -> MapAnalysis:
+    """Voxel by variable: Pearson, Spearman, or partial with covariates.
+
+    Raises:
+        DesignError: a subject of the design has no map.
+    """
+    chosen = maps.of(design.units)
+    found = partial_correlation(chosen.values, design, ranks=ranks, min_n=min_n)
+    family = _family(chosen, found.t)
+    inference = infer(
+        found.t,
+        found.p,
+        design.n - design.covariates.shape[1] - 2,
+        _residuals(chosen.values[:, family], np.column_stack([design.nuisance, design.variable])),
+        family,
+        chosen.mask,
+        rules,
+        # Ranks are not linear in the values: their permutation would be of another statistic.
+        None if ranks else _permute_association(chosen, design, rules, blocks, progress),
+    )
+    regions = partial_correlation(region_means(chosen), design, ranks=ranks, min_n=min_n)
+    return MapAnalysis(
+        title or f"{chosen.quantity} by {design.variable_name}",
+        "r",
+        chosen,
+        found.r,
+        found.low,
+        found.high,
+        found.n,
+        inference,
+        _association_rows(regions),
+        design.units,
+    )
+
+
+def by_group(
+    maps: LevelMaps,
+    in_second: Design,
+    rules: InferenceRules,
+    *,
+    equal_variances: bool = False,
+    min_n: int = 2,
+    blocks: npt.NDArray[np.int64] | None = None,
+    title: str = "",
+    progress: Callable[[float], None] = lambda _: None,
+) -> MapAnalysis:
+    """Voxel by group: second (1 in the design's variable) minus first, Welch or pooled.
+
+    Raises:
+        DesignError: a group of fewer than two, or a subject without a map.
+    """
+    second = in_second.variable > 0.5
+    for name, count in (("first", int((~second).sum())), ("second", int(second.sum()))):
+        if count < 2:
+            raise DesignError(
+                f"{in_second.variable_name}: the {name} group has {count} subjects; at least 2 are needed"
+            )
+    chosen = maps.of(in_second.units)
+    found = group_difference(chosen.values, second, equal_variances=equal_variances, min_n=min_n)
+    family = _family(chosen, found.t)
+    inference = infer(
+        found.t,
+        found.p,
+        in_second.n - 2,
+        _residuals(chosen.values[:, family], np.column_stack([in_second.nuisance, in_second.variable])),
+        family,
+        chosen.mask,
+        rules,
+        _permute_association(chosen, in_second, rules, blocks, progress),
+    )
+    rows = group_difference(region_means(chosen), second, equal_variances=equal_variances, min_n=min_n)
+    regions = _region_rows(rows.difference, rows.low, rows.high, rows.t, rows.p, rows.ns.sum(axis=0))
+    return MapAnalysis(
+        title or f"{chosen.quantity} by {in_second.variable_name}",
+        "ms",
+        chosen,
+        found.difference,
+        found.low,
+        found.high,
+        found.ns.sum(axis=0),
+        inference,
+        regions,
+        in_second.units,
+        found,
+    )
+
+
+def between_maps(
+    first: LevelMaps,
+    second: LevelMaps,
+    rules: InferenceRules,
+    *,
+    min_n: int = 3,
+    title: str = "",
+) -> MapAnalysis:
+    """Voxel by voxel: two quantities of the same subjects. Correlations are high by nature; no permutation is made."""
+    units = tuple(unit for unit in first.units if unit in second.units)
+    one, other = first.of(units), second.of(units)
+    found = correlation_between_maps(one.values, other.values, min_n=min_n)
+    family = _family(one, found.t) & _family(other, found.t)
+    inference = infer(found.t, found.p, len(units) - 2, None, family, one.mask, rules, None)
+    regions = correlation_between_maps(region_means(one), region_means(other), min_n=min_n)
+    return MapAnalysis(
+        title or f"{one.quantity} by {other.quantity}",
+        "r",
+        one,
+        found.r,
+        found.low,
+        found.high,
+        found.n,
+        inference,
+        _association_rows(regions),
+        units,
+    )
+
+
+def over_time(
+    baseline: LevelMaps,
+    later: LevelMaps,
+    rules: InferenceRules,
+    *,
+    min_n: int = 3,
+    title: str = "",
+    progress: Callable[[float], None] = lambda _: None,
+) -> MapAnalysis:
+    """Whether the mean change from baseline differs from zero: one row for each subject, signs are flipped.
+
+    Raises:
+        DesignError: fewer than three subjects have both.
+    """
+    change = changes(baseline, later)
+    n = np.isfinite(change.values).sum(axis=0)
+    if len(change.units) < 3:
+        raise DesignError(f"{len(change.units)} subjects have both scans; at least 3 are needed")
+    effect, low, high, t, p = _one_sample(change.values, min_n)
+    family = _family(change, t)
+    complete = change.values[:, family]
+
+    def permute(family: BoolArray, forming: float) -> PermutationResult:
+        return flip_signs(
+            change.values[:, family[change.mask]],
+            n_permutations=rules.n_permutations,
+            seed=rules.seed,
+            mask=family,
+            cluster_height=forming,
+            threshold_free=rules.threshold_free,
+            progress=progress,
+        )
+
+    inference = infer(
+        t,
+        p,
+        len(change.units) - 1,
+        complete - complete.mean(axis=0),
+        family,
+        change.mask,
+        rules,
+        permute,
+    )
+    means = region_means(change)
+    regions = _region_rows(*_one_sample(means, min_n), np.isfinite(means).sum(axis=0))
+    return MapAnalysis(
+        title or f"change of {change.quantity}", "ms", change, effect, low, high, n, inference, regions, change.units
+    )
+
+
+def changes(baseline: LevelMaps, later: LevelMaps) -> LevelMaps:
+    """Later minus baseline of the subjects that have both: one independent unit for each subject."""
+    units = tuple(unit for unit in baseline.units if unit in later.units)
+    first, second = baseline.of(units), later.of(units)
+    return LevelMaps(
+        first.level,
+        f"change of {first.quantity}",
+        first.regions,
+        first.spacing_mm,
+        second.values - first.values,
+        units,
+    )
+
+
+def region_means(maps: LevelMaps) -> FloatArray:
+    """(subjects, regions): mean over the voxels that have a value, in the order of :class:`Region`; NaN where none."""
+    region = maps.region_of_voxel
+    columns = []
+    for one in Region:
+        inside = np.ones(len(region), bool) if one is Region.WHOLE_DISC else region == _LABELS[one]
+        part = maps.values[:, inside]
+        count = np.isfinite(part).sum(axis=1)
+        total = np.nansum(part, axis=1)
+        columns.append(np.where(count > 0, total / np.maximum(count, 1), np.nan))
+    return np.column_stack(columns)
+
+
+def _one_sample(values: FloatArray, min_n: int) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray]:
+    n = np.isfinite(values).sum(axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = np.nansum(values, axis=0) / n
+        error = np.sqrt(np.nansum((values - mean) ** 2, axis=0) / (n - 1) / n)
+        t = mean / error
+        p = 2 * stats.t.sf(np.abs(t), n - 1)
+        half = stats.t.ppf(0.975, n - 1) * error
+    few = n < max(min_n, 2)
+    return tuple(np.where(few, np.nan, one) for one in (mean, mean - half, mean + half, t, p))  # type: ignore[return-value]
+
+
+def _family(maps: LevelMaps, t: FloatArray) -> BoolArray:
+    """The voxels that all subjects have and that can be tested."""
+    family: BoolArray = np.logical_and(np.isfinite(maps.values).all(axis=0), np.isfinite(t))
+    return family
+
+
+def _residuals(complete: FloatArray, full: FloatArray) -> FloatArray:
+    basis = np.linalg.qr(full)[0]
+    rest: FloatArray = complete - basis @ (basis.T @ complete)
+    return rest
+
+
+def _permute_association(
+    maps: LevelMaps,
+    design: Design,
+    rules: InferenceRules,
+    blocks: npt.NDArray[np.int64] | None,
+    progress: Callable[[float], None],
+) -> Callable[[BoolArray, float], PermutationResult] | None:
+    if not rules.n_permutations:
+        return None
+
+    def permute(family: BoolArray, forming: float) -> PermutationResult:
+        return permute_association(
+            maps.values[:, family[maps.mask]],
+            design,
+            n_permutations=rules.n_permutations,
+            seed=rules.seed,
+            mask=family,
+            blocks=blocks,
+            cluster_height=forming,
+            threshold_free=rules.threshold_free,
+            progress=progress,
+        )
+
+    return permute
+
+
+def _association_rows(found: Association) -> tuple[RegionRow, ...]:
+    return _region_rows(found.r, found.low, found.high, found.t, found.p, found.n)
+
+
+def _region_rows(
+    effect: FloatArray,
+    low: FloatArray,
+    high: FloatArray,
+    t: FloatArray,
+    p: FloatArray,
+    n: npt.NDArray[np.int64],
+) -> tuple[RegionRow, ...]:
+    return tuple(
+        RegionRow(region, float(effect[i]), float(low[i]), float(high[i]), float(t[i]), float(p[i]), int(n[i]))
+        for i, region in enumerate(Region)
+    )
+
+
+def group_design(
+    labels: npt.NDArray[np.bool_],
+    units: tuple[str, ...],
+    name: str,
+    covariates: dict[str, list[float]] | None = None,
+) -> Design:
+    """Two groups as a design: 1 for the second.
+
+    Raises:
+        DesignError: all subjects are of one group.
+    """
+    return make_design(labels.astype(float).tolist(), covariates, units=units, variable_name=name)

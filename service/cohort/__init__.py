@@ -1,0 +1,1 @@
+"""Cohorts: a plan and a table of scans become maps, numbers, figures and one report."""

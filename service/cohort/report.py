@@ -1,0 +1,202 @@
+"""Everything about one run of a cohort's plan as one report (HTML and PDF), and each figure as SVG, PDF and PNG."""
+
+import io
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from PIL import Image
+
+from config.cohort_plans import ByGroup, CohortPlan, OverTime
+from processing.cohort.analysis import MapAnalysis
+from processing.cohort.figures import draw_groups, draw_maps
+from processing.cohort.inference import CONTROL_NAMES, Control
+from processing.display import LEVEL_NAMES, QUANTITY_NAMES, REGION_NAMES
+from processing.results import Level, Quantity
+from service.cohort.run import CohortFinding
+from service.reports import words
+from service.reports.document import Block, Column, Document, Notice, Page, Picture, Row, Table, Text, Tone
+from service.reports.rendering import render
+
+_PACKAGES = ("discnode", "numpy", "scipy", "statsmodels", "scikit-image")
+_CITATION = "Iriondo C, Pedoia V, Majumdar S. Magn Reson Med 2020;84:1376–1390"
+
+
+def write_report(
+    plan: CohortPlan, findings: Sequence[CohortFinding], folder: Path, *, plan_sha256: str, warnings: Sequence[str]
+) -> None:
+    """Write ``report.html``, ``report.pdf`` and ``figures/`` into a folder."""
+    (folder / "figures").mkdir(exist_ok=True)
+    rendered = render(cohort_report(plan, findings, folder / "figures", plan_sha256=plan_sha256, warnings=warnings))
+    (folder / "report.html").write_text(rendered.html, encoding="utf-8")
+    (folder / "report.pdf").write_bytes(rendered.pdf)
+
+
+def cohort_report(
+    plan: CohortPlan, findings: Sequence[CohortFinding], figures: Path, *, plan_sha256: str, warnings: Sequence[str]
+) -> Document:
+    """The report; its figures are also written to the folder ``figures``."""
+    control = Control.UNCORRECTED if plan.paper else Control(plan.inference.headline)
+    pages = [Page(f"Cohort: {plan.name}", tuple(_head(plan, findings, plan_sha256, warnings, control)))]
+    for name in dict.fromkeys(one.name for one in findings):
+        mine = [one for one in findings if one.name == name]
+        for quantity in dict.fromkeys(one.quantity for one in mine):
+            chosen = [one for one in mine if one.quantity == quantity]
+            pages.append(Page(_heading(chosen[0]), tuple(_section(plan, chosen, control, figures))))
+    return Document(f"Cohort: {plan.name}", words.USE, f"plan {plan_sha256[:16]}, seed {plan.seed}", tuple(pages))
+
+
+def _head(
+    plan: CohortPlan, findings: Sequence[CohortFinding], sha256: str, warnings: Sequence[str], control: Control
+) -> Iterator[Block]:
+    if plan.paper:
+        lines = (
+            "P values are not corrected for the number of voxels.",
+            "Scans of one subject count as independent.",
+            "Times above the published ceilings are left out.",
+        )
+        yield Notice(Tone.CAUTION, "Paper mode: as published, for comparison with the publication only", lines)
+    if warnings:
+        yield Notice(Tone.CAUTION, "To bear in mind", tuple(warnings))
+    alpha = plan.inference.alpha
+    yield Text(
+        "What was asked",
+        (
+            f"{len(findings)} maps were tested (analysis, level, quantity), each on its own: where nothing is there,"
+            f" about {alpha * len(findings):.1f} show something at α = {alpha:g}, even when corrected for voxels.",
+            f"Plan SHA-256 {sha256}; seed {plan.seed}.",
+        ),
+    )
+    yield _control_table(findings, alpha)
+    yield Text("Methods", tuple(_methods(plan, control)))
+
+
+def _section(plan: CohortPlan, findings: Sequence[CohortFinding], control: Control, folder: Path) -> Iterator[Block]:
+    by_level: dict[Level, MapAnalysis] = {one.level: one.analysis for one in findings}
+    first = findings[0]
+    used = control if all(control in one.inference.p for one in by_level.values()) else Control.FDR_BH
+    stem = f"{first.name}_{first.quantity.replace(' ', '_')}"
+    heading = _heading(first)
+    n_slices = min(2, max(one.maps.regions.shape[0] for one in by_level.values()))
+    figure = draw_maps(by_level, used, alpha=plan.inference.alpha, n_slices=n_slices, heading=heading)
+    outlined = f"outlined: {CONTROL_NAMES[used]}"
+    yield _picture(
+        figure, folder / stem, f"{heading}. Left: effect; right: P of each voxel, not corrected; {outlined}."
+    )
+    if all(one.groups is not None for one in by_level.values()):
+        labels = _group_names(plan, first.name)
+        groups = draw_groups(by_level, labels, n_slices=1, heading=heading)
+        yield _picture(groups, folder / f"{stem}_groups", f"Means of the groups: {labels[0]}, and {labels[1]}.")
+    yield _region_table(findings)
+    notes = dict.fromkeys(
+        f"{LEVEL_NAMES[one.level]}: {note}."
+        for one in findings
+        for note in (*one.analysis.inference.notes, *one.left_out)
+    )
+    if notes:
+        yield Text("Left out", tuple(notes))
+
+
+def _heading(one: CohortFinding) -> str:
+    heading = f"{one.name}: {one.analysis.title}"
+    for quantity, shown in QUANTITY_NAMES.items():
+        heading = heading.replace(quantity.value, shown)
+    return heading
+
+
+def _group_names(plan: CohortPlan, name: str) -> tuple[str, str]:
+    asked = next(one for one in plan.analyses if one.name == name)
+    if isinstance(asked, ByGroup) and asked.above is not None:
+        return f"{asked.column} ≤ {asked.above:g}", f"{asked.column} > {asked.above:g}"
+    second = asked.second if isinstance(asked, ByGroup | OverTime) else ""
+    return f"not {second}", second
+
+
+def _region_table(findings: Sequence[CohortFinding]) -> Table:
+    unit = "r" if findings[0].analysis.kind == "r" else "difference (ms)"
+    columns = (Column("Mean of"), Column(unit), Column("95 % interval"), Column("P"), Column("n"))
+    rows = tuple(
+        Row(
+            f"{LEVEL_NAMES[one.level]}, {REGION_NAMES[row.region]}",
+            (f"{row.effect:.2f}", f"{row.low:.2f} to {row.high:.2f}", _p(row.p), str(row.n)),
+        )
+        for one in findings
+        for row in one.analysis.regions
+    )
+    return Table("The same asked of region means", columns, rows, "P of each row by itself, not corrected.")
+
+
+def _control_table(findings: Sequence[CohortFinding], alpha: float) -> Table:
+    controls = [one for one in Control if any(one in f.analysis.inference.p for f in findings)]
+    columns = (Column("Voxels"), Column("tested"), *(Column(_SHORT[one]) for one in controls))
+    rows = tuple(
+        Row(
+            f"{one.name}, {one.quantity}, {LEVEL_NAMES[one.level]}".replace("T1rho", QUANTITY_NAMES[Quantity.T1RHO]),
+            (
+                str(int(one.analysis.inference.in_family.sum())),
+                *(
+                    str(int(one.analysis.inference.survives(control, alpha).sum()))
+                    if control in one.analysis.inference.p
+                    else words.NONE
+                    for control in controls
+                ),
+            ),
+        )
+        for one in findings
+    )
+    names = "; ".join(f"{_SHORT[one]}: {CONTROL_NAMES[one]}" for one in controls)
+    return Table(f"Voxels with P ≤ {alpha:g}", columns, rows, f"{names}.")
+
+
+_SHORT = {
+    Control.UNCORRECTED: "none",
+    Control.BONFERRONI: "Bonf.",
+    Control.FDR_BH: "FDR",
+    Control.FDR_BY: "FDR-BY",
+    Control.RANDOM_FIELD: "RFT",
+    Control.RANDOM_FIELD_CLUSTER: "RFT cl.",
+    Control.MAX_T: "max t",
+    Control.CLUSTER_SIZE: "size",
+    Control.CLUSTER_MASS: "mass",
+    Control.THRESHOLD_FREE: "TFCE",
+}
+
+
+def _methods(plan: CohortPlan, control: Control) -> Iterator[str]:
+    asked = plan.inference
+    yield (
+        "Relaxation times were fitted voxel by voxel after each disc had been registered to the disc of its level in an"
+        f" atlas ({_CITATION}). Levels were analysed separately and never pooled."
+    )
+    yield (
+        "Correlations are Pearson's, or partial with the covariates that are named; intervals are Fisher's. Groups were"
+        " compared by Welch's test unless the plan says otherwise."
+    )
+    if not plan.paper:
+        yield (
+            f"Family-wise error was controlled within each map: by {asked.permutations:,} permutations (Freedman–Lane;"
+            " signs were flipped for a change), by random field theory with smoothness from the residuals, and by"
+            " Bonferroni; false discoveries by Benjamini–Hochberg and Benjamini–Yekutieli. Clusters form at a two-sided"
+            f" P of {asked.forming_p:g} and join at faces, edges and corners. Outlined in the figures:"
+            f" {CONTROL_NAMES[control]}; where no permutation is made, the false discovery rate."
+        )
+    quantities = " and ".join(QUANTITY_NAMES[Quantity(one)] for one in plan.quantities)
+    yield f"Maps of {quantities}. Made with {', '.join(f'{package} {version(package)}' for package in _PACKAGES)}."
+
+
+def _picture(figure: Figure, stem: Path, caption: str) -> Picture:
+    with rc_context({"svg.hashsalt": "discnode"}):  # the same figure gives the same bytes
+        figure.savefig(stem.with_name(f"{stem.name}.svg"), metadata={"Date": None})
+    figure.savefig(stem.with_name(f"{stem.name}.pdf"), metadata={"CreationDate": None})
+    held = io.BytesIO()
+    figure.savefig(held, format="png", metadata={"Software": "discnode"})
+    stem.with_name(f"{stem.name}.png").write_bytes(held.getvalue())
+    with Image.open(held) as image:
+        width, height = image.size
+    return Picture(held.getvalue(), width, height, caption, caption)
+
+
+def _p(p: float) -> str:
+    return words.NONE if p != p else "< .0001" if p < 1e-4 else f"{p:.4f}"

@@ -1,0 +1,170 @@
+"""``discnode cohort`` on results whose effects are known."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import yaml
+from cohort_site import CohortSite, levels_of, one_result
+
+from processing.results import Level
+from service.cli import main
+
+ANALYSES = [
+    {"kind": "variable", "name": "grade", "variable": "grade_{level}", "covariates": ["age"], "visit": "BL"},
+    {"kind": "group", "name": "severe", "column": "odi", "above": 40, "visit": "BL"},
+    {"kind": "between", "name": "t1rho-t2", "visit": "BL"},
+    {"kind": "time", "name": "change", "baseline": "BL", "later": "M12"},
+    {"kind": "time", "name": "change-odi", "baseline": "BL", "later": "M12", "variable": "odi-baseline"},
+]
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory):
+    return one_result(tmp_path_factory.mktemp("template"))
+
+
+@pytest.fixture(scope="module")
+def site(template, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("site")
+    site, rng = CohortSite(template, folder), np.random.default_rng(2)
+    for index in range(22):
+        grade = int(rng.integers(1, 6))
+        odi = float(rng.uniform(0, 80))
+        columns = {"grade_L4L5": grade, "grade_L5S1": int(rng.integers(1, 6)), "age": float(rng.uniform(20, 70))}
+        site.add(f"S{index}", effect=-6.0 * (grade - 3), shift=3 * rng.standard_normal(), odi=odi, **columns)
+        if index < 12:
+            site.add(f"S{index}", "M12", effect=-6.0 * (grade - 3) + 25, odi=odi - 10 - index, **columns)
+    site.write_table(folder / "cohort.csv")
+    return site
+
+
+def plan_of(site, path, **changes):
+    content = {
+        "name": "test",
+        "table": str(site.folder / "cohort.csv"),
+        "levels": ["L4L5", "L5S1"],
+        "analyses": ANALYSES,
+        "inference": {"permutations": 150},
+        "min_n": 5,
+    } | changes
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def rows_of(path):
+    with path.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+@pytest.fixture(scope="module")
+def outcome(site, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("outcome")
+    plan = plan_of(site, folder / "plan.yaml")
+    assert main(["cohort", "check", str(plan)]) == 0
+    assert main(["cohort", "run", str(plan), "--out", str(folder / "out")]) == 0
+    return folder / "out"
+
+
+def test_effects_are_found_where_they_were_planted(outcome, site):
+    with np.load(outcome / "maps" / "grade_L4L5_T1rho.npz") as maps:
+        found = maps["p_max_t"] <= 0.05
+        ball = site.ball_in(found.shape)
+        assert 2 * (found & ball).sum() / (found.sum() + ball.sum()) >= 0.6
+        assert (maps["effect"][found] < 0).all()
+    summary = {(row["analysis"], row["level"], row["quantity"]): row for row in rows_of(outcome / "summary.csv")}
+    assert int(summary["grade", "L5S1", "T1rho"]["n_max_t"]) == 0
+    assert int(summary["change", "L4L5", "T2"]["n_max_t"]) > 20
+    assert summary["change", "L4L5", "T2"]["subjects"] == "12"
+    assert summary["grade", "L4L5", "T1rho"]["subjects"] == "22"
+
+
+def test_every_table_says_what_it_is_for(outcome):
+    for name in ("summary.csv", "regions.csv", "clusters.csv"):
+        assert {row["use"] for row in rows_of(outcome / name)} == {"research use only"}
+    run = json.loads((outcome / "run.json").read_text())
+    assert run["seed"] == 1
+    assert len(run["plan_sha256"]) == 64
+    assert run["paper_mode"] is False
+
+
+def test_the_same_plan_gives_the_same_bytes(site, tmp_path):
+    plan = plan_of(site, tmp_path / "plan.yaml", analyses=ANALYSES[:1], levels=["L4L5"], quantities=["T1rho"])
+    for name in ("first", "second"):
+        assert main(["cohort", "run", str(plan), "--out", str(tmp_path / name)]) == 0
+    files = [path.relative_to(tmp_path / "first") for path in (tmp_path / "first").rglob("*") if path.is_file()]
+    assert len(files) >= 9
+    for name in files:
+        assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes(), name
+
+
+def test_paper_mode_takes_scans_as_independent_and_corrects_nothing(site, tmp_path):
+    analyses = [{"kind": "variable", "name": "grade", "variable": "grade_{level}"}]
+    plan = plan_of(site, tmp_path / "plan.yaml", analyses=analyses, paper=True, quantities=["T1rho"])
+    assert main(["cohort", "run", str(plan), "--out", str(tmp_path / "out")]) == 0
+    rows = rows_of(tmp_path / "out" / "summary.csv")
+    assert {row["subjects"] for row in rows} == {"34"}
+    assert "n_max_t" not in rows[0]
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["paper_mode"] is True
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"analyses": [{"kind": "variable", "name": "a", "variable": "smoker", "visit": "BL"}]},
+            "unknown column 'smoker'",
+        ),
+        ({"analyses": [{"kind": "variable", "name": "a", "variable": "odi"}]}, "more than one scan of S0"),
+        (
+            {"analyses": [{"kind": "variable", "name": "a", "variable": "odi", "visit": "M6"}]},
+            "no scan of the visit 'M6'",
+        ),
+        (
+            {"analyses": [{"kind": "group", "name": "a", "column": "odi", "above": 200, "visit": "BL"}]},
+            "the same value",
+        ),
+        (
+            {"analyses": [{"kind": "variable", "name": "a", "variable": "odi", "covariates": ["odi"], "visit": "BL"}]},
+            "combination",
+        ),
+        ({"min_n": 30, "analyses": ANALYSES[:1]}, "min_n is 30"),
+    ],
+)
+def test_what_is_wrong_is_told_before_anything_is_computed(site, tmp_path, capsys, changes, said):
+    plan = plan_of(site, tmp_path / "plan.yaml", **changes)
+    assert main(["cohort", "check", str(plan)]) == 2
+    assert said in capsys.readouterr().err
+    assert main(["cohort", "run", str(plan), "--out", str(tmp_path / "out")]) == 2
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda text: text.replace("subject,", "person,", 1), "lacks the column subject"),
+        (lambda text: text + text.splitlines()[1] + "\n", "has the visit 'BL' in line 2"),
+        (lambda text: text.replace("S3-BL", "nowhere"), "nowhere: holds no result.json"),
+        (lambda text: text + "S99,BL\n", "another number of cells"),
+    ],
+)
+def test_a_table_with_a_fault_names_the_line(site, tmp_path, capsys, change, said):
+    text = (site.folder / "cohort.csv").read_text()
+    (site.folder / "broken.csv").write_text(change(text.replace("\r\n", "\n")))
+    plan = plan_of(site, tmp_path / "plan.yaml", table=str(site.folder / "broken.csv"))
+    assert main(["cohort", "check", str(plan)]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_results_of_two_atlases_are_not_mixed(template, tmp_path, capsys):
+    site = CohortSite(template, tmp_path)
+    for index in range(6):
+        site.add(f"S{index}", age=20 + index)
+    site.write_table(tmp_path / "cohort.csv")
+    site.change_version("S4-BL", atlas_sha256="f" * 64)
+    analyses = [{"kind": "variable", "name": "age", "variable": "age"}]
+    plan = plan_of(site, tmp_path / "plan.yaml", analyses=analyses)
+    assert main(["cohort", "run", str(plan), "--out", str(tmp_path / "out")]) == 2
+    assert "more than one atlas" in capsys.readouterr().err
+    assert levels_of(tmp_path / "S0-BL") >= {Level.L4L5}
