@@ -116,7 +116,7 @@ class PhantomRule(Section):
     """How scans of the QC phantom are told from subjects, and what holds them to account."""
 
     patient_id_pattern: str = Field(
-        "(?i)^(qc|phantom)[-_ ]", description="PatientID of a phantom: a regular expression"
+        "(?i)^(qc|qa)[-_ ]", description="PatientID of a phantom: a regular expression"
     )
     every_days: int = Field(31, ge=1, le=366, description="One is expected so often")
     near_visit_days: int = Field(30, ge=1, le=366, description="A visit without one so near is a soft deviation")
