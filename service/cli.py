@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -23,6 +23,7 @@ from service import (
     protocol_command,
     quarantine_command,
     release_command,
+    simulate_command,
     train_command,
     tune_command,
     web_token_command,
@@ -67,7 +68,21 @@ def _parser() -> argparse.ArgumentParser:
         prog="discnode", description="T1rho and T2 of lumbar discs. For research use only."
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_node(commands)
+    _add_work_on_files(commands)
+    simulate_command.add_arguments(commands.add_parser("simulate", help="writes a simulated exam with known truth"))
+    _add_adapting(commands)
+    _add_looking_after(commands)
+    many = (
+        ("trial", "subjects over time: plans, visits, change, reports, exports", trial_command.add_arguments),
+        ("cohort", "voxel-wise statistics of many exams", cohort_command.add_arguments),
+    )
+    for name, text, add in many:
+        add(commands.add_parser(name, help=text), _load)
+    return parser
 
+
+def _add_node(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     demo = commands.add_parser("demo", help="simulated scanner -> C-STORE -> node -> results at a receiving node")
     demo.add_argument("--out", type=Path, default=Path("demo"), help="folder for everything it makes (default: demo)")
     demo.add_argument("--seed", type=int, default=1)
@@ -83,6 +98,8 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("file", type=Path)
     check.set_defaults(command=_check_config)
 
+
+def _add_work_on_files(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     process = commands.add_parser("process", help="the same pipeline on files, no network")
     process.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="DICOM files or folders of one exam")
     process.add_argument(
@@ -98,86 +115,51 @@ def _parser() -> argparse.ArgumentParser:
     )
     process.set_defaults(command=_process)
 
+
+def _add_adapting(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     evaluate = commands.add_parser("evaluate", help="the network against your own annotated exams: tables and figures")
     evaluate_command.add_arguments(evaluate)
     evaluate.set_defaults(command=_evaluate)
-
-    atlas = commands.add_parser("atlas", help="the level atlases: which there are, and your own from annotated discs")
-    atlas_command.add_arguments(atlas, _load)
-
     train = commands.add_parser("train", help="prepare your annotated exams, train on them, export, install if better")
     train_command.add_arguments(train)
-
-    tune = commands.add_parser("tune", help="adapt a step of the analysis to your own exams")
-    tune_command.add_arguments(tune, _load)
-
-    protocol = commands.add_parser("protocol", help="how the images of an exam are understood, and new protocol cards")
-    protocol_command.add_arguments(protocol, _load)
-
-    simulate = commands.add_parser("simulate", help="writes a simulated exam with known truth")
-    simulate.add_argument("--out", type=Path, required=True, help="folder for the DICOM files")
-    simulate.add_argument("--protocol", choices=("mapss", "t1rho-fse"), default="mapss")
-    simulate.add_argument(
-        "--vendor", choices=("ge", "philips", "siemens"), default="ge", help="whose headers to imitate (default: ge)"
+    others = (
+        ("atlas", "the level atlases: which there are, and your own from annotated discs", atlas_command.add_arguments),
+        ("tune", "adapt a step of the analysis to your own exams", tune_command.add_arguments),
+        (
+            "protocol",
+            "how the images of an exam are understood, and new protocol cards",
+            protocol_command.add_arguments,
+        ),
     )
-    simulate.add_argument("--enhanced", action="store_true", help="Enhanced MR, one object for many images")
-    simulate.add_argument(
-        "--one-echo-time", action="store_true", help="as GE sequences that write one EchoTime into all images"
-    )
-    simulate.add_argument("--one-scan", action="store_true", help="philips: T1rho and T2 in one scan, not in two")
-    simulate.add_argument("--phase-images", action="store_true", help="philips: phase images beside the magnitude")
-    simulate.add_argument("--phantom", action="store_true", help="a QC phantom with vials of known times, not a spine")
-    simulate.add_argument(
-        "--subject",
-        default=None,
-        help="PatientID (default: PHANTOM-001, of vials QC-VIALS); the same subject keeps its anatomy",
-    )
-    simulate.add_argument("--visit", type=int, default=1)
-    simulate.add_argument("--seed", type=int, default=0)
-    simulate.add_argument(
-        "--snr", type=float, default=40.0, help="mean disc signal of the first echo over the noise SD"
-    )
-    simulate.add_argument("--slices", type=int, default=None, help="default: 12 for mapss, 1 for t1rho-fse")
-    simulate.add_argument("--truth", type=Path, help="also write labels, t1rho_ms, t2_ms and affine to this .npz")
-    simulate.set_defaults(command=_simulate)
+    for name, text, add in others:
+        add(commands.add_parser(name, help=text), _load)
 
+
+def _add_looking_after(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     exams = commands.add_parser("exams", help="how far each exam is, and what it waits for").add_subparsers(
         required=True, metavar="ACTION"
     )
-    jobs = commands.add_parser("jobs", help="analyses: queued, running, done, failed")
-    jobs_command.add_arguments(jobs, _load, _add_lowest_disc)
-
     action = exams.add_parser("list")
     action.add_argument("--config", type=Path, help="settings file of the node (YAML)")
     action.set_defaults(command=_exams_list)
-
-    operate_command.add_backup(commands.add_parser("backup", help="a whole copy of a node that goes on running"), _load)
+    jobs = commands.add_parser("jobs", help="analyses: queued, running, done, failed")
+    jobs_command.add_arguments(jobs, _load, _add_lowest_disc)
     operate_command.add_restore(commands.add_parser("restore", help="a storage folder from a backup"))
-    operate_command.add_retention(
-        commands.add_parser("retention", help="deletes, or with --dry-run lists, what has had its time"), _load
+    web_token_command.add_arguments(
+        commands.add_parser("web-token", help="who may use the HTTP API: new, list, remove")
     )
-
-    quarantine = commands.add_parser("quarantine", help="what was held, and why")
-    quarantine_command.add_arguments(quarantine, _load)
-
-    audit = commands.add_parser("audit", help="the audit trail: who did what, and whether it was tampered with")
-    audit_command.add_arguments(audit, _load)
-
-    notify = commands.add_parser("notify", help="notifications: whether they arrive")
-    notify_command.add_arguments(notify, _load)
-    deliveries = commands.add_parser("deliveries", help="results on their way: waiting, sent, confirmed")
-    deliveries_command.add_deliveries(deliveries, _load)
-    reconcile = commands.add_parser("reconcile", help="compare what was sent with what the destinations have")
-    deliveries_command.add_reconcile(reconcile, _load)
-    released = commands.add_parser("release", help="results that a person must let go: approve, reject, query, recall")
-    release_command.add_arguments(released, _load)
-    trial = commands.add_parser("trial", help="subjects over time: plans, visits, change, reports, exports")
-    trial_command.add_arguments(trial, _load)
-    cohort = commands.add_parser("cohort", help="voxel-wise statistics of many exams")
-    cohort_command.add_arguments(cohort, _load)
-    tokens = commands.add_parser("web-token", help="who may use the HTTP API: new, list, remove")
-    web_token_command.add_arguments(tokens)
-    return parser
+    others = (
+        ("backup", "a whole copy of a node that goes on running", operate_command.add_backup),
+        ("retention", "deletes, or with --dry-run lists, what has had its time", operate_command.add_retention),
+        ("quarantine", "what was held, and why", quarantine_command.add_arguments),
+        ("release", "results that a person must let go: approve, reject, query, recall", release_command.add_arguments),
+        ("deliveries", "results on their way: waiting, sent, confirmed", deliveries_command.add_deliveries),
+        ("reconcile", "compare what was sent with what the destinations have", deliveries_command.add_reconcile),
+        ("audit", "the audit trail: who did what, and whether it was tampered with", audit_command.add_arguments),
+        ("notify", "notifications: whether they arrive", notify_command.add_arguments),
+    )
+    for name, text, add in others:
+        add(commands.add_parser(name, help=text), _load)
 
 
 def _add_lowest_disc(parser: argparse.ArgumentParser) -> None:
@@ -309,37 +291,6 @@ def _process(options: argparse.Namespace) -> int:
 
 def _evaluate(options: argparse.Namespace) -> int:
     return evaluate_command.evaluate(options, _load(options.config))
-
-
-def _simulate(options: argparse.Namespace) -> int:
-    from dicom_io.simulated_scanner import check_flavour, write_exam, write_truth
-    from processing.phantom import simulate_exam
-    from processing.phantom_vials import simulate_vials
-
-    usual_slices = 12 if options.protocol == "mapss" else 1
-    flavour = {name: getattr(options, name) for name in ("enhanced", "one_echo_time", "one_scan", "phase_images")}
-    try:
-        check_flavour(options.protocol, options.vendor, **flavour)
-        usual: dict[str, Any] = {
-            "n_slices": usual_slices if options.slices is None else options.slices,
-            "snr": options.snr,
-            "protocol": options.protocol,
-            "visit": options.visit,
-        }
-        if options.phantom:
-            template = load_templates()[0]
-            exam = simulate_vials(template, options.seed, subject=options.subject or "QC-VIALS", **usual).exam
-        else:
-            exam = simulate_exam(options.seed, subject=options.subject or "PHANTOM-001", **usual)
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return EXIT_USAGE
-    paths = write_exam(exam, options.out, vendor=options.vendor, **flavour)
-    if options.truth is not None:
-        write_truth(exam, options.truth)
-    what = "objects" if options.enhanced else "images"
-    print(f"{len(paths)} {what} in {options.out}")
-    return EXIT_OK
 
 
 def _exams_list(options: argparse.Namespace) -> int:
