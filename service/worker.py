@@ -159,12 +159,8 @@ def _attempt(database: Database, settings: Settings, job: Job, analysis: Analysi
             outcome = _analyse(database, settings, job, analysis)
             _note_stage(database, job, "publish")
             flush_tree(outcome.out)
-        place = partial(publish, outcome.out, settings.storage_dir / job.result_folder)
-        said = outcome.verdict, outcome.reasons, outcome.parcels
-        _patiently(
-            job,
-            lambda: jobs.finish(database, job, *said, datetime.now(UTC), kind=outcome.kind, publish=place),
-        )
+            place = partial(publish, outcome.out, settings.storage_dir / job.result_folder)
+            _patiently(job, lambda: _finish(database, job, outcome, place))
     except LeaseLost:
         _log.warning("job is no longer this worker's", extra={"job": job.id})
         return
@@ -227,6 +223,11 @@ def _patiently(job: Job, step: Callable[[], _Answer]) -> _Answer:
                 raise
             _log.warning("outcome not written down yet", extra={"job": job.id, "error": type(error).__name__})
             time.sleep(AGAIN_S)
+
+
+def _finish(database: Database, job: Job, outcome: _Outcome, place: Callable[[], None]) -> None:
+    said = outcome.verdict, outcome.reasons, outcome.parcels
+    jobs.finish(database, job, *said, datetime.now(UTC), kind=outcome.kind, publish=place)
 
 
 def _note_stage(database: Database, job: Job, stage: str) -> None:
