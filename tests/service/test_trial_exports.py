@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -25,10 +26,13 @@ from processing.results import Level, Quantity
 from service import trial_tables as tables
 from service.cli import main
 from service.database import open_database
+from service.states import VisitState
 from service.trials.exports.bids import unique_labels
 from service.trials.exports.columns import TIDY, VISITS, Column, codebook
-from service.trials.exports.sdtm import study_day
+from service.trials.exports.sdtm import study_day, write_sdtm
+from service.trials.exports.tables import ExportSubject, Shown, tidy_rows, visit_rows
 from service.trials.exports.trial_export import Exported, Format, export_trial
+from service.trials.phantoms import PhantomState
 
 NOW = datetime(2031, 5, 6, 7, 8, 9, tzinfo=UTC)
 VISIT_NAMES = ["BL", "M3", "M6", "unscheduled", "M12"]
@@ -166,6 +170,28 @@ def test_the_sdtm_draft_says_what_was_not_done_and_why(out: Path) -> None:
     assert [row["PRSTDY"] for row in procedures] == ["1", "95", "", "211", "362"]
     devices = {(row["SPDEVID"], row["DIPARMCD"]): row["DIVAL"] for row in table(out / "sdtm" / "di.csv")}
     assert {devices["MR01", "SERNUM"], devices["MR02", "SERNUM"]} == {"0000301234", "0000309999"}
+
+
+def test_a_further_scan_that_is_held_lends_a_visit_neither_device_nor_phantom(site: Site, tmp_path: Path) -> None:
+    history = site.history()
+    counting = next(one for one in history.visits if one.name == "M3")
+    assert counting.acquisition is not None
+    elsewhere = replace(counting.acquisition, device_serial="another")
+    held = replace(counting, state=VisitState.HELD, acquisition=elsewhere, code="IDENTITY_CONFLICT")
+    subject = ExportSubject(
+        replace(history, set_aside=(held,)), {"M3": PhantomState(None, None, holds=False, deviation=None, text="")}
+    )
+    rows = visit_rows([subject], Shown())
+    assert [(row["status"], row["phantom"]) for row in rows if row["visit"] == "M3"] == [
+        ("MEASURED", "none"),
+        ("HELD", ""),
+    ]
+    write_sdtm(tmp_path / "sdtm", tidy_rows([subject], Shown()), rows, "BL")
+    devices = {
+        row["SPDEVID"]: row["DIVAL"] for row in table(tmp_path / "sdtm" / "di.csv") if row["DIPARMCD"] == "SERNUM"
+    }
+    measured_with = {devices[row["SPDEVID"]] for row in table(tmp_path / "sdtm" / "mk.csv") if row["VISIT"] == "M3"}
+    assert measured_with == {counting.acquisition.device_serial}
 
 
 @pytest.mark.parametrize(("day", "study"), [(0, 1), (10, 11), (-1, -1), (None, None)])
