@@ -244,7 +244,7 @@ def _method(contents: ReportContents) -> Iterator[str]:
         limits = "the smallest detectable change, z·√2·SD, in ms"
     yield (
         f"A change is the difference from the baseline. Its limits are {limits}; they hold at {rule.confidence:.0%},"
-        f" with the precision {rule.precision}. After a change of scanner, software or coil they are those of"
+        f" with the precision {contents.precision.name}. After a change of scanner, software or coil they are those of"
         " reproducibility. A change beyond them is more than measurement error; whether it matters to a patient is not"
         " said. Missing values are never filled in."
     )

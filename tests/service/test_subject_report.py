@@ -7,7 +7,7 @@ import re
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,19 @@ from typing import Any
 import highdicom
 import pydicom
 import pytest
+import yaml
 from peers import need
 from pypdf import PdfReader
+from sqlalchemy import select, update
 from synthetic_subject import ALL, DAY_ZERO, USUAL, Site, mean_ms, synthetic_site
 
 from processing.comparability import compare_acquisitions
 from processing.results import Level, Quantity, Region
 from processing.visits import NO_SCAN, Cell, ChangeVerdict, Difference
+from service import trial_tables
 from service.reports.document import Document, Facts, Notice, Picture, Table, Text, Tone
 from service.reports.rendering import render
+from service.trials.freezing import precision_sha256
 from service.trials.history import read_history
 from service.trials.report_contents import EarlierVersion, ReportContents, ReportEdition, VisitQuality
 from service.trials.report_data import ReportDocument, report_document, schema_text
@@ -226,6 +230,58 @@ def test_a_date_without_time_of_day_is_not_midnight(shown: ReportContents) -> No
     found = with_visit(shown, "M3", scanned_at=at_midnight, acquisition=None)
     assert table(subject_report(found), "Visits").rows[1].cells[1:4] == ("2026-04-16", "94", "–")
     assert report_document(found).visits[1].clock is None
+
+
+def test_a_precision_edited_after_the_freeze_is_warned_of_and_its_folder_is_not_told(
+    site: Site, shown: ReportContents, tmp_path: Path
+) -> None:
+    own = tmp_path / "own.yaml"
+    entry = {
+        "quantity": "T2",
+        "regions": ["nucleus"],
+        "within_cv": 0.05,
+        "source": "own test-retest",
+        "borrowed": False,
+    }
+    profiles: list[dict[str, Any]] = [{"name": "own", "entries": [entry]}]
+    own.write_text(yaml.safe_dump({"profiles": profiles}))
+    plan = site.plan.model_copy(update={"change": site.plan.change.model_copy(update={"precision": str(own)})})
+    changed = replace(site, plan=plan)
+    freeze = {"versions": {}, "plan_sha256": "", "precision_sha256": precision_sha256(plan)}
+    _freeze(site, freeze)
+    try:
+        before = changed.history()
+        entry["within_cv"] = 0.01
+        own.write_text(yaml.safe_dump({"profiles": profiles}))
+        after = changed.history()
+    finally:
+        _freeze(site, None)
+    assert not any("edited" in one for one in before.warnings)
+    assert any("precision was edited after the trial was frozen" in one for one in after.warnings)
+    text = " ".join(subject_report(replace(shown, history=after)).texts())
+    assert str(tmp_path) not in text
+
+
+def _freeze(site: Site, freeze: dict[str, Any] | None) -> None:
+    with site.database.write() as connection:
+        connection.execute(update(trial_tables.trial).values(freeze=freeze))
+
+
+def test_without_a_day_zero_that_is_to_be_given_it_is_told(site: Site) -> None:
+    found = replace(site, plan=site.plan.model_copy(update={"day_zero": "given"}))
+    with site.database.read() as connection:
+        known = connection.execute(select(trial_tables.subject.c.day_zero)).scalar_one()
+    _day_zero(site, None)
+    try:
+        warnings = found.history().warnings
+    finally:
+        _day_zero(site, known)
+    assert any(one.startswith("Day zero is not known") for one in warnings)
+
+
+def _day_zero(site: Site, day: date | None) -> None:
+    with site.database.write() as connection:
+        connection.execute(update(trial_tables.subject).values(day_zero=day))
 
 
 def test_results_of_other_versions_than_the_baselines_are_warned_of(site: Site) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow.parquet
 import pydicom
 import pytest
+import yaml
 from canaries import Canaries
 from sqlalchemy import select, update
 from synthetic_subject import DAY_ZERO, NUCLEUS_MS, Site, synthetic_site
@@ -366,6 +367,28 @@ def test_dates_only_where_the_plan_says_so(tmp_path: Path, site: Site) -> None:
     assert ("visits", "scan_date") in {
         (row["table"], row["column"]) for row in table(tmp_path / "dated" / "codebook.csv")
     }
+
+
+def test_the_plan_of_an_archive_tells_no_folder_of_the_node(tmp_path: Path, site: Site) -> None:
+    with site.database.read() as connection:
+        text, file = connection.execute(select(tables.trial.c.plan, tables.trial.c.file)).one()
+    own = Path(file).parent / "own.yml"
+    entry = {"quantity": "T2", "regions": ["nucleus"], "source": "own test-retest", "borrowed": False}
+    entry["within_cv"] = 0.05
+    own.write_text(yaml.safe_dump({"profiles": [{"name": "own", "entries": [entry]}]}))
+    plan = yaml.safe_load(text)
+    plan["change"] = plan.get("change", {}) | {"precision": own.name}
+    with site.database.write() as connection:
+        connection.execute(update(tables.trial).values(plan=yaml.safe_dump(plan)))
+    try:
+        export(site, tmp_path / "out", Format.ARCHIVE)
+    finally:
+        own.unlink()
+        with site.database.write() as connection:
+            connection.execute(update(tables.trial).values(plan=text))
+    told = (tmp_path / "out" / "archive" / "plan.json").read_text()
+    assert json.loads(told)["change"]["precision"] == "own.yml"
+    assert str(own.parent) not in told
 
 
 def test_the_command_exports_and_is_audited(site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
