@@ -29,6 +29,8 @@ from processing.visits import (
 
 #: From this share of voxels without a value on, a change is told to be read with it.
 _TOLD_EXCLUDED = 0.1
+#: Of means over common voxels, a value that is missing at one visit leaves the voxel out at all.
+_LEFT_OUT = "are left out, without a value here or at a visit compared with"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +119,7 @@ def _without(
     elif one.value_ms <= 0:
         reason = f"{one.value_ms:g} ms is no relaxation time"
     elif one.excluded_share > max_excluded_share:
-        reason = f"{one.excluded_share:.0%} of the voxels have no value (at most {max_excluded_share:.0%})"
+        reason = f"{one.excluded_share:.0%} of the voxels {_LEFT_OUT} (at most {max_excluded_share:.0%})"
     return replace(one, value_ms=None, reason=reason) if reason else one
 
 
@@ -192,7 +194,7 @@ def _judged(
     delta_ms = one.value_ms - baseline_ms
     reasons = list(deviations)
     if one.excluded_share >= _TOLD_EXCLUDED:
-        reasons.append(f"{one.excluded_share:.0%} of the voxels have no value")
+        reasons.append(f"{one.excluded_share:.0%} of the voxels {_LEFT_OUT}")
     return Change(
         cell=cell,
         visit=one.visit,

@@ -52,15 +52,18 @@ def observe(
     common: bool = True,
     left_out: Collection[str] = (),
     max_excluded_share: float = 0.5,
+    baseline: str = "",
 ) -> dict[Cell, tuple[Observation, ...]]:
     """The mean of every cell at every visit, in the order of the visits.
 
     Args:
-        visits: the baseline first among those of one atlas.
+        visits: in any order.
         common: over the voxels that have a value at all visits; otherwise over those of each visit.
         left_out: names of visits that are not compared: their voxels are their own and take none from the others.
         max_excluded_share: a disc with more voxels without a value takes none from the others, either.
+        baseline: the visit whose atlas counts; where it has no map of a cell, the first that has one.
     """
+    ordered = sorted(visits, key=lambda one: one.visit != baseline)
     cells = [
         Cell(level, region, quantity)
         for level in LUMBAR_LEVELS
@@ -68,13 +71,18 @@ def observe(
         for quantity in Quantity
         if any(level in one.discs and quantity in one.discs[level].times_ms for one in visits)
     ]
-    return {cell: _observe_cell(cell, visits, common, left_out, max_excluded_share) for cell in cells}
+    atlases = {cell: next(one.atlas for one in ordered if _has(one, cell)) for cell in cells}
+    return {cell: _observe_cell(cell, visits, atlases[cell], common, left_out, max_excluded_share) for cell in cells}
 
 
 def _observe_cell(
-    cell: Cell, visits: Sequence[VisitMaps], common: bool, left_out: Collection[str], max_excluded_share: float
+    cell: Cell,
+    visits: Sequence[VisitMaps],
+    atlas: str,
+    common: bool,
+    left_out: Collection[str],
+    max_excluded_share: float,
 ) -> tuple[Observation, ...]:
-    atlas = next(one.atlas for one in visits if _has(one, cell))
     shared: _BoolArray | None = None
     for one in visits:
         if common and one.visit not in left_out and one.atlas == atlas and _has(one, cell):

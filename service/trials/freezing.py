@@ -1,10 +1,13 @@
 """Freezing a trial: from then on only results of one program, one set of weights, one atlas and one plan count."""
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
 from config.settings import Settings
+from config.trial_plans import TrialPlan
 from models.registry import load_model
+from processing.precision_profile import read_precision
 from service.trials.registry import Trial
 from service.versions import pipeline_versions
 
@@ -13,11 +16,25 @@ def frozen_versions(settings: Settings, trial: Trial) -> dict[str, Any]:
     """What measures the trial's exams now, for the record: versions as in every result, and the plan's hash.
 
     Raises:
+        SettingsError: the plan's precision profile cannot be used.
         models.registry.ModelError: the weights are not there, or not those that are registered.
     """
     record = load_model(settings.segmentation.model, settings.segmentation.weights_dir)
     protocols = tuple(trial.plan.protocol.split(" + "))
-    return {"versions": pipeline_versions(settings, record, protocols), "plan_sha256": trial.plan_sha256}
+    return {
+        "versions": pipeline_versions(settings, record, protocols),
+        "plan_sha256": trial.plan_sha256,
+        "precision_sha256": precision_sha256(trial.plan),
+    }
+
+
+def precision_sha256(plan: TrialPlan) -> str:
+    """Digest of what changes are judged with: a plan names its precision only, and a site's own file can be edited.
+
+    Raises:
+        SettingsError: the profile cannot be used.
+    """
+    return hashlib.sha256(repr(read_precision(plan.change.precision)).encode()).hexdigest()
 
 
 #: Names of versions for people; the others are told by their own.

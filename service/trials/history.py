@@ -19,6 +19,7 @@ from service.database import Database
 from service.job_records import exam_folder
 from service.states import SubjectState, VisitState
 from service.trials.assessment import assess
+from service.trials.freezing import NAMES, precision_sha256
 from service.trials.observations import observe
 from service.trials.phantoms import with_phantom
 from service.trials.treated_levels import treated_level
@@ -123,6 +124,7 @@ def read_history(
         changes=assessment.changes,
         warnings=(
             *([observed.warning] if observed.warning else []),
+            *_not_as_agreed(plan, trial.freeze, day_zero, visits),
             *_warnings(plan, visits, _levels_confirmed(subject)),
         ),
         freeze=trial.freeze,
@@ -267,5 +269,27 @@ def _warnings(plan: TrialPlan, visits: Sequence[VisitRecord], levels_confirmed: 
         if visit.is_measured and (visit.result or {}).get("status") == "needs_review":
             n = len((visit.result or {}).get("reasons", ()))
             yield f"{visit.name}: the result of the exam asks for review ({n} {'doubt' if n == 1 else 'doubts'})."
+        differs = _made_otherwise(baseline, visit)
+        if differs:
+            yield f"{visit.name} was measured with other versions than the baseline: {', '.join(differs)}."
         for one in visit.differences:
             yield f"{visit.name}: {one.text}"
+
+
+def _not_as_agreed(
+    plan: TrialPlan, freeze: Mapping[str, Any] | None, day_zero: date | None, visits: Sequence[VisitRecord]
+) -> Iterator[str]:
+    """What the plan rests on and is not there, or not as it was when the trial was frozen."""
+    frozen = (freeze or {}).get("precision_sha256")
+    if frozen and frozen != precision_sha256(plan):
+        yield "The precision was edited after the trial was frozen: the limits are not those that were agreed on."
+    if plan.day_zero == "given" and day_zero is None and any(one.is_measured for one in visits):
+        yield "Day zero is not known: no window can be checked, and slopes are over the planned days."
+
+
+def _made_otherwise(baseline: VisitRecord, visit: VisitRecord) -> list[str]:
+    """What measured a visit and not the baseline, and may move a number: names for people."""
+    if not (baseline.is_measured and visit.is_measured):
+        return []
+    before, now = ((one.result or {}).get("versions", {}) for one in (baseline, visit))
+    return [name for key, name in NAMES.items() if key != "protocol" and before.get(key) != now.get(key)]

@@ -62,7 +62,12 @@ def observe(visits: Sequence[VisitRecord], non_evaluable: Mapping[Level, tuple[s
         text = "The maps of a visit are no longer there: each mean is over the voxels of its own visit."
         return Observed(cells, are_common=False, warning=text if cells else "")
     not_compared = [one.name for one in visits if any(each.hard for each in one.differences)]
-    found = common_voxels.observe(maps, left_out=not_compared, max_excluded_share=plan.acceptance.max_excluded_share)
+    found = common_voxels.observe(
+        maps,
+        left_out=not_compared,
+        max_excluded_share=plan.acceptance.max_excluded_share,
+        baseline=plan.baseline.name,
+    )
     cells = {
         cell: tuple(
             one if (why := _why_not(cell.level, visit, visits, non_evaluable)) is None else _none(visit, why)
@@ -149,7 +154,7 @@ def _observation(
     non_evaluable: Mapping[Level, tuple[str, str]],
     max_excluded_share: float,
 ) -> Observation:
-    if (why := _why_not(cell.level, visit, visits, non_evaluable)) is not None:
+    if (why := _why_not(cell.level, visit, visits, non_evaluable) or _other_atlas(visit, visits)) is not None:
         return _none(visit, why)
     found = statistics_of(visit.result or {}, cell)
     if found is None:
@@ -179,6 +184,13 @@ def _why_not(
         if first not in names or names.index(visit.name) >= names.index(first):
             return f"not evaluable from {first} on: {why}"
     return None
+
+
+def _other_atlas(visit: VisitRecord, visits: Sequence[VisitRecord]) -> str | None:
+    """Why a visit's regions are not those of the baseline: another atlas drew them. None where it is the same."""
+    baseline = next((one for one in visits if one.planned is not None and one.planned.baseline), visit)
+    here, there = ((one.result or {}).get("versions", {}).get("atlas_sha256", "") for one in (visit, baseline))
+    return f"measured in another atlas ({here[:12]}, not {there[:12]})" if here and there and here != there else None
 
 
 def statistics_of(result: Mapping[str, Any], cell: Cell) -> Mapping[str, Any] | None:

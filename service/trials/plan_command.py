@@ -12,8 +12,10 @@ from pathlib import Path
 from config.deidentification import read_key
 from config.protocol_cards import load_cards
 from config.settings import Settings, SettingsError
-from config.trial_plans import load_plan, plan_sha256
+from config.trial_plans import TrialPlan, load_plan, plan_sha256
 from processing.precision_profile import read_precision
+from processing.results import LUMBAR_LEVELS, Level, Quantity, Region
+from processing.visits import Cell, PrecisionProfile
 from service.trials.blinding import check_no_arm
 
 
@@ -48,6 +50,7 @@ def _check(options: argparse.Namespace, load: Callable[[Path | None], Settings])
         if card not in cards:
             raise SettingsError(f"{options.file}: protocol: no card {card!r}; allowed: {', '.join(cards)}")
     precision = read_precision(plan.change.precision)
+    _check_primary(options.file, plan, precision)
     names = [destination.name for destination in settings.destinations]
     for name in plan.destinations:
         if name not in names:
@@ -69,10 +72,28 @@ def _check(options: argparse.Namespace, load: Callable[[Path | None], Settings])
     print(f"  compared with {plan.baseline.name}; {len(plan.primary)} primary cells declared")
     borrowed = ", borrowed" if precision.borrowed else ""
     print(f"  limits at {plan.change.confidence:.0%} from the precision {precision.name}{borrowed}")
+    if any(one.between_sd_log is None for one in precision.entries):
+        print("  no limits after a change of scanner, software or coil where the precision has no between_cv")
     print(f"  releases {plan.release}; sends to {', '.join(plan.destinations) or 'nobody'}")
     if settings.trials_dir is not None and options.file.resolve().parent == settings.trials_dir.resolve():
         _register(settings)
     return 0
+
+
+def _check_primary(file: Path, plan: TrialPlan, precision: PrecisionProfile) -> None:
+    """Pass if every primary cell can be judged.
+
+    Raises:
+        SettingsError: the precision has none of one.
+    """
+    for one in plan.primary:
+        levels = LUMBAR_LEVELS if one.level == "treated" else (Level[one.level],)
+        cells = [Cell(level, Region(one.region), Quantity(one.quantity)) for level in levels]
+        if any(precision.of(cell) is None for cell in cells):
+            raise SettingsError(
+                f"{file}: primary: {one.quantity} {one.region} {one.level} could never be judged: the precision"
+                f" {precision.name} (change.precision) has none of it"
+            )
 
 
 def _register(settings: Settings) -> None:

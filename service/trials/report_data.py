@@ -183,7 +183,7 @@ def _visit(contents: ReportContents, one: VisitRecord) -> VisitEntry:
         state=None if one.state is None else str(one.state),
         code=one.code,
         day=one.day,
-        clock=None if one.scanned_at is None else one.scanned_at.strftime("%H:%M"),
+        clock=None if one.clock is None else one.clock.strftime("%H:%M"),
         scan_date=None if contents.days_only or one.scan_date is None else one.scan_date.isoformat(),
         deviations=tuple(
             DeviationEntry(

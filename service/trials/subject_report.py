@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from processing.change_limits import cv_of_log_sd
 from processing.display import LEVEL_NAMES, QUANTITY_NAMES, REGION_NAMES
 from processing.results import Quantity, Region
 from service.reports import words
@@ -175,7 +176,7 @@ def _trust(contents: ReportContents) -> Iterator[Block]:
     yield from tables.acquisition_tables(contents)
     yield from tables.quality_tables(contents)
     deviations = [
-        f"{visit.name}: {one.text}{'; no change is judged' if one.hard else '; wider limits' if one.widens else ''}."
+        f"{visit.name}: {one.text.removesuffix('.')}."  # the text tells the consequence
         for visit in contents.history.visits
         for one in visit.differences
     ]
@@ -243,7 +244,7 @@ def _method(contents: ReportContents) -> Iterator[str]:
         limits = "the smallest detectable change, z·√2·SD, in ms"
     yield (
         f"A change is the difference from the baseline. Its limits are {limits}; they hold at {rule.confidence:.0%},"
-        f" with the precision {rule.precision}. After a change of scanner, software or coil they are those of"
+        f" with the precision {contents.precision.name}. After a change of scanner, software or coil they are those of"
         " reproducibility. A change beyond them is more than measurement error; whether it matters to a patient is not"
         " said. Missing values are never filled in."
     )
@@ -255,8 +256,11 @@ def _precision(contents: ReportContents) -> Iterator[str]:
     told: dict[str, list[str]] = {}
     for one in contents.precision.entries:
         n = "" if one.n_pairs is None else f", n {one.n_pairs}"
-        between = "" if one.between_sd_log is None else f", between scanners {100 * one.between_sd_log:.1f} %"
-        text = f"{QUANTITY_NAMES[one.quantity]}: within a subject {100 * one.within_sd_log:.1f} %{between}{n}"
+        between = (
+            "" if one.between_sd_log is None else f", between scanners {100 * cv_of_log_sd(one.between_sd_log):.1f} %"
+        )
+        within = 100 * cv_of_log_sd(one.within_sd_log)
+        text = f"{QUANTITY_NAMES[one.quantity]}: within a subject {within:.1f} %{between}{n}"
         borrowed = ", borrowed" if one.borrowed else ", measured at this site"
         told.setdefault(f"{one.source}{borrowed}.", []).append(text)
     for source, what in told.items():

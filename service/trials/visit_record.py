@@ -1,7 +1,7 @@
 """One visit of a subject, as reports and exports see it."""
 
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, time
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,14 @@ class VisitRecord:
     differences: tuple[Difference, ...] = ()
     code: str = ""
     detail: str = ""
+
+    @property
+    def clock(self) -> datetime | None:
+        """``scanned_at`` where a header tells the time of day, too; a date alone is kept as its midnight."""
+        known = self.acquisition is not None and self.acquisition.acquired_at is not None
+        if self.scanned_at is None or (self.scanned_at.time() == time.min and not known):
+            return None
+        return self.scanned_at
 
     @property
     def is_measured(self) -> bool:

@@ -125,10 +125,15 @@ def test_a_region_that_is_mostly_without_values_is_not_evaluable():
     few = Observation("M12", 365, 84.0, n=20, n_excluded=80)
     found = only(assess({L4L5: (*observed({"BL": 80.0}), few)}))
     assert found.verdict is ChangeVerdict.NOT_EVALUABLE
-    assert found.reasons == ("80% of the voxels have no value (at most 50%)",)
+    assert found.reasons == (
+        "80% of the voxels are left out, without a value here or at a visit compared with (at most 50%)",
+    )
     some = Observation("M12", 365, 84.0, n=80, n_excluded=20)
     told = only(assess({L4L5: (*observed({"BL": 80.0}), some)}))
-    assert (told.verdict, told.reasons) == (ChangeVerdict.WITHIN, ("20% of the voxels have no value",))
+    assert (told.verdict, told.reasons) == (
+        ChangeVerdict.WITHIN,
+        ("20% of the voxels are left out, without a value here or at a visit compared with",),
+    )
 
 
 def test_an_operated_disc_is_not_evaluable_from_then_on_and_never_imputed():

@@ -62,6 +62,14 @@ def test_a_spoilt_visit_and_one_that_is_not_compared_take_no_voxels_from_the_oth
     assert [one.n for one in observe(visits, left_out=["M3"])[CELL]] == [280, 200, 280]
 
 
+def test_a_scan_before_the_baseline_in_another_atlas_does_not_take_the_baseline_away():
+    whole = np.full(SHAPE, 80.0)
+    visits = [visit("SCR", -20, whole, atlas="b" * 64), visit("BL", 0, whole), visit("M3", 91, whole)]
+    found = observe(visits, baseline="BL")[CELL]
+    assert [one.value_ms for one in found] == [None, pytest.approx(80), pytest.approx(80)]
+    assert "another atlas" in found[0].reason
+
+
 def test_a_visit_without_scan_or_disc_has_no_value_and_says_why():
     visits = [
         visit("BL", 0, np.full(SHAPE, 80.0)),

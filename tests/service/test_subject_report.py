@@ -7,24 +7,30 @@ import re
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import highdicom
 import pydicom
 import pytest
+import yaml
 from peers import need
 from pypdf import PdfReader
+from sqlalchemy import select, update
 from synthetic_subject import ALL, DAY_ZERO, USUAL, Site, mean_ms, synthetic_site
 
+from processing.comparability import compare_acquisitions
 from processing.results import Level, Quantity, Region
-from processing.visits import NO_SCAN, Cell, ChangeVerdict
-from service.reports.document import Document, Facts, Notice, Picture, Table, Tone
+from processing.visits import NO_SCAN, Cell, ChangeVerdict, Difference
+from service import trial_tables
+from service.reports.document import Document, Facts, Notice, Picture, Table, Text, Tone
 from service.reports.rendering import render
+from service.trials.freezing import precision_sha256
 from service.trials.history import read_history
 from service.trials.report_contents import EarlierVersion, ReportContents, ReportEdition, VisitQuality
-from service.trials.report_data import ReportDocument, schema_text
+from service.trials.report_data import ReportDocument, report_document, schema_text
 from service.trials.report_files import write_report
 from service.trials.report_inputs import inputs_digest
 from service.trials.reporter import ReportSource, contents_of, read_source
@@ -170,6 +176,132 @@ def test_the_primary_cell_stands_first_with_its_limits_and_their_basis(
     (reading,) = [one for one in document.pages[0].blocks if isinstance(one, Notice) and one.title.startswith("How")]
     n = sum(one.verdict.is_judged for one in shown.table.changes)
     assert f"of {n - 1} exploratory" in " ".join(reading.lines)
+
+
+def with_visit(shown: ReportContents, name: str, **other: Any) -> ReportContents:
+    visits = tuple(replace(one, **other) if one.name == name else one for one in shown.history.visits)
+    return replace(shown, history=replace(shown.history, visits=visits))
+
+
+def test_a_primary_cell_that_is_not_judged_tells_why_beside_it(shown: ReportContents) -> None:
+    changes = tuple(
+        replace(one, verdict=ChangeVerdict.NOT_COMPARABLE, basis="", reasons=("other spin-lock times",))
+        if one.is_primary
+        else one
+        for one in shown.table.changes
+    )
+    found = subject_report(replace(shown, table=replace(shown.table, changes=changes)))
+    primary = table(found, "Declared in advance")
+    assert primary.rows[0].cells[-1] == "not comparable"
+    assert primary.note == "Not judged: M12: other spin-lock times."
+
+
+def test_the_precision_is_told_with_the_same_percentages_everywhere(document: Document) -> None:
+    """Coefficients of variation, as in the profile: 10.06 % is not 10.0 % here and 10.1 % there."""
+    text = " ".join(document.texts())
+    assert text.count("10.1 %") >= 2
+    assert "10.0 %" not in text
+
+
+def test_deviations_as_the_node_writes_them_are_marked_and_said_once(shown: ReportContents) -> None:
+    baseline = shown.history.baseline.acquisition
+    assert baseline is not None
+    other = replace(baseline, pixel_spacing_mm=(0.9, 0.9), device_serial="77", t1rho_times_ms=(0.0, 10.0, 40.0, 60.0))
+    differs = compare_acquisitions(baseline, other, shown.history.plan.acceptance)
+    phantom = Difference("phantom", "", "none", hard=False, widens=False, text="No scan of the phantom.")
+    found = subject_report(with_visit(shown, "M12", acquisition=other, differences=(*differs, phantom)))
+    cells = {row.name: row.cells[-1] for row in table(found, "Acquisition").rows}
+    assert cells["Field of view"] == "≠ 230 × 230 mm"
+    assert cells["Serial number"] == "≠ 77"
+    assert cells["Spin-lock times (ms)"] == "✕ 0, 10, 40, 60"
+    (deviations,) = [
+        block.paragraphs
+        for page in found.pages
+        for block in page.blocks
+        if isinstance(block, Text) and block.heading.startswith("Deviations")
+    ]
+    of_m12 = [line for line in deviations if line.startswith("M12")]
+    assert len(of_m12) == len(differs) + 1
+    assert all(line.count("judged") + line.count("limits") <= 1 and not line.endswith("..") for line in of_m12)
+
+
+def test_a_date_without_time_of_day_is_not_midnight(shown: ReportContents) -> None:
+    at_midnight = datetime(2026, 4, 16)
+    found = with_visit(shown, "M3", scanned_at=at_midnight, acquisition=None)
+    assert table(subject_report(found), "Visits").rows[1].cells[1:4] == ("2026-04-16", "94", "–")
+    assert report_document(found).visits[1].clock is None
+
+
+def test_a_precision_edited_after_the_freeze_is_warned_of_and_its_folder_is_not_told(
+    site: Site, shown: ReportContents, tmp_path: Path
+) -> None:
+    own = tmp_path / "own.yaml"
+    entry = {
+        "quantity": "T2",
+        "regions": ["nucleus"],
+        "within_cv": 0.05,
+        "source": "own test-retest",
+        "borrowed": False,
+    }
+    profiles: list[dict[str, Any]] = [{"name": "own", "entries": [entry]}]
+    own.write_text(yaml.safe_dump({"profiles": profiles}))
+    plan = site.plan.model_copy(update={"change": site.plan.change.model_copy(update={"precision": str(own)})})
+    changed = replace(site, plan=plan)
+    freeze = {"versions": {}, "plan_sha256": "", "precision_sha256": precision_sha256(plan)}
+    _freeze(site, freeze)
+    try:
+        before = changed.history()
+        entry["within_cv"] = 0.01
+        own.write_text(yaml.safe_dump({"profiles": profiles}))
+        after = changed.history()
+    finally:
+        _freeze(site, None)
+    assert not any("edited" in one for one in before.warnings)
+    assert any("precision was edited after the trial was frozen" in one for one in after.warnings)
+    text = " ".join(subject_report(replace(shown, history=after)).texts())
+    assert str(tmp_path) not in text
+
+
+def _freeze(site: Site, freeze: dict[str, Any] | None) -> None:
+    with site.database.write() as connection:
+        connection.execute(update(trial_tables.trial).values(freeze=freeze))
+
+
+def test_without_a_day_zero_that_is_to_be_given_it_is_told(site: Site) -> None:
+    found = replace(site, plan=site.plan.model_copy(update={"day_zero": "given"}))
+    with site.database.read() as connection:
+        known = connection.execute(select(trial_tables.subject.c.day_zero)).scalar_one()
+    _day_zero(site, None)
+    try:
+        warnings = found.history().warnings
+    finally:
+        _day_zero(site, known)
+    assert any(one.startswith("Day zero is not known") for one in warnings)
+
+
+def _day_zero(site: Site, day: date | None) -> None:
+    with site.database.write() as connection:
+        connection.execute(update(trial_tables.subject).values(day_zero=day))
+
+
+def test_results_of_other_versions_than_the_baselines_are_warned_of(site: Site) -> None:
+    newest = site.history().newest
+    assert newest is not None
+    assert newest.folder is not None
+    path = newest.folder / "result.json"
+    kept = path.read_bytes()
+    result = json.loads(kept)
+    result["versions"] |= {"model_sha256": "c" * 64, "atlas_sha256": "d" * 64}
+    path.write_text(json.dumps(result))
+    plan = site.plan.model_copy(update={"change": site.plan.change.model_copy(update={"voxels": "each"})})
+    try:
+        common, each = site.history(), replace(site, plan=plan).history()
+    finally:
+        path.write_bytes(kept)
+    for one in (common, each):
+        assert "M12 was measured with other versions than the baseline: weights, atlas." in one.warnings
+        assert "another atlas" in one.observations[NUCLEUS][-1].reason
+    assert not any("other versions" in one for one in site.history().warnings)
 
 
 @pytest.mark.parametrize("quantity", [("T2", Quantity.T2), ("T1ρ", Quantity.T1RHO)])

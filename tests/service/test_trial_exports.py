@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import numpy as np
 import pyarrow.parquet
 import pydicom
 import pytest
+import yaml
 from canaries import Canaries
 from sqlalchemy import select, update
 from synthetic_subject import DAY_ZERO, NUCLEUS_MS, Site, synthetic_site
@@ -25,10 +27,13 @@ from processing.results import Level, Quantity
 from service import trial_tables as tables
 from service.cli import main
 from service.database import open_database
+from service.states import VisitState
 from service.trials.exports.bids import unique_labels
 from service.trials.exports.columns import TIDY, VISITS, Column, codebook
-from service.trials.exports.sdtm import study_day
+from service.trials.exports.sdtm import study_day, write_sdtm
+from service.trials.exports.tables import ExportSubject, Shown, tidy_rows, visit_rows
 from service.trials.exports.trial_export import Exported, Format, export_trial
+from service.trials.phantoms import PhantomState
 
 NOW = datetime(2031, 5, 6, 7, 8, 9, tzinfo=UTC)
 VISIT_NAMES = ["BL", "M3", "M6", "unscheduled", "M12"]
@@ -166,6 +171,28 @@ def test_the_sdtm_draft_says_what_was_not_done_and_why(out: Path) -> None:
     assert [row["PRSTDY"] for row in procedures] == ["1", "95", "", "211", "362"]
     devices = {(row["SPDEVID"], row["DIPARMCD"]): row["DIVAL"] for row in table(out / "sdtm" / "di.csv")}
     assert {devices["MR01", "SERNUM"], devices["MR02", "SERNUM"]} == {"0000301234", "0000309999"}
+
+
+def test_a_further_scan_that_is_held_lends_a_visit_neither_device_nor_phantom(site: Site, tmp_path: Path) -> None:
+    history = site.history()
+    counting = next(one for one in history.visits if one.name == "M3")
+    assert counting.acquisition is not None
+    elsewhere = replace(counting.acquisition, device_serial="another")
+    held = replace(counting, state=VisitState.HELD, acquisition=elsewhere, code="IDENTITY_CONFLICT")
+    subject = ExportSubject(
+        replace(history, set_aside=(held,)), {"M3": PhantomState(None, None, holds=False, deviation=None, text="")}
+    )
+    rows = visit_rows([subject], Shown())
+    assert [(row["status"], row["phantom"]) for row in rows if row["visit"] == "M3"] == [
+        ("MEASURED", "none"),
+        ("HELD", ""),
+    ]
+    write_sdtm(tmp_path / "sdtm", tidy_rows([subject], Shown()), rows, "BL")
+    devices = {
+        row["SPDEVID"]: row["DIVAL"] for row in table(tmp_path / "sdtm" / "di.csv") if row["DIPARMCD"] == "SERNUM"
+    }
+    measured_with = {devices[row["SPDEVID"]] for row in table(tmp_path / "sdtm" / "mk.csv") if row["VISIT"] == "M3"}
+    assert measured_with == {counting.acquisition.device_serial}
 
 
 @pytest.mark.parametrize(("day", "study"), [(0, 1), (10, 11), (-1, -1), (None, None)])
@@ -340,6 +367,28 @@ def test_dates_only_where_the_plan_says_so(tmp_path: Path, site: Site) -> None:
     assert ("visits", "scan_date") in {
         (row["table"], row["column"]) for row in table(tmp_path / "dated" / "codebook.csv")
     }
+
+
+def test_the_plan_of_an_archive_tells_no_folder_of_the_node(tmp_path: Path, site: Site) -> None:
+    with site.database.read() as connection:
+        text, file = connection.execute(select(tables.trial.c.plan, tables.trial.c.file)).one()
+    own = Path(file).parent / "own.yml"
+    entry = {"quantity": "T2", "regions": ["nucleus"], "source": "own test-retest", "borrowed": False}
+    entry["within_cv"] = 0.05
+    own.write_text(yaml.safe_dump({"profiles": [{"name": "own", "entries": [entry]}]}))
+    plan = yaml.safe_load(text)
+    plan["change"] = plan.get("change", {}) | {"precision": own.name}
+    with site.database.write() as connection:
+        connection.execute(update(tables.trial).values(plan=yaml.safe_dump(plan)))
+    try:
+        export(site, tmp_path / "out", Format.ARCHIVE)
+    finally:
+        own.unlink()
+        with site.database.write() as connection:
+            connection.execute(update(tables.trial).values(plan=text))
+    told = (tmp_path / "out" / "archive" / "plan.json").read_text()
+    assert json.loads(told)["change"]["precision"] == "own.yml"
+    assert str(own.parent) not in told
 
 
 def test_the_command_exports_and_is_audited(site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -55,7 +55,9 @@ def write_sdtm(folder: Path, tidy: Sequence[Row], visits: Sequence[Row], baselin
     numbers = _visit_numbers(counting)
     write_table(folder / "pr.csv", _PR, _procedures(counting, devices, numbers))
     write_table(folder / "di.csv", _DI, _identities(counting, devices))
-    scanned_with = {(row["site"], row["subject"], row["visit"]): _device_of(row) for row in counting}
+    scanned_with: dict[tuple[str, str, str], tuple[str, str, str]] = {}
+    for row in counting:  # the scan that stands for a visit comes before further ones that are held
+        scanned_with.setdefault((row["site"], row["subject"], row["visit"]), _device_of(row))
     write_table(folder / "mk.csv", _MK, _findings(tidy, devices, scanned_with, numbers, baseline))
 
 

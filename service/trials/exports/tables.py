@@ -70,7 +70,8 @@ def visit_rows(subjects: Sequence[ExportSubject], shown: Shown) -> list[Row]:
     for subject in subjects:
         history = subject.history
         for visit in (*history.visits, *history.set_aside):
-            row = _visit_row(history, visit, subject.phantoms.get(visit.name)) | _extras(history, visit)
+            phantom = subject.phantoms.get(visit.name) if visit.is_measured else None
+            row = _visit_row(history, visit, phantom) | _extras(history, visit)
             rows.append({name: row[name] for name in names})
     return rows
 
@@ -145,7 +146,7 @@ def _visit_row(history: SubjectHistory, visit: VisitRecord, phantom: PhantomStat
         **_who(history, visit),
         "window_first_day": None if planned is None else planned.first_day,
         "window_last_day": None if planned is None else planned.last_day,
-        "hour": _hour(visit.scanned_at),
+        "hour": _hour(visit.clock),
         **_why(status, visit),
         "deviations": "; ".join(_deviation(one) for one in visit.differences),
         "phantom": verdict,

@@ -151,9 +151,9 @@ def _write_tables(
 def _write_archive(folder: Path, trial: Trial, subjects: Sequence[ExportSubject]) -> None:
     """The plan without paths, the freeze, and the result of every measured visit, without UIDs and dates."""
     folder.mkdir(parents=True)
-    _write_json(
-        folder / "plan.json", trial.plan.model_dump(mode="json", exclude={"treated_levels", "deidentification"})
-    )
+    plan = trial.plan.model_dump(mode="json", exclude={"treated_levels", "deidentification"})
+    plan["change"]["precision"] = Path(trial.plan.change.precision).name  # of a site's own file no folder
+    _write_json(folder / "plan.json", plan)
     _write_json(folder / "freeze.json", trial.freeze or {})
     for one in subjects:
         for visit in one.history.visits:
