@@ -143,7 +143,8 @@ def _level_doubts(subject: Subject, result: Result, baseline: Result | None) -> 
         return []
     lock = f"the levels confirmed for {subject.subject_id}"
     if levels and levels[0] not in _may_begin(subject):
-        text = f"its lowest disc is named {levels[0]}; {lock} begin with {subject.lowest_disc}"
+        again = f"discnode jobs retry {result.job_id} --lowest-disc {subject.lowest_disc}"
+        text = f"its lowest disc is named {levels[0]}; {lock} begin with {subject.lowest_disc} (to rename: {again})"
         return [Doubt("", ambiguous, text)]
     expected = [level for level in subject.levels if level in levels or level not in subject.without_value]
     if expected and len(levels) != len(expected):

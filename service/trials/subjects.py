@@ -146,9 +146,7 @@ def confirm_levels(database: Database, row: Row[Any], lowest: Level, signing: Si
         ask_for_report(connection, row.id, "the levels were confirmed", signing.at)
     told = f"the discs of {row.subject_id} begin with {lowest.name}"
     if found and found[0] != lowest.name:
-        told += (
-            f"; the baseline was measured as {', '.join(found)}: make it anew (discnode jobs retry JOB --lowest-disc)"
-        )
+        told += f"; its exams were named from {found[0]} on: discnode trial status says how to rename them"
     return told
 
 
