@@ -13,6 +13,7 @@ from config.trial_plans import ChangeRule
 from processing.change_controls import together_warnings, untreated_controls
 from processing.change_limits import Limits, change_limits, verdict_of
 from processing.change_slopes import slopes
+from processing.display import QUANTITY_NAMES, REGION_NAMES
 from processing.results import Level
 from processing.visits import (
     NO_SCAN,
@@ -166,7 +167,8 @@ def _judge(
     if hard:
         return withheld(ChangeVerdict.NOT_COMPARABLE, *hard)
     if known is None:
-        text = f"the profile {precision.name} has no precision of {cell.quantity} in {_words(cell)}"
+        what = f"{QUANTITY_NAMES[cell.quantity]} in {REGION_NAMES[cell.region]}"
+        text = f"the profile {precision.name} has no precision of {what}"
         return withheld(ChangeVerdict.NOT_EVALUABLE, text)
     if widened and known.between_sd_log is None:
         texts = [difference.text for difference in differences if difference.widens]
@@ -219,10 +221,6 @@ def _with_control(one: Change, controls: Sequence[UntreatedControl]) -> Change:
             }
             return replace(one, details={**one.details, **found})
     return one
-
-
-def _words(cell: Cell) -> str:
-    return cell.region.value.replace("_", " ")
 
 
 def _notes(precision: PrecisionProfile, rule: ChangeRule, n_primary: int, n_exploratory: int) -> tuple[str, ...]:

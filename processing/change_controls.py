@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from config.trial_plans import ChangeRule
 from processing.change_limits import critical_value, verdict_of
+from processing.display import QUANTITY_NAMES, REGION_NAMES
 from processing.results import LUMBAR_LEVELS, Level, Quantity, Region
 from processing.visits import Change, UntreatedControl
 
@@ -77,7 +78,7 @@ def together_warnings(changes: Sequence[Change], rule: ChangeRule) -> tuple[str,
         deltas = sorted(one.delta_ms for one in group if one.delta_ms is not None)
         levels = f"All {len(group)} levels" if len(group) == len(LUMBAR_LEVELS) else f"All {len(group)} judged levels"
         warnings.append(
-            f"{levels} moved together at {visit}: {quantity} of the {region.value.replace('_', ' ')}"
+            f"{levels} moved together at {visit}: {QUANTITY_NAMES[quantity]} of the {REGION_NAMES[region]}"
             f" {deltas[0]:+.1f} to {deltas[-1]:+.1f} ms. Hour of the day, hydration, scanner, software and coil move"
             " all discs; a treatment of one level does not."
         )

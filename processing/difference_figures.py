@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from processing.atlas import NUCLEUS
 from processing.common_voxels import DifferenceMap
-from processing.display import LEVEL_NAMES, RESEARCH_USE_ONLY
+from processing.display import LEVEL_NAMES, QUANTITY_NAMES, RESEARCH_USE_ONLY
 from processing.results import LUMBAR_LEVELS, FloatArray, LabelArray, Level, Quantity
 
 _DPI = 150
@@ -21,7 +21,6 @@ _INK, _FAINT, _EMPTY = "#1b2530", "#66727d", "#e7eaed"
 _COLOURS = LinearSegmentedColormap.from_list("change", ["#0b4a82", "#7fb2d9", "#ffffff", "#f0b067", "#b45309"])
 _LEAST_RANGE_MS = 10.0
 _BEYOND = 1.96
-_QUANTITY_NAMES = {Quantity.T1RHO: "T1ρ", Quantity.T2: "T2"}
 
 
 def share_beyond(one: DifferenceMap) -> float:
@@ -79,11 +78,11 @@ def draw_differences(
     bar = figure.colorbar(
         ScalarMappable(Normalize(-reach, reach), _COLOURS),
         cax=figure.add_subplot(grid[:, -1]),
-        label=f"change of {_QUANTITY_NAMES[quantity]}, ms",
+        label=f"change of {QUANTITY_NAMES[quantity]}, ms",
     )
     bar.ax.tick_params(labelsize=7)
     bar.ax.yaxis.label.set_fontsize(8)
-    figure.suptitle(f"{_QUANTITY_NAMES[quantity]}: visit less baseline · {RESEARCH_USE_ONLY}", fontsize=9, color=_INK)
+    figure.suptitle(f"{QUANTITY_NAMES[quantity]}: visit less baseline · {RESEARCH_USE_ONLY}", fontsize=9, color=_INK)
     stream = io.BytesIO()
     figure.savefig(stream, format="png", metadata={"Software": "discnode"})
     return stream.getvalue(), round(width * _DPI), round(height * _DPI)

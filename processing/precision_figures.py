@@ -8,13 +8,12 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from processing.display import LEVEL_COLOURS, LEVEL_NAMES, RESEARCH_USE_ONLY
+from processing.display import LEVEL_COLOURS, LEVEL_NAMES, QUANTITY_NAMES, REGION_NAMES, RESEARCH_USE_ONLY
 from processing.precision import Repeatability, Values
 from processing.results import LUMBAR_LEVELS, Level, Quantity, Region
 
 _DPI = 180
 _INK, _FAINT = "#1b2530", "#66727d"
-_QUANTITY_NAMES = {Quantity.T1RHO: "T1ρ", Quantity.T2: "T2"}
 _PANEL_INCHES = (2.3, 2.1)
 
 
@@ -45,7 +44,7 @@ def draw_repeats(
                 axes.set_axis_off()
                 continue
             _panel(axes, values[cell], levels[cell], by_cell[cell])
-            axes.set_title(f"{_QUANTITY_NAMES[quantity]}, {region.value.replace('_', ' ')}", color=_INK, fontsize=9)
+            axes.set_title(f"{QUANTITY_NAMES[quantity]}, {REGION_NAMES[region]}", color=_INK, fontsize=9)
             if column == 0:
                 axes.set_ylabel("second − first scan, ms", fontsize=8, color=_INK)
             if row == len(quantities) - 1:

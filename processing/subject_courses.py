@@ -152,5 +152,7 @@ def _name_visits(cells: Sequence[Axes], courses: Sequence[Course], names: Sequen
 
 
 def _short(name: str) -> str:
-    """A visit's name as it fits below an axis."""
+    """A visit's name as it fits below an axis; unscheduled ones as u, u2, u3."""
+    if name.startswith("unscheduled"):
+        return f"u{name.removeprefix('unscheduled').strip()}"
     return name if len(name) <= 7 else f"{name[:6]}…"

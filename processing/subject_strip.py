@@ -23,6 +23,7 @@ _DPI = 150
 _WIDTH_IN = 10.6  # printed at two thirds
 _HEAD_IN, _FOOT_IN, _GAP_IN, _SCALE_IN = 0.5, 0.04, 0.06, 0.78
 _MOST_PANEL_IN = 2.45
+_HEAD_NEEDS_IN = 1.75  # for a date and a day in letters of usual size
 _MARGIN_MM = 4.5
 _INK, _FAINT, _ABSENT, _LINE = "#1b2530", "#5a6670", "#f1f3f5", "#c9d1d8"
 _ON_IMAGE = "#f2f4f5"
@@ -68,7 +69,7 @@ def draw_strip(visits: Sequence[StripVisit], quantity: Quantity | None) -> npt.N
     canvas = FigureCanvasAgg(figure)
     for column, visit in enumerate(visits):
         left_in, top_in = column * (panel_in + _GAP_IN), height_in - _HEAD_IN
-        _head(figure, visit, left_in / _WIDTH_IN, height_in)
+        _head(figure, visit, left_in / _WIDTH_IN, height_in, min(1.0, panel_in / _HEAD_NEEDS_IN))
         for level, tall_mm in zip(_FROM_ABOVE, heights_mm, strict=True):
             tall_in = tall_mm * per_mm
             box = (left_in / _WIDTH_IN, (top_in - tall_in) / height_in, panel_in / _WIDTH_IN, tall_in / height_in)
@@ -108,10 +109,11 @@ def _middle(levels: npt.NDArray[np.uint8], level: Level) -> tuple[int, float, fl
     return int(np.median(k)), (i.min() + i.max()) / 2, (j.min() + j.max()) / 2
 
 
-def _head(figure: Figure, visit: StripVisit, left: float, height_in: float) -> None:
-    strong: dict[str, Any] = {"fontsize": 12, "fontweight": "bold", "color": _INK}
+def _head(figure: Figure, visit: StripVisit, left: float, height_in: float, scale: float) -> None:
+    """Above a column; in smaller letters where it is narrow, so that it does not run into the next one."""
+    strong: dict[str, Any] = {"fontsize": 12 * scale, "fontweight": "bold", "color": _INK}
     figure.text(left, 1 - 0.2 / height_in, visit.name, **strong)
-    figure.text(left, 1 - 0.4 / height_in, visit.line, fontsize=9.5, color=_FAINT)
+    figure.text(left, 1 - 0.4 / height_in, visit.line, fontsize=9.5 * scale, color=_FAINT)
 
 
 def _panel(

@@ -212,7 +212,12 @@ def _outbox(connection: Connection) -> list[Metric]:
     oldest = {row[0]: row[1] for row in connection.execute(waiting)}
     for name in sorted({one for one, _ in found}):
         ages.add_metric([name], _age_s(oldest.get(name)))
-    return [family, ages]
+    held = select(func.min(db.job.c.finished_at)).join(table, table.c.job_id == db.job.c.id)
+    since = connection.execute(held.where(table.c.state == str(DeliveryState.HELD))).scalar()
+    decided = _gauge(
+        "discnode_release_oldest_seconds", "Age of the oldest result that a person must let go", _age_s(since)
+    )
+    return [family, ages, decided]
 
 
 def _quarantine(connection: Connection) -> list[Metric]:

@@ -6,12 +6,14 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 from config.settings import Settings
 from service import queries, recall, release
 from service.database import Database, open_database
 from service.quarantine_command import person
+from service.rejection_notes import put_rejection_notes
 from service.signatures import CannotSign, QueryCode, RejectCode, Resolution, Signing
 from service.states import QueryState
 
@@ -46,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser, load: Load) -> None:
     asked = add("queries", _queries, "questions to sites, oldest first")
     asked.add_argument("--all", action="store_true", help="also those that are resolved")
     asked.add_argument("--json", action="store_true")
-    back = add("recall", _recall, "stop what waits, send nothing again, and list all that was ever sent")
+    back = add("recall", partial(_recall, load), "stop what waits, send nothing again, and list all that was ever sent")
     _add_selection(back)
     for action, needs_reason in ((approve, False), (reject, True), (ask, True), (resolve, True), (back, False)):
         add_signature(action, needs_reason=needs_reason)
@@ -61,6 +63,9 @@ def _add_selection(back: argparse.ArgumentParser) -> None:
     back.add_argument("--code", choices=list(RejectCode), default="")
     back.add_argument("--format", choices=("csv", "json"), default="csv")
     back.add_argument("--out", type=Path, help="file for the list (default: standard output)")
+    back.add_argument(
+        "--notes", action="store_true", help="also send rejection notes (Key Object Selection) to where it is"
+    )
     back.add_argument("--dry-run", action="store_true", help="only list what was sent; change nothing")
 
 
@@ -167,7 +172,7 @@ def _queries(options: argparse.Namespace, database: Database) -> int:
     return _OK
 
 
-def _recall(options: argparse.Namespace, database: Database) -> int:
+def _recall(load: Load, options: argparse.Namespace, database: Database) -> int:
     chosen = recall.Selection(options.job, options.study, options.subject, options.trial)
     kinds = [options.job is not None, bool(options.study), bool(options.subject or options.trial)]
     if sum(kinds) != 1:
@@ -181,6 +186,10 @@ def _recall(options: argparse.Namespace, database: Database) -> int:
         sys.stdout.write(text)
     else:
         options.out.write_text(text, encoding="utf-8")
+    if options.notes and not options.dry_run:
+        n_notes, n_lacking = put_rejection_notes(database, load(options.config), found, options.code, datetime.now(UTC))
+        lacking = f"; for {n_lacking} none can be made: no file of it is here" if n_lacking else ""
+        sys.stderr.write(f"{n_notes} rejection notes are on their way{lacking}\n")
     done = "would be stopped" if options.dry_run else "stopped or never sent"
     sys.stderr.write(f"{chosen}: {len(found.sent)} objects were sent; {len(found.stopped)} {done}\n")
     return _OK

@@ -20,6 +20,7 @@ from config.settings import Settings
 from config.web import WebAccess
 from processing.results import Level
 from service import release
+from service.audit import AuditEvent, AuditKind, record
 from service.database import Database
 from service.release_api import Signature, signing_of
 from service.signatures import CannotSign, QueryCode, RejectCode
@@ -57,6 +58,9 @@ def build_review_pages(database: Database, settings: Settings) -> APIRouter:
     @pages.get("/review/{target}")
     def show(target: _Target, request: Request) -> Response:
         """One result or report, and the forms of a decision."""
+        item, user = _item(database, target), request.state.user.name
+        seen = AuditEvent(AuditKind.VIEWED, datetime.now(UTC), by=user, studies=(item.study_uid,), detail=target)
+        record(database, seen)
         return _show(database, settings, request, target)
 
     @pages.post("/review/{target}")

@@ -148,6 +148,7 @@ delivery = Table(
     Column("report_id", Integer),  # of the subject's report (trial_report) that it is of; empty: of its job
     UniqueConstraint("sop_uid", "destination"),
     Index("delivery_of_job", "job_id"),
+    Index("delivery_by_state", "state", "job_id"),
     Index("delivery_due", "destination", "state", "not_before"),
     Index("delivery_asked", "destination", "state", "ask_not_before"),
 )

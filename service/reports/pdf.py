@@ -317,14 +317,25 @@ def _named(name: str, colour: Colour | None, size: float) -> Paragraph:
 
 
 def _widths(block: Table) -> list[float]:
-    """As wide as the longest text of each column asks for, together the width of the page if there are many."""
-    needs, size = [], _size(block)
+    """As wide as the longest text of each column asks for, together the width of the page if there are many.
+
+    Where that is more than the page has, long texts are broken: between words while there is room for the longest word.
+    """
+    needs, least, size = [], [], _size(block)
     for at, column in enumerate(block.columns):
         cells = [row.name if at == 0 else row.cells[at - 1] for row in block.rows]
-        longest = max((pdfmetrics.stringWidth(cell, _BOLD if at == 0 else _REGULAR, size) for cell in cells), default=0)
-        words = max(pdfmetrics.stringWidth(word, _REGULAR, 6.5) for word in column.heading.split())
-        needs.append(
-            max(longest + (11 if at == 0 else 0), words) + (14 if block.starts_group(at) or column.is_text else 6)
-        )
+        font = _BOLD if at == 0 else _REGULAR
+        room = (14 if block.starts_group(at) or column.is_text else 6) + (11 if at == 0 else 0)
+        heading = max(pdfmetrics.stringWidth(word, _REGULAR, 6.5) for word in column.heading.split())
+        longest = max((pdfmetrics.stringWidth(cell, font, size) for cell in cells), default=0)
+        word = max((pdfmetrics.stringWidth(one, font, size) for cell in cells for one in cell.split()), default=0)
+        needs.append(max(longest, heading) + room)
+        least.append(max(word, heading) + room)
+    if sum(needs) > _WIDTH:
+        spare = _WIDTH - sum(least)
+        if spare < 0:
+            return [one * _WIDTH / sum(least) for one in least]
+        share = spare / (sum(needs) - sum(least))
+        return [low + share * (need - low) for need, low in zip(needs, least, strict=True)]
     spare = min((_WIDTH - sum(needs)) / max(1, len(needs) - 1), _MOST_SPARE)
     return [needs[0], *(need + spare for need in needs[1:])]

@@ -74,6 +74,17 @@ def observe(visits: Sequence[VisitRecord], non_evaluable: Mapping[Level, tuple[s
     return Observed(cells, are_common=True)
 
 
+def compared_maps(
+    visits: Sequence[VisitRecord], non_evaluable: Mapping[Level, tuple[str, str]]
+) -> tuple[VisitMaps, ...]:
+    """The discs in atlas space of the visits that are compared; none where retention has taken any of them."""
+    compared = [one for one in visits if not any(each.hard for each in one.differences)]
+    try:
+        return tuple(_maps(one, non_evaluable, visits) for one in compared)
+    except (UnreadableResult, UnsuitableInput):
+        return ()
+
+
 def _maps(
     visit: VisitRecord, non_evaluable: Mapping[Level, tuple[str, str]], visits: Sequence[VisitRecord]
 ) -> VisitMaps:

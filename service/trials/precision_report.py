@@ -5,14 +5,13 @@ import io
 import math
 
 from processing.change_limits import log_sd_of_cv, reference_change_values, upper_bound_factor
-from processing.display import LEVEL_NAMES, RESEARCH_USE_ONLY
+from processing.display import LEVEL_NAMES, QUANTITY_NAMES, REGION_NAMES, RESEARCH_USE_ONLY
 from processing.precision import Interval, Repeatability
 from processing.precision_figures import draw_repeats
-from processing.results import Level, Quantity
+from processing.results import Level
 from service.reports.document import Block, Column, Document, Fact, Facts, Page, Picture, Row, Table, Text
 from service.trials.precision_study import PrecisionStudy
 
-_NAMES = {Quantity.T1RHO: "T1ρ", Quantity.T2: "T2"}
 _FEW = 35  # pairs: below, an upper bound is well above the estimate
 
 
@@ -171,7 +170,7 @@ def precision_table(found: PrecisionStudy) -> str:
 
 
 def _name(one: Repeatability) -> str:
-    return f"{_NAMES[one.quantity]} {one.region.value.replace('_', ' ')}"
+    return f"{QUANTITY_NAMES[one.quantity]} {REGION_NAMES[one.region]}"
 
 
 def _number(value: float, digits: int) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
+from processing.common_voxels import VisitMaps
 from processing.results import Level, Quantity, Region
 from processing.visit_images import VisitImages
 from processing.visits import ChangeTable, PrecisionProfile
@@ -55,7 +56,7 @@ class VisitQuality:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ReportContents:
-    """Everything a report shows. ``images`` and ``quality`` by name of the visit.
+    """Everything a report shows. ``images`` and ``quality`` by name of the visit; ``maps`` in atlas space.
 
     ``days_only``: no calendar date stands in it, only days from the subject's day zero; for de-identified destinations.
     """
@@ -67,6 +68,7 @@ class ReportContents:
     edition: ReportEdition
     precision: PrecisionProfile
     days_only: bool = False
+    maps: tuple[VisitMaps, ...] = ()
 
     @property
     def is_blinded(self) -> bool:

@@ -7,6 +7,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from processing.common_voxels import differences_from
+from processing.difference_figures import draw_differences
 from processing.display import QUANTITY_NAMES, REGION_NAMES
 from processing.results import Level, Quantity, Region
 from processing.subject_courses import Course, draw_courses
@@ -17,12 +19,14 @@ from service.trials.history import VisitRecord
 from service.trials.report_contents import ReportContents
 from service.trials.report_words import state_text
 
+#: Visits in the strip of the first page: of more than that the baseline and the newest ones.
+MOST_ON_FIRST_PAGE = 7
 _QUANTITIES = tuple(Quantity)
 
 
-def strip_picture(contents: ReportContents, quantity: Quantity | None) -> Picture | None:
+def strip_picture(contents: ReportContents, quantity: Quantity | None, visits: Sequence[VisitRecord]) -> Picture | None:
     """Five levels x visits, with the map of a quantity in colour or the images alone; None without any image."""
-    columns = [_column(contents, visit, quantity) for visit in contents.history.visits]
+    columns = [_column(contents, visit, quantity) for visit in visits]
     if all(one.images is None for one in columns):
         return None
     what = "Segmented images" if quantity is None else f"{QUANTITY_NAMES[quantity]} in colour on the segmented images"
@@ -87,6 +91,27 @@ def courses_picture(
         " Hollow: not judged. Cross: no value; no line is drawn across it."
     )
     return _picture(pixels, f"{what} of each disc over the visits.", caption)
+
+
+def differences_picture(contents: ReportContents, quantity: Quantity) -> Picture | None:
+    """Where in each disc a quantity differs from the baseline; None where no visit can be compared."""
+    baseline = contents.history.plan.baseline.name
+    before = next((one for one in contents.maps if one.visit == baseline and one.discs), None)
+    if before is None:
+        return None
+    maps = differences_from(before, contents.maps, quantity)
+    if not maps:
+        return None
+    visits = [one.name for one in contents.history.visits if one.name != baseline]
+    png, width, height = draw_differences(
+        quantity, visits, maps, {level: disc.regions for level, disc in before.discs.items()}
+    )
+    caption = (
+        f"Change of {QUANTITY_NAMES[quantity]} from {baseline} in the middle slice of each atlas disc; grey lines: disc"
+        " and nucleus. Below each: mean over the disc, and the share of its voxels whose change is beyond ±1.96 SD of"
+        " the noise of both fits (black edges); 5 % are by chance, and registration adds to that. A picture, no test."
+    )
+    return Picture(png, width, height, f"Change of {QUANTITY_NAMES[quantity]} in each disc at each visit.", caption)
 
 
 def measured_quantities(contents: ReportContents) -> tuple[Quantity, ...]:

@@ -22,6 +22,7 @@ from service.trials.report_words import (
 
 _FROM_ABOVE = tuple(reversed(LUMBAR_LEVELS))
 _REGIONS = (Region.NUCLEUS, Region.WHOLE_DISC, Region.ANTERIOR_ANNULUS, Region.POSTERIOR_ANNULUS)
+_VISITS_ACROSS = 6  # of a table with a column for each
 _VISITS_BESIDE = 3  # of a table of changes, as many as fit on a sheet
 
 
@@ -238,11 +239,20 @@ _EQUALITY: tuple[tuple[str, tuple[str, ...], _Show], ...] = (
 NOT_KNOWN = "not known"
 
 
-def acquisition_table(contents: ReportContents) -> Table | None:
-    """How each visit was acquired, cells that differ from the baseline marked; None where no result tells."""
-    shown = [one for one in contents.history.visits if one.acquisition is not None]
-    if not shown:
-        return None
+def acquisition_tables(contents: ReportContents) -> Iterator[Table]:
+    """How each visit was acquired, cells that differ from the baseline marked; none where no result tells."""
+    known = [one for one in contents.history.visits if one.acquisition is not None]
+    for shown in beside(known):
+        yield _acquisition_table(shown)
+
+
+def beside(visits: Sequence[VisitRecord]) -> Iterator[Sequence[VisitRecord]]:
+    """As many visits at once as fit beside each other."""
+    for first in range(0, len(visits), _VISITS_ACROSS):
+        yield visits[first : first + _VISITS_ACROSS]
+
+
+def _acquisition_table(shown: Sequence[VisitRecord]) -> Table:
     rows = []
     for name, what, show in _EQUALITY:
         cells = [_equality_cell(visit, what, show) for visit in shown]
@@ -264,11 +274,13 @@ def _equality_cell(visit: VisitRecord, what: Sequence[str], show: _Show) -> str:
     return f"{'✕' if any(one.hard for one in own) else '≠'} {text}"
 
 
-def quality_table(contents: ReportContents) -> Table | None:
-    """Numbers that tell how far each visit can be trusted; None where nothing is measured."""
-    shown = [one for one in contents.history.visits if one.result is not None]
-    if not shown:
-        return None
+def quality_tables(contents: ReportContents) -> Iterator[Table]:
+    """Numbers that tell how far each visit can be trusted; none where nothing is measured."""
+    for shown in beside([one for one in contents.history.visits if one.result is not None]):
+        yield _quality_table(contents, shown)
+
+
+def _quality_table(contents: ReportContents, shown: Sequence[VisitRecord]) -> Table:
     results: list[Mapping[str, Any]] = [one.result or {} for one in shown]
     rows = [
         Row("Result of the exam", tuple(str(one.get("status", "")).replace("_", " ") for one in results)),
@@ -286,7 +298,8 @@ def quality_table(contents: ReportContents) -> Table | None:
         Row("QC phantom of the scanner", tuple(_phantom(contents, one) for one in shown)),
     ]
     note = "The disc that a lowest or largest value is of stands in brackets."
-    return Table("Quality", (Column("quality"), *(Column(one.name) for one in shown)), tuple(rows), note)
+    columns = (Column("quality"), *(Column(one.name) for one in shown))
+    return Table("Quality", columns, tuple(rows), note, is_dense=True)
 
 
 def _motion(result: Mapping[str, Any]) -> str:

@@ -27,6 +27,7 @@ from service.failure_text import describe_failure
 from service.holds import Hold
 from service.logs import log_to_stderr
 from service.trials.history import SubjectHistory, read_history
+from service.trials.observations import compared_maps
 from service.trials.phantoms import phantom_hold, phantom_state
 from service.trials.registry import Trial, trial_by_id
 from service.trials.report_contents import EarlierVersion, ReportContents, ReportEdition, Signed, VisitQuality
@@ -187,7 +188,8 @@ def contents_of(source: ReportSource, edition: ReportEdition, *, days_only: bool
         for one in history.visits
     }
     precision = read_precision(history.plan.change.precision)
-    return ReportContents(history, history.assessment, images, quality, edition, precision, days_only)
+    maps = compared_maps(history.visits, history.non_evaluable)
+    return ReportContents(history, history.assessment, images, quality, edition, precision, days_only, maps)
 
 
 def _write(

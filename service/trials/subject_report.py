@@ -11,7 +11,13 @@ from service.states import SubjectState
 from service.trials import report_tables as tables
 from service.trials.history import VisitRecord
 from service.trials.report_contents import ReportContents, ReportEdition
-from service.trials.report_pictures import courses_picture, measured_quantities, strip_picture
+from service.trials.report_pictures import (
+    MOST_ON_FIRST_PAGE,
+    courses_picture,
+    differences_picture,
+    measured_quantities,
+    strip_picture,
+)
 from service.trials.report_words import state_text
 
 TITLE: Final = "Lumbar discs over time"
@@ -40,7 +46,10 @@ def _summary(contents: ReportContents) -> Iterator[Block]:
         yield primary
     yield _reading(contents)
     yield tables.visit_table(contents)
-    strip = strip_picture(contents, contents.shown_quantity)
+    visits = contents.history.visits
+    if len(visits) > MOST_ON_FIRST_PAGE:
+        visits = (contents.history.baseline, *visits[1 - MOST_ON_FIRST_PAGE :])
+    strip = strip_picture(contents, contents.shown_quantity, visits)
     courses = courses_picture(contents, (contents.shown_region,), (contents.shown_quantity,))
     yield from (one for one in (strip, courses) if one is not None)
 
@@ -104,15 +113,25 @@ def _blinding_text(contents: ReportContents) -> str:
 
 
 def _cautions(contents: ReportContents) -> Iterator[Notice]:
-    told = list(dict.fromkeys((*contents.table.warnings, *contents.history.warnings)))
+    told = [words.in_words(one) for one in dict.fromkeys((*_moved(contents), *contents.history.warnings))]
     if not told:
         return
     lines = told if len(told) <= _MOST_WARNINGS else [*told[: _MOST_WARNINGS - 1], _more(told)]
     yield Notice(Tone.CAUTION, f"Read with {words.count(len(told), 'warning', 'warnings')}", tuple(lines))
 
 
+def _moved(contents: ReportContents) -> list[str]:
+    """What speaks against verdicts, in one line: that of what the page shows, and how many more there are."""
+    told = contents.table.warnings
+    if len(told) < 2:
+        return list(told)
+    part = f"{contents.shown_quantity} of the {REGION_NAMES[contents.shown_region]}"
+    first = next((one for one in told if part in one), told[0])
+    return [f"{first} The same is said of {words.count(len(told) - 1, 'other part', 'other parts')}."]
+
+
 def _more(told: Sequence[str]) -> str:
-    return f"And {len(told) - _MOST_WARNINGS + 1} more, all under Acquisition and quality."
+    return f"And {len(told) - _MOST_WARNINGS + 1} more; all stand in report.json."
 
 
 def _reading(contents: ReportContents) -> Notice:
@@ -149,13 +168,12 @@ def _changes(contents: ReportContents) -> Iterator[Block]:
         if table is not None:
             yield table
     if contents.table.warnings:
-        yield Text("What speaks against a verdict", contents.table.warnings)
+        yield Text("What speaks against a verdict", tuple(words.in_words(one) for one in contents.table.warnings))
 
 
 def _trust(contents: ReportContents) -> Iterator[Block]:
-    for table in (tables.acquisition_table(contents), tables.quality_table(contents)):
-        if table is not None:
-            yield table
+    yield from tables.acquisition_tables(contents)
+    yield from tables.quality_tables(contents)
     deviations = [
         f"{visit.name}: {one.text}{'; no change is judged' if one.hard else '; wider limits' if one.widens else ''}."
         for visit in contents.history.visits
@@ -191,15 +209,23 @@ def _on(contents: ReportContents, visit: VisitRecord) -> str:
 
 def _pictures(contents: ReportContents) -> Iterator[Picture]:
     others = measured_quantities(contents)[1:]
-    for quantity in (None, *others):
-        picture = strip_picture(contents, quantity)
+    visits = contents.history.visits
+    more = (contents.shown_quantity,) if len(visits) > MOST_ON_FIRST_PAGE else ()
+    for quantity in (None, *more, *others):
+        for shown in tables.beside(visits):
+            picture = strip_picture(contents, quantity, shown)
+            if picture is not None:
+                yield picture
+    for quantity in measured_quantities(contents):
+        picture = differences_picture(contents, quantity)
         if picture is not None:
             yield picture
 
 
 def _records(contents: ReportContents) -> Iterator[Block]:
     yield Text("Method", tuple(_method(contents)))
-    yield _made_with(contents)
+    for shown in tables.beside([one for one in contents.history.visits if one.result is not None]):
+        yield _made_with(shown)
     if not contents.days_only:
         yield _editions(contents.edition)
 
@@ -243,9 +269,8 @@ def _voxels(contents: ReportContents) -> str:
     return "the voxels of each visit that have a value"
 
 
-def _made_with(contents: ReportContents) -> Table:
+def _made_with(shown: Sequence[VisitRecord]) -> Table:
     """What measured each visit, so that a difference of versions is seen."""
-    shown = [one for one in contents.history.visits if one.result is not None]
     names = {
         "discnode": "discnode",
         "model": "networks",

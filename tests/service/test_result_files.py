@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+from datetime import datetime
 from pathlib import Path
 
 import example_exam
@@ -12,10 +13,12 @@ from matplotlib.image import imread
 from pydicom import dcmread
 
 from config.settings import ObjectKind, ReportSettings, SubjectLine
+from dicom_io.acquisition import acquisition_of_entry
 from processing.montage import draw_montage
 from processing.refusal import Reason, ReasonCode
 from processing.registration_page import draw_registration_page
 from processing.results import Level, Quantity, Region, Verdict
+from processing.visits import Acquisition
 from service import result_files, result_schema
 from service.result_files import result_document, write_refusal, write_result
 from service.result_schema import ResultDocument, schema_text
@@ -340,3 +343,12 @@ def test_a_refusal_says_why_and_of_which_series(tmp_path):
     assert [(one.code, one.detail) for one in document.reasons] == [("ECHO_UNRESOLVED", "EchoTime is 0 in all images")]
     assert [one.series_uid for one in document.inputs] == ["1.2.3", "1.2.4"]
     assert not document.discs
+
+
+def test_result_json_says_how_the_exam_was_acquired(one_disc):
+    result, summary, _ = one_disc
+    told = Acquisition(device_serial="A1", t1rho_times_ms=(0.0, 10.0, 40.0), acquired_at=datetime(2026, 3, 14, 9, 26))
+    images = dataclasses.replace(example_exam.exam_images(result), acquisition=told)
+    document = json.loads(json.dumps(result_document(result, images, summary.objects)))
+    assert ResultDocument.model_validate(document).acquisition.device_serial == "A1"
+    assert acquisition_of_entry(document["acquisition"]) == told

@@ -383,6 +383,7 @@ def upgrade() -> None:
         batch_op.add_column(sa.Column("holds", sa.JSON(none_as_null=True), nullable=True))
         batch_op.add_column(sa.Column("approved_sha256", sa.String(length=64), nullable=True))
         batch_op.add_column(sa.Column("report_id", sa.Integer(), nullable=True))
+        batch_op.create_index("delivery_by_state", ["state", "job_id"], unique=False)
         batch_op.create_index("delivery_of_job", ["job_id"], unique=False)
 
     with op.batch_alter_table("exam", schema=None) as batch_op:
