@@ -43,8 +43,8 @@ from tests.soak.trial_verdicts import (
 ANALYSIS = "tests.soak.remembered_analysis:analyse"
 BY = "coordinator"
 
-#: Registration ends earlier than usual. On an exam with three slices the nucleus' mean moves by less than 0.3 %, Dice
-#: from 0.997 to above 0.995, and a disc costs 3.6 s in place of 7.5 s.
+#: Registration ends earlier than usual: on an exam of four slices the nuclei's means moved by less than 0.3 %, Dice from
+#: above 0.996 to above 0.995, and a disc cost 3.6 s in place of 7.5 s.
 _ITERATIONS = {"affine_3d.txt": 60, "bspline_fast_3d.txt": 20}
 
 _BUSY = ("collecting", "queued")
