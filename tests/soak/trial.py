@@ -43,7 +43,7 @@ from tests.soak.trial_verdicts import (
 ANALYSIS = "tests.soak.remembered_analysis:analyse"
 BY = "coordinator"
 
-#: Registration ends earlier than usual: on an exam of four slices the nuclei's means moved by less than 0.3 %, Dice from
+#: Registration ends earlier than usual: on an exam of four slices the means of nuclei moved by < 0.3 %, Dice from
 #: above 0.996 to above 0.995, and a disc cost 3.6 s in place of 7.5 s.
 _ITERATIONS = {"affine_3d.txt": 60, "bspline_fast_3d.txt": 20}
 
