@@ -267,7 +267,8 @@ class Campaign:
             found = {row[0]: int(row[1]) for row in connection.execute(query.group_by(subject.c.subject_id))}
         lacking = measured - found.keys()
         yield Check("subjects with a report", f"{len(found)} of {len(measured)}", "all", not lacking)
-        yield Check("subjects with a report who must have none", str(len(found.keys() - measured)), "= 0")
+        needless = found.keys() - measured
+        yield Check("subjects with a report who must have none", str(len(needless)), "= 0", not needless)
         yield Check("versions of reports", str(sum(found.values())))
 
     def _sent(self, first: dict[tuple[str, str], Found], last: dict[tuple[str, str], Found]) -> Iterator[Check]:
