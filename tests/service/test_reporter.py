@@ -22,6 +22,8 @@ from service import database as db
 from service import trial_tables as tables
 from service.cli import main
 from service.database import open_database
+from service.release import CannotDecide, Target, approve
+from service.signatures import Signing
 from service.states import DeliveryState
 from service.trials.report_demands import count_stuck, forgive_attempts
 from service.trials.reporter import make_next
@@ -223,3 +225,23 @@ def test_on_demand_by_command(site: Site, tmp_path: Path, capsys: pytest.Capture
     assert "nothing new" in capsys.readouterr().out
     assert main(["trial", "report", "01-999", "--config", config]) == 2
     assert "no subject '01-999'" in capsys.readouterr().err
+
+
+def test_a_report_of_what_counts_no_more_waits_and_goes_when_it_counts_again(site: Site) -> None:
+    """The only exam turned out to be another subject's: no newer version takes the report's place."""
+    assert make_next(site.database, site.settings, ask(site))
+    with site.database.write() as connection:
+        connection.execute(update(db.delivery).values(holds=None, state=str(DeliveryState.WAITING)))
+        connection.execute(update(tables.visit).values(state="held", code="IDENTITY_CONFLICT"))
+    later = ask(site, 5)
+    assert {one.state for one in rows(site, db.delivery)} == {DeliveryState.HELD}, "already while the new one is made"
+    assert make_next(site.database, site.settings, later)
+    assert {one.state for one in rows(site, db.delivery)} == {DeliveryState.HELD}
+    signing = Signing("anna", "test", NOW, "I reviewed it", "a reason")
+    with pytest.raises(CannotDecide, match="counts any more"):
+        approve(site.database, Target("report", 1), signing)
+    with site.database.write() as connection:
+        connection.execute(update(tables.visit).values(state="measured", code=None))
+    assert make_next(site.database, site.settings, ask(site, 10))
+    assert len(rows(site, tables.subject_report)) == 1
+    assert {one.state for one in rows(site, db.delivery)} == {DeliveryState.WAITING}
