@@ -142,19 +142,11 @@ def unsettle(connection: Connection, job_id: int, why: str) -> None:
 def leave_subject(connection: Connection, exam_id: int) -> None:
     """An exam is not the subject's any more for whom it was taken: what was approved as theirs is to be decided anew.
 
-    Its de-identified copies bear the subject's name: they are not sent (again). What was sent stays on record for a
-    recall.
+    Its de-identified copies bear the subject's name: they are not sent (again).
     """
-    job, table = db.job, db.delivery
-    ids = list(connection.execute(select(job.c.id).where(job.c.exam_id == exam_id)).scalars())
-    of_exam = (table.c.job_id.in_(ids), table.c.report_id.is_(None))
-    is_left = table.c.state != str(DeliveryState.REJECTED)
-    is_copy = table.c.path.contains(f"/{COPIES}/", autoescape=True)
-    copies = connection.execute(select(table.c.id).where(*of_exam, is_copy, is_left)).all()
-    stop(connection, copies, Hold.SUPERSEDED, "its exam is not the subject's any more whose name it bears")
-    copy = trials.deidentified
-    connection.execute(update(copy).where(copy.c.job_id.in_(ids)).values(made_at=None))
-    why = {
+    stop_copies(connection, exam_id, "its exam is not the subject's any more whose name it bears")
+    ids = _jobs_of(connection, exam_id)
+    why: dict[str, str] = {
         Hold.VISIT: "its exam was taken back from a subject",
         Hold.REVIEW: "a person approved it as another subject's: it is to be decided on anew",
     }
@@ -162,6 +154,37 @@ def leave_subject(connection: Connection, exam_id: int) -> None:
         for row in _open_rows(connection, job_id):
             if row.approved_sha256 is not None:
                 put_holds(connection, row, {**(row.holds or {}), **why}, approved_sha256=None)
+
+
+def stop_copies(connection: Connection, exam_id: int, why: str) -> None:
+    """What the de-identified copies of an exam say, subject or visit, is not so any more: they are made anew."""
+    table, copy = db.delivery, trials.deidentified
+    ids = _jobs_of(connection, exam_id)
+    is_copy = table.c.path.contains(f"/{COPIES}/", autoescape=True)
+    is_left = table.c.state != str(DeliveryState.REJECTED)
+    stop(
+        connection,
+        connection.execute(select(table.c.id).where(table.c.job_id.in_(ids), is_copy, is_left)).all(),
+        Hold.SUPERSEDED,
+        why,
+    )
+    connection.execute(update(copy).where(copy.c.job_id.in_(ids)).values(made_at=None))
+
+
+def hold_copies_sent_before(connection: Connection, job_id: int, now: datetime) -> None:
+    """Copies that were made anew have the UIDs of those before: what was sent of these is to be removed there first.
+
+    An archive may keep what it has, under the other subject or visit, and say that it took the new one.
+    """
+    why = "it was sent as another subject's or visit's: have it removed there first (discnode release recall)"
+    for row in _open_rows(connection, job_id):
+        if row.sent_at is not None and f"/{COPIES}/" in row.path:
+            put_holds(connection, row, {**(row.holds or {}), Hold.REVIEW: why}, not_before=now)
+
+
+def _jobs_of(connection: Connection, exam_id: int) -> list[int]:
+    job = db.job
+    return list(connection.execute(select(job.c.id).where(job.c.exam_id == exam_id)).scalars())
 
 
 def unsettle_reports(connection: Connection, subject_id: int, why: str) -> None:

@@ -30,7 +30,7 @@ from service import database as db
 from service import trial_tables as trials
 from service.database import Database
 from service.failure_text import describe_failure
-from service.holds import holds_for, release_for, take_place
+from service.holds import hold_copies_sent_before, holds_for, release_for, take_place
 from service.job_records import exam_folder
 from service.outbox import Parcel, put_in_outbox
 from service.reports import stored_document
@@ -258,6 +258,7 @@ def _put_down(
         parcels = _parcels(settings, due, copies, destinations, warnings)
         put_in_outbox(connection, due.job_id, parcels, now)
         take_place(connection, due.job_id, now)
+        hold_copies_sent_before(connection, due.job_id, now)
         values = {"made_at": now, "n_objects": len(copies)}
         connection.execute(update(table).where(table.c.job_id == due.job_id).values(**values))
     return len(parcels)

@@ -13,7 +13,7 @@ from processing.refusal import ReasonCode
 from service import trial_tables as db
 from service.audit import AuditEvent, AuditKind, note
 from service.database import move
-from service.holds import leave_subject, unsettle_reports
+from service.holds import leave_subject, stop_copies, unsettle_reports
 from service.states import SubjectState, VisitState
 from service.trials.candidates import (
     Subject,
@@ -275,6 +275,8 @@ def _write_visits(connection: Connection, subject_id: int, visits: Sequence[Visi
             connection.execute(update(table).where(table.c.id == row.id).values(changed_at=now, **values))
         else:
             move(connection, table, row.id, one.state, changed_at=now, **values)
+        if row is not None and row.name != one.name:
+            stop_copies(connection, one.exam_id, f"it says to be {row.name} and is {one.name}")
         changes.append(f"{one.name} is {one.state}")
         if one.state is VisitState.HELD:
             _log.warning("visit held", extra={"exam": one.exam_id, "code": one.code, "visit": one.name})
