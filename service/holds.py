@@ -199,10 +199,21 @@ def settle_reports(connection: Connection, subject_id: int) -> None:
         put_holds(connection, row, {name: text for name, text in (row.holds or {}).items() if name != Hold.VISIT})
 
 
-def _open_rows_of_reports(connection: Connection, subject_id: int) -> Sequence[Row[Any]]:
+def settle_destinations_of_reports(connection: Connection, trial_id: int, plan: TrialPlan) -> None:
+    """A trial's plan has changed: no report goes to a destination that it does not name (any more)."""
+    subject = trials.subject
+    subjects = select(subject.c.id).where(subject.c.trial_id == trial_id)
+    for row in _open_rows_of_reports(connection, *connection.execute(subjects).scalars()):
+        holds = {name: text for name, text in (row.holds or {}).items() if name != Hold.ELSEWHERE}
+        if row.destination not in plan.destinations:
+            holds[Hold.ELSEWHERE] = f"{row.destination} is no destination of trial {plan.protocol_id}"
+        put_holds(connection, row, holds)
+
+
+def _open_rows_of_reports(connection: Connection, *subject_ids: int) -> Sequence[Row[Any]]:
     table, report = db.delivery, trials.subject_report
-    of_subject = select(report.c.id).where(report.c.subject_id == subject_id)
-    query = select(table).where(table.c.report_id.in_(of_subject), table.c.state.in_(_OPEN))
+    of_subjects = select(report.c.id).where(report.c.subject_id.in_(subject_ids))
+    query = select(table).where(table.c.report_id.in_(of_subjects), table.c.state.in_(_OPEN))
     return connection.execute(query.with_for_update()).all()
 
 

@@ -126,7 +126,8 @@ def make_report(database: Database, settings: Settings, subject_id: int, asked_a
             n = put_report_in_outbox(
                 connection, settings, plan, report_id, sent, now, warnings=warnings, held_by=held_by
             )
-            end_demand(connection, subject_id, asked_at)
+            if not end_demand(connection, subject_id, asked_at):  # what it shows has changed while it was made
+                unsettle_reports(connection, subject_id, "a new version of the report is due")
             _publish(building, settings.storage_dir / place)
     finally:
         shutil.rmtree(building, ignore_errors=True)
