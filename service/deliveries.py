@@ -176,7 +176,8 @@ def note_sent(
 def _left_too_late(connection: Connection, one: Delivery, values: dict[str, Any]) -> bool:
     """It was on its way when a person stopped it: that it is there is written down, so that a recall lists it."""
     table = db.delivery
-    stopped = table.c.state.in_([str(DeliveryState.HELD), str(DeliveryState.REJECTED)])
+    states = (DeliveryState.HELD, DeliveryState.REJECTED, DeliveryState.GIVEN_UP)
+    stopped = table.c.state.in_([str(state) for state in states])
     changed = connection.execute(update(table).where(table.c.id == one.id, stopped).values(**values))
     return changed.rowcount == 1
 
@@ -293,6 +294,8 @@ def send_now(database: Database, destination: str, now: datetime, *, by: str = "
 def send_again(database: Database, delivery_id: int, now: datetime, *, by: str = "") -> bool:
     """Let one object be sent at once, though it may be confirmed or given up; False where there is none of that number.
 
+    What was given up while something held it is held again.
+
     Raises:
         FileNotFoundError: its file is no longer there.
         NotReleased: it is held, or rejected.
@@ -311,7 +314,9 @@ def send_again(database: Database, delivery_id: int, now: datetime, *, by: str =
             raise FileNotFoundError(one.path)
         if one.state is not DeliveryState.WAITING:
             gone = {"confirmed_at": None, "confirmed_by": None, "given_up_at": None, "given_up_by": None}
-            _change(connection, one, DeliveryState.WAITING, not_before=now, given_up_reason=None, **gone)
+            # What was given up while it was held is held again: giving up is no way around a decision.
+            new = DeliveryState.HELD if one.state is DeliveryState.GIVEN_UP and one.holds else DeliveryState.WAITING
+            _change(connection, one, new, not_before=now, given_up_reason=None, **gone)
         else:
             connection.execute(update(table).where(table.c.id == delivery_id).values(not_before=now))
         what = "{number} again to " + one.destination

@@ -12,6 +12,9 @@ from config.settings import Destination, Route, Settings
 from service import database as db
 from service.states import DeliveryState
 
+#: The hold of what was not sent because something newer took its place; made again, it may go.
+SUPERSEDED = "superseded"
+
 
 @dataclass(frozen=True, slots=True)
 class Parcel:
@@ -58,15 +61,16 @@ def put_in_outbox(
     table = db.delivery
     for parcel in parcels:
         known = (table.c.sop_uid == parcel.sop_uid, table.c.destination == parcel.destination)
-        found = connection.execute(select(table.c.id, table.c.state, table.c.approved_sha256).where(*known)).first()
+        columns = (table.c.id, table.c.state, table.c.approved_sha256, table.c.holds)
+        found = connection.execute(select(*columns).where(*known)).first()
         own: dict[str, Any] = {"job_id": job_id, "report_id": report_id, "path": parcel.path}
         own |= {"holds": dict(parcel.holds) or None, "release": str(parcel.release)}
         if found is not None:
             is_free = found.state == DeliveryState.WAITING and found.approved_sha256 is None and not parcel.holds
-            if (
-                found.state in (DeliveryState.HELD, DeliveryState.WAITING) and not is_free
-            ):  # what was said of it is void
-                own |= {"state": str(_first_state(parcel)), "approved_sha256": None}
+            is_over = found.state == DeliveryState.REJECTED and set(found.holds or {}) == {SUPERSEDED}
+            is_open = found.state in (DeliveryState.HELD, DeliveryState.WAITING)
+            if is_over or (is_open and not is_free):  # what was said of it is void
+                own |= {"state": str(_first_state(parcel)), "approved_sha256": None, "not_before": now}
                 connection.execute(update(table).where(table.c.id == found.id).values(**own))
             continue
         connection.execute(

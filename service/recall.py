@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, Row, Select, select
 
 from service import database as db
 from service import trial_tables as trials
 from service.database import Database
 from service.holds import Hold, stop
 from service.signatures import Signing, sign
-from service.states import DeliveryState
+from service.states import DeliveryState, JobState
 
 
 class NothingThere(Exception):
@@ -116,6 +116,8 @@ def recall(database: Database, selection: Selection, signing: Signing) -> SentLi
         for row in rows:
             key = ("job", row.job_id) if row.report_id is None else ("report", row.report_id)
             keys.setdefault(key, set()).add(row.exam_study_uid)
+        for key, study in _all_of(connection, selection):  # also of what nothing was put down yet
+            keys.setdefault(key, set()).add(study)
         for (kind, number), studies in keys.items():
             sign(connection, kind, number, "recalled", signing, "", studies=tuple(studies))
         code = f": {signing.code}" if signing.code else ""
@@ -163,15 +165,34 @@ def _rows(connection: Connection, selection: Selection) -> Sequence[Row[Any]]:
         _needs(connection, select(exam.c.id).where(exam.c.study_uid == selection.study_uid), selection)
         is_it = (exam.c.study_uid == selection.study_uid) | (table.c.study_uid == selection.study_uid)
         return connection.execute(query.where(is_it)).all()
-    subject, trial = trials.subject, trials.trial
-    ids = select(subject.c.id).join(trial, trial.c.id == subject.c.trial_id)
-    ids = ids.where(subject.c.subject_id == selection.subject) if selection.subject else ids
-    ids = ids.where(trial.c.protocol_id == selection.trial) if selection.trial else ids
+    ids = _subjects(selection)
     _needs(connection, ids, selection)
     exams = select(trials.visit.c.exam_id).where(trials.visit.c.subject_id.in_(ids))
     reports = select(trials.subject_report.c.id).where(trials.subject_report.c.subject_id.in_(ids))
     is_exam = exam.c.id.in_(exams) & table.c.report_id.is_(None)
     return connection.execute(query.where(is_exam | table.c.report_id.in_(reports))).all()
+
+
+def _all_of(connection: Connection, selection: Selection) -> list[tuple[tuple[str, int], str]]:
+    """The analyses of a selection, and their studies."""
+    job, exam = db.job, db.exam
+    query = select(job.c.id, exam.c.study_uid).join(exam, exam.c.id == job.c.exam_id).order_by(job.c.id)
+    query = query.where(job.c.state != str(JobState.SUPERSEDED))
+    if selection.job_id is not None:
+        query = query.where(job.c.id == selection.job_id)
+    elif selection.study_uid:
+        query = query.where(exam.c.study_uid == selection.study_uid)
+    else:
+        visit = trials.visit
+        query = query.where(exam.c.id.in_(select(visit.c.exam_id).where(visit.c.subject_id.in_(_subjects(selection)))))
+    return [(("job", row.id), row.study_uid) for row in connection.execute(query).all()]
+
+
+def _subjects(selection: Selection) -> Select[Any]:
+    subject, trial = trials.subject, trials.trial
+    ids = select(subject.c.id).join(trial, trial.c.id == subject.c.trial_id)
+    ids = ids.where(subject.c.subject_id == selection.subject) if selection.subject else ids
+    return ids.where(trial.c.protocol_id == selection.trial) if selection.trial else ids
 
 
 def _needs(connection: Connection, query: Any, selection: Selection) -> None:

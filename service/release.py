@@ -214,7 +214,7 @@ def _needed(database: Database, target: Target) -> Item:
 
 def _content(database: Database, item: Item) -> Content:
     try:
-        return content_of(database.storage_dir, item.folder, {one.path for one in item.deliveries})
+        return content_of(database.storage_dir, item.folder, {one.path for one in item.held})
     except FileNotFoundError as error:
         raise CannotDecide(f"the files of {item.target} are no longer there") from error
 

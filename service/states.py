@@ -162,8 +162,9 @@ DELIVERY_MOVES: Moves = {
     # waiting: it was not there, or a person wants it sent again; rejected: recalled
     _D.SENT: frozenset({_D.CONFIRMED, _D.WAITING, _D.REJECTED, _D.GIVEN_UP}),
     _D.CONFIRMED: frozenset({_D.WAITING, _D.REJECTED}),
-    _D.REJECTED: frozenset(),
-    _D.GIVEN_UP: frozenset({_D.WAITING, _D.REJECTED}),  # a person wants it sent after all, or it is recalled
+    _D.REJECTED: frozenset({_D.HELD, _D.WAITING}),  # the same object again, after a version that took its place
+    # a person wants it sent after all: it goes, or waits for a decision as before; or it is recalled
+    _D.GIVEN_UP: frozenset({_D.WAITING, _D.HELD, _D.REJECTED}),
 }
 
 ASKED_MOVES: Moves = {

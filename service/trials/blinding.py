@@ -71,13 +71,14 @@ def unblind(database: Database, protocol_id: str, signing: Signing) -> int:
         sign(connection, "trial", row.id, "unblinded", signing, row.plan_sha256)
         reports = select(report.c.id).join(subject, subject.c.id == report.c.subject_id)
         reports = reports.where(subject.c.trial_id == row.id)
-        held = table.c.report_id.in_(reports), table.c.state == str(DeliveryState.HELD)
+        states = [str(DeliveryState.HELD), str(DeliveryState.GIVEN_UP)]  # that may be sent after all
+        held = table.c.report_id.in_(reports), table.c.state.in_(states)
         n_free = 0
         for one in connection.execute(select(table).where(*held)).all():
             left = {name: why for name, why in (one.holds or {}).items() if name != Hold.BLINDED}
             if left != (one.holds or {}):
                 put_holds(connection, one, left, not_before=signing.at)
-                n_free += not left
+                n_free += not left and one.state == DeliveryState.HELD
         return n_free
 
 

@@ -30,7 +30,7 @@ from service import database as db
 from service import trial_tables as trials
 from service.database import Database
 from service.failure_text import describe_failure
-from service.holds import holds_for, release_for, take_place
+from service.holds import hold_copies_sent_before, holds_for, release_for, take_place
 from service.job_records import exam_folder
 from service.outbox import Parcel, put_in_outbox
 from service.reports import stored_document
@@ -62,7 +62,6 @@ class _Due:
     subject_id: str
     site_id: str
     visit: str
-    warnings: tuple[str, ...]
     attempts: int
 
     @property
@@ -153,7 +152,6 @@ def _claim(database: Database, destinations: Sequence[Destination], now: datetim
         subject_id=row.subject_id,
         site_id=row.site_id,
         visit=row.visit,
-        warnings=tuple(str(one) for one in row.doubts or ()),
         attempts=values["attempts"],
     )
 
@@ -164,7 +162,7 @@ def _first_due(connection: Connection, wanted: dict[int, Trial], now: datetime) 
     is_open = and_(copy.c.made_at.is_(None), copy.c.not_before <= now)
     query = (
         select(
-            *(visit.c.job_id, visit.c.name.label("visit"), visit.c.doubts, subject.c.id.label("subject_row")),
+            *(visit.c.job_id, visit.c.name.label("visit"), subject.c.id.label("subject_row")),
             *(subject.c.subject_id, subject.c.site_id, subject.c.trial_id, copy.c.id.label("copy_id")),
             *(copy.c.attempts, job.c.exam_id, job.c.version, job.c.calling_ae, job.c.protocol, job.c.verdict),
         )
@@ -248,7 +246,43 @@ def _put_down(
     destinations: Sequence[Destination],
     now: datetime,
 ) -> int:
-    """Put the copies on their way, as the rules of release have it, and note that they are made."""
+    """Put the copies on their way, as the rules of release have it, and note that they are made.
+
+    Nothing of it where the exam is not that subject's visit any more: they are made anew when it is known whose it is.
+    """
+    table = trials.deidentified
+    with database.write() as connection:
+        warnings = _warnings_now(connection, due)
+        if warnings is None:
+            return 0
+        parcels = _parcels(settings, due, copies, destinations, warnings)
+        put_in_outbox(connection, due.job_id, parcels, now)
+        take_place(connection, due.job_id, now)
+        hold_copies_sent_before(connection, due.job_id, now)
+        values = {"made_at": now, "n_objects": len(copies)}
+        connection.execute(update(table).where(table.c.job_id == due.job_id).values(**values))
+    return len(parcels)
+
+
+def _warnings_now(connection: Connection, due: _Due) -> tuple[str, ...] | None:
+    """What is to be checked of the visit, as the trial's desk says it of the result; None where it is none any more."""
+    visit, result = trials.visit, trials.trial_result
+    query = select(visit.c.deviations, result.c.reasons).outerjoin(result, result.c.job_id == visit.c.job_id)
+    is_it = (visit.c.subject_id == due.subject_row, visit.c.name == due.visit, visit.c.job_id == due.job_id)
+    row = connection.execute(query.where(*is_it, visit.c.state == str(VisitState.MEASURED))).first()
+    if row is None:
+        return None
+    reasons = tuple(f"{one['code']}: {one['detail']}" for one in row.reasons or ())
+    return (*reasons, *(str(one["text"]) for one in row.deviations or ()))
+
+
+def _parcels(
+    settings: Settings,
+    due: _Due,
+    copies: Sequence[_Copy],
+    destinations: Sequence[Destination],
+    warnings: Sequence[str],
+) -> list[Parcel]:
     plan = due.trial.plan
     parcels: list[Parcel] = []
     facts = {"calling_ae": due.calling_ae, "protocol": due.protocol}
@@ -257,19 +291,13 @@ def _put_down(
             continue
         rule = release_for(settings, **facts, trial=plan, destination=destination.name)
         verdict, name = Verdict(due.verdict), destination.name
-        holds = holds_for(settings, **facts, verdict=verdict, trial=plan, destination=name, warnings=due.warnings)
+        holds = holds_for(settings, **facts, verdict=verdict, trial=plan, destination=name, warnings=warnings)
         parcels += [
             Parcel(one.sop_uid, str(one.kind), str(one.path), name, holds, rule)
             for one in copies
             if one.goes_with(destination)
         ]
-    table = trials.deidentified
-    with database.write() as connection:
-        put_in_outbox(connection, due.job_id, parcels, now)
-        take_place(connection, due.job_id, now)
-        values = {"made_at": now, "n_objects": len(copies)}
-        connection.execute(update(table).where(table.c.job_id == due.job_id).values(**values))
-    return len(parcels)
+    return parcels
 
 
 def _note_failure(database: Database, due: _Due, code: ReasonCode, detail: str, now: datetime) -> None:

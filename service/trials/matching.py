@@ -42,10 +42,10 @@ def claiming_plan(database: Database, settings: Settings, exam_id: int) -> Trial
 
     It reads a header of each of the exam's series, and writes nothing but plans that the node has not seen before.
     """
-    if settings.trials_dir is None:
-        return None
     with database.read() as connection:
         trials = trials_of(connection)
+    if not trials and settings.trials_dir is None:  # trials that are on record claim theirs also where it is not set
+        return None
     if not trials:  # a node that has just been started
         with database.write() as connection:
             register_plans(connection, settings.trials_dir, datetime.now(UTC))

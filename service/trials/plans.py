@@ -7,6 +7,7 @@ from sqlalchemy import Connection, select, update
 
 from service import database as node
 from service import trial_tables as db
+from service.holds import settle_destinations_of_reports
 from service.trials.registry import Registration, register_plans, trials_of
 from service.trials.takeover import update_subjects
 
@@ -17,6 +18,9 @@ def take_plans(connection: Connection, trials_dir: Path | None, now: datetime) -
     if outcome.changed:
         subject = db.subject
         of_them = select(subject.c.id).where(subject.c.trial_id.in_(outcome.changed))
+        for one in trials_of(connection):
+            if one.id in outcome.changed:
+                settle_destinations_of_reports(connection, one.id, one.plan)
         update_subjects(connection, trials_of(connection), connection.execute(of_them).scalars().all(), now)
         # What no trial claimed, or one claimed in vain, may be a subject's by the new text.
         loose = select(db.trial_exam.c.exam_id).where(db.trial_exam.c.subject_id.is_(None))

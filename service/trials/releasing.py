@@ -29,6 +29,12 @@ def hold_at_the_door(connection: Connection, exam_id: int, plan: TrialPlan, code
         unsettle(connection, job_id, f"trial {plan.protocol_id}: {code}")
 
 
+def hold_what_is_none(connection: Connection, exam_id: int, why: str) -> None:
+    """An exam is no visit any more, of no trial: what was made for the trial's destinations waits."""
+    for job_id in _jobs_of(connection, exam_id):
+        unsettle(connection, job_id, why)
+
+
 def _jobs_of(connection: Connection, exam_id: int) -> Sequence[int]:
     job = node.job
     query = select(job.c.id).where(job.c.exam_id == exam_id, job.c.state == str(JobState.DONE)).order_by(job.c.id)

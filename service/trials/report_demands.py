@@ -47,10 +47,11 @@ def note_error(database: Database, demand: Demand, error: str) -> None:
         connection.execute(found.values(error=error))
 
 
-def end_demand(connection: Connection, subject_id: int, asked_at: datetime) -> None:
-    """The demand is met, unless there is a newer one."""
+def end_demand(connection: Connection, subject_id: int, asked_at: datetime) -> bool:
+    """The demand is met, unless there is a newer one; whether none is left."""
     table = tables.report_due
     connection.execute(delete(table).where(table.c.subject_id == subject_id, table.c.asked_at <= asked_at))
+    return connection.execute(select(table.c.id).where(table.c.subject_id == subject_id)).first() is None
 
 
 def forgive_attempts(database: Database, now: datetime) -> None:

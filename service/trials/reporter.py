@@ -24,7 +24,7 @@ from service.children import receive_message
 from service.database import Database, open_database
 from service.durable import flush, flush_tree
 from service.failure_text import describe_failure
-from service.holds import Hold
+from service.holds import Hold, settle_reports, unsettle_reports
 from service.logs import log_to_stderr
 from service.trials.history import SubjectHistory, read_history
 from service.trials.observations import compared_maps
@@ -98,7 +98,11 @@ def make_report(database: Database, settings: Settings, subject_id: int, asked_a
     newest = source.history.newest
     if newest is None or newest.job_id is None or source.digest == source.last_digest:
         with database.write() as connection:
-            end_demand(connection, subject_id, asked_at)
+            if newest is not None and end_demand(connection, subject_id, asked_at):
+                settle_reports(connection, subject_id)
+            elif newest is None:
+                end_demand(connection, subject_id, asked_at)
+                unsettle_reports(connection, subject_id, "nothing of what it shows counts any more")
         return None
     number = len(source.earlier) + 1
     place = REPORTS / f"subject-{subject_id:06d}" / f"v{number}"
@@ -122,7 +126,8 @@ def make_report(database: Database, settings: Settings, subject_id: int, asked_a
             n = put_report_in_outbox(
                 connection, settings, plan, report_id, sent, now, warnings=warnings, held_by=held_by
             )
-            end_demand(connection, subject_id, asked_at)
+            if not end_demand(connection, subject_id, asked_at):  # what it shows has changed while it was made
+                unsettle_reports(connection, subject_id, "a new version of the report is due")
             _publish(building, settings.storage_dir / place)
     finally:
         shutil.rmtree(building, ignore_errors=True)

@@ -13,6 +13,7 @@ from processing.refusal import ReasonCode
 from service import trial_tables as db
 from service.audit import AuditEvent, AuditKind, note
 from service.database import move
+from service.holds import leave_subject, stop_copies, unsettle_reports
 from service.states import SubjectState, VisitState
 from service.trials.candidates import (
     Subject,
@@ -27,7 +28,7 @@ from service.trials.exam_facts import ExamFacts
 from service.trials.matching import DATE, Claim, claim_of
 from service.trials.missing import note_expected
 from service.trials.registry import Trial
-from service.trials.releasing import hold_at_the_door, settle_release
+from service.trials.releasing import hold_at_the_door, hold_what_is_none, settle_release
 from service.trials.words import as_words
 
 _log = logging.getLogger(__name__)
@@ -65,6 +66,7 @@ def leave_exam(connection: Connection, trials: Sequence[Trial], exam_id: int, no
     subject_id = connection.execute(select(table.c.subject_id).where(table.c.exam_id == exam_id)).scalar()
     nothing = {"subject_id": None, "trial_id": None, "code": None, "detail": None, "held_number": None}
     connection.execute(update(table).where(table.c.exam_id == exam_id).values(**nothing))
+    hold_what_is_none(connection, exam_id, "its images are measured with those of another study")
     if subject_id is not None:
         update_subjects(connection, trials, [subject_id], now)
 
@@ -89,11 +91,15 @@ def claim_again(connection: Connection, trials: Sequence[Trial], exam_ids: Itera
             "detail": None if detail is None else detail[:_MOST_WORDS],
             "held_number": None,
         }
+        if row.subject_id is not None and subject_id != row.subject_id:
+            values["accepted"] = None  # what was no doubt of one subject may be one of another
         if claim is not None and subject_id is None:
             values["held_number"] = row.held_number or _next_number(connection)
         connection.execute(update(table).where(table.c.exam_id == exam_id).values(**values))
         if claim is not None and subject_id is None:
             hold_at_the_door(connection, exam_id, claim.trial.plan, code or "")
+        if values["trial_id"] is None and row.trial_id is not None:
+            hold_what_is_none(connection, exam_id, "of no trial any more; to send it: discnode jobs reprocess")
         touched |= {one for one in (row.subject_id, subject_id) if one is not None}
     return touched
 
@@ -232,7 +238,7 @@ def _drop_if_nothing(connection: Connection, trials: dict[int, Trial], subject_i
     subject = connection.execute(select(db.subject).where(db.subject.c.id == subject_id)).one()
     if subject.is_listed or subject.lowest_disc or subject.state != SubjectState.ACTIVE:
         return
-    for table in (db.trial_exam, db.visit, db.non_evaluable, db.subject_report):
+    for table in (db.trial_exam, db.visit, db.non_evaluable, db.subject_report, db.deidentified):
         if connection.execute(select(table.c.subject_id).where(table.c.subject_id == subject_id).limit(1)).first():
             return
     for table in (db.report_due, db.missed_visit):
@@ -269,6 +275,8 @@ def _write_visits(connection: Connection, subject_id: int, visits: Sequence[Visi
             connection.execute(update(table).where(table.c.id == row.id).values(changed_at=now, **values))
         else:
             move(connection, table, row.id, one.state, changed_at=now, **values)
+        if row is not None and row.name != one.name:
+            stop_copies(connection, one.exam_id, f"it says to be {row.name} and is {one.name}")
         changes.append(f"{one.name} is {one.state}")
         if one.state is VisitState.HELD:
             _log.warning("visit held", extra={"exam": one.exam_id, "code": one.code, "visit": one.name})
@@ -284,6 +292,8 @@ def _next_number(connection: Connection) -> int:
 
 def _forget(connection: Connection, visit_id: int) -> None:
     """Take a visit's row away, whose exam is another's; questions to the site stay with the exam."""
+    exam_id = connection.execute(select(db.visit.c.exam_id).where(db.visit.c.id == visit_id)).scalar_one()
+    leave_subject(connection, exam_id)
     connection.execute(update(db.query).where(db.query.c.visit_id == visit_id).values(visit_id=None))
     connection.execute(delete(db.reading).where(db.reading.c.visit_id == visit_id))
     connection.execute(delete(db.visit).where(db.visit.c.id == visit_id))
@@ -310,3 +320,4 @@ def ask_for_report(connection: Connection, subject_id: int, why: str, now: datet
     values = {"why": why[:255], "asked_at": now, "attempts": 0, "not_before": now, "error": None}
     if connection.execute(update(table).where(table.c.subject_id == subject_id).values(**values)).rowcount == 0:
         connection.execute(insert(table).values(subject_id=subject_id, **values))
+    unsettle_reports(connection, subject_id, "a new version of the report is due")

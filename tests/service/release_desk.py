@@ -28,6 +28,7 @@ PLAN = TrialPlan.model_validate(
         "visits": [{"name": "BL", "day": 0, "baseline": True}, {"name": "M12", "day": 365}],
         "protocol": "ge-mapss",
         "release": "hold_on_warning",
+        "destinations": ["pacs"],
     }
 )
 

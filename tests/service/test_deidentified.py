@@ -25,7 +25,8 @@ from config.settings import ObjectKind, Settings
 from dicom_io.pseudonyms import Pseudonyms
 from dicom_io.volume_reader import find_dicom_files, read_exam
 from processing.results import Correction, Level, MaskOrigin
-from service import jobs
+from service import database as db
+from service import jobs, release
 from service import trial_tables as trials
 from service.delivery import deliver_due, list_deliveries
 from service.exam_files import read_exam_files
@@ -33,7 +34,9 @@ from service.pipeline import assemble
 from service.reports import stored_document
 from service.reports.document import Column, Document, Flag, Flags, Page, Row, Table
 from service.result_files import write_result
+from service.signatures import Signing
 from service.states import DeliveryState
+from service.trials import deidentified, people
 from service.trials.deidentified import make_next_copies
 from service.worker import run_job
 
@@ -293,3 +296,78 @@ def test_documents_come_back_from_json(measured: Measured) -> None:
     assert document.title.startswith("Relaxation times")
     with pytest.raises(ValueError, match="no block"):
         stored_document.from_json(text.replace('"block": "Facts"', '"block": "Fax"'))
+
+
+def test_copies_wait_for_a_person_where_the_visit_is_to_be_checked(
+    tmp_path: Path, measured: Measured, closing: list[Site]
+) -> None:
+    """What differs from the baseline is a warning for copies too, though the result by itself is fine."""
+    lab = scp_destination("lab", Storescp(tmp_path / "nobody"), deidentify=True)
+    site = open_node(tmp_path, lab, release="hold_on_warning")
+    closing.append(site)
+    write_new_key(tmp_path / "trials" / "trial.key")
+    take_visit(site, measured, Scan(visit="BL"))
+    found = {"what": "scanner", "baseline": "1", "visit": "2", "hard": False, "text": "Another scanner."}
+    with site.database.write() as connection:
+        connection.execute(trials.visit.update().values(deviations=[found]))
+    assert make_next_copies(site.database, site.settings, NOW)
+    deliveries = list_deliveries(site.database)
+    assert {one.state for one in deliveries} == {DeliveryState.HELD}
+    assert {one.held_for for one in deliveries} == {"to be checked: Another scanner."}
+
+
+def test_copies_that_bear_the_name_of_another_subject_are_never_sent(
+    tmp_path: Path, measured: Measured, closing: list[Site]
+) -> None:
+    site = open_node(tmp_path, scp_destination("lab", Storescp(tmp_path / "nobody"), deidentify=True))
+    closing.append(site)
+    write_new_key(tmp_path / "trials" / "trial.key")
+    job = take_visit(site, measured, Scan(visit="BL"))
+    exam = next(iter(site.visits()))
+    site.add(Scan("01-002", visit="BL", patient_id="HOSP-2"))
+    site.sweep()
+    assert make_next_copies(site.database, site.settings, NOW)
+    first = {one.sop_uid for one in list_deliveries(site.database)}
+    signing = Signing("anna", "test", NOW, "I say whose it is", "the site mixed them up")
+
+    people.assign(site.database, exam, "M3", signing, subject_id="01-002")
+    people.accept(site.database, exam, signing)
+    assert site.visits()[exam][:3] == ("01-002", "M3", "measured")
+    assert {one.state for one in list_deliveries(site.database)} == {DeliveryState.REJECTED}
+    assert make_next_copies(site.database, site.settings, NOW)
+    names = {str(pydicom.dcmread(BytesIO(one)).ClinicalTrialSubjectID) for one in copies_of(site).values()}
+    assert names == {"01-002"}
+    assert {one.sop_uid: one.state for one in list_deliveries(site.database)} == dict.fromkeys(
+        first, DeliveryState.WAITING
+    )
+    item = release.get_item(site.database, release.Target("job", job))
+    assert item is not None
+    assert release.describe(site.database, item)["content_sha256"]  # though the files of the first ones are gone
+    with site.database.write() as connection:  # they were taken by the destination
+        connection.execute(db.delivery.update().values(state=str(DeliveryState.CONFIRMED), sent_at=NOW))
+
+    people.assign(site.database, exam, "BL", signing, subject_id="01-001")
+    assert site.visits()[exam][:3] == ("01-001", "BL", "measured")
+    assert make_next_copies(site.database, site.settings, NOW)
+    again = list_deliveries(site.database)
+    assert {one.state for one in again} == {DeliveryState.HELD}
+    assert all("removed there first" in one.held_for for one in again), "an archive may keep what it has of these UIDs"
+
+
+def test_copies_of_a_visit_that_was_held_while_they_were_made_are_not_put_down(
+    tmp_path: Path, measured: Measured, closing: list[Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = open_node(tmp_path, scp_destination("lab", Storescp(tmp_path / "nobody"), deidentify=True))
+    closing.append(site)
+    write_new_key(tmp_path / "trials" / "trial.key")
+    take_visit(site, measured, Scan(visit="BL"))
+    exam, make = next(iter(site.visits())), deidentified._make
+
+    def make_and_meanwhile(*arguments: Any) -> Any:
+        made = make(*arguments)
+        people.set_aside(site.database, exam, Signing("anna", "test", NOW, "It does not count", "another person"))
+        return made
+
+    monkeypatch.setattr(deidentified, "_make", make_and_meanwhile)
+    assert make_next_copies(site.database, site.settings, NOW)
+    assert list_deliveries(site.database) == []

@@ -17,6 +17,8 @@ from service import trial_tables as trials
 from service.database import Database
 from service.deliveries import NotReleased, list_deliveries, send_again, send_now
 from service.delivery import deliver_due
+from service.giving_up import give_up
+from service.outbox import Parcel, put_in_outbox
 from service.reconciliation import reconcile
 from service.release import CannotDecide, Target
 from service.signatures import CannotSign
@@ -287,3 +289,98 @@ def test_targets_are_told_as_people_write_them() -> None:
     for text in ("", "0", "-1", "report-", "visit-3", "1.5", "99999999999"):
         with pytest.raises(ValueError, match="neither"):
             release.parse_target(text)
+
+
+def test_giving_up_and_sending_again_is_no_way_around_a_signature(tmp_path: Path, scp: Storescp, study: str) -> None:
+    node = Node(tmp_path, scp, "hold")
+    job = node.finish(study=study)
+    for one in list_deliveries(node.database):
+        give_up(node.database, one.id, "not wanted", "anna", NOW)
+    assert node.states(job) == {"given_up"}
+    for one in list_deliveries(node.database):
+        assert send_again(node.database, one.id, later(60))
+    assert node.states(job) == {"held"}
+    assert node.deliver() == 0
+    assert release.approve(node.database, Target("job", job), signing()) == 2
+    assert node.deliver() == 2
+
+
+def test_what_was_given_up_learns_that_its_visit_is_in_doubt(tmp_path: Path, scp: Storescp, study: str) -> None:
+    node = Node(tmp_path, scp, "automatic")
+    job = node.finish(study=study, trial=PLAN)
+    node.take_for_visit(job)
+    for one in list_deliveries(node.database):
+        give_up(node.database, one.id, "not wanted", "anna", NOW)
+    with node.database.write() as connection:
+        holds.unsettle(connection, job, "it may be another person's exam")
+    assert node.states(job) == {"given_up"}
+    for one in list_deliveries(node.database):
+        send_again(node.database, one.id, later(60))
+    assert node.states(job) == {"held"}
+    assert node.deliver() == 0
+
+
+def test_what_arrived_while_it_was_given_up_is_in_the_list_of_a_recall(
+    tmp_path: Path, scp: Storescp, study: str
+) -> None:
+    node = Node(tmp_path, scp, "automatic")
+    job = node.finish(study=study)
+    times = iter(range(100, 200))
+
+    def now() -> Any:  # after the first object has been answered, and before that is written down
+        second = next(times)
+        if arrived(scp, study) == 1 and node.states(job) == {"waiting"}:
+            for one in list_deliveries(node.database):
+                give_up(node.database, one.id, "not wanted", "anna", NOW)
+        return later(second)
+
+    assert deliver_due(node.database, node.destination, node.settings, now=now) == 1
+    assert node.states(job) == {"given_up"}
+    assert len(recall.list_sent(node.database, recall.Selection(job_id=job)).sent) == 1
+
+
+def test_nothing_goes_where_the_plan_does_not_send_it(tmp_path: Path, scp: Storescp, study: str) -> None:
+    """The plan was edited while it waited, or a mapping told only later that the exam is the trial's."""
+    node = Node(tmp_path, scp, "automatic")
+    job = node.finish(study=study)
+    nowhere = PLAN.model_copy(update={"destinations": ()})
+    node.take_for_visit(job, plan=nowhere)
+    assert node.states(job) == {"held"}
+    assert set(list_deliveries(node.database)[0].holds or {}) == {"elsewhere"}
+    assert release.approve(node.database, Target("job", job), signing()) == 0
+    assert node.deliver() == 0
+    node.take_for_visit(job)  # the plan names it again
+    assert node.deliver() == 2
+
+
+def test_an_approval_does_not_go_over_to_another_subject(tmp_path: Path, scp: Storescp, study: str) -> None:
+    node = Node(tmp_path, scp, "hold")
+    job = node.finish(study=study, trial=PLAN)
+    node.take_for_visit(job)
+    release.approve(node.database, Target("job", job), signing())
+    assert node.states(job) == {"waiting"}
+    add_visit(node.database, study)
+    with node.database.write() as connection:
+        holds.leave_subject(connection, connection.execute(select(trials.visit.c.exam_id)).scalar_one())
+    node.take_for_visit(job)
+    assert node.states(job) == {"held"}
+    assert "as another subject's" in list_deliveries(node.database)[0].held_for
+    assert node.deliver() == 0
+    assert release.approve(node.database, Target("job", job), signing()) == 2
+
+
+def test_a_recall_before_anything_is_put_down_holds_what_is_put_down_later(
+    tmp_path: Path, scp: Storescp, study: str
+) -> None:
+    node = Node(tmp_path, scp, "automatic")
+    job = node.finish(study=study)
+    with node.database.write() as connection:
+        put_aside = connection.execute(select(db.delivery)).all()
+        connection.execute(db.delivery.delete())
+    recall.recall(node.database, recall.Selection(job_id=job), signing())
+    parcels = [Parcel(one.sop_uid, one.kind, one.path, one.destination) for one in put_aside]
+    with node.database.write() as connection:  # as copies are, which take a while to make
+        put_in_outbox(connection, job, parcels, NOW)
+        holds.take_place(connection, job, NOW)
+    assert node.states(job) == {"held"}
+    assert node.deliver() == 0

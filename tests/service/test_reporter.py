@@ -22,7 +22,11 @@ from service import database as db
 from service import trial_tables as tables
 from service.cli import main
 from service.database import open_database
+from service.holds import settle_destinations_of_reports
+from service.release import CannotDecide, Target, approve
+from service.signatures import Signing
 from service.states import DeliveryState
+from service.trials import reporter
 from service.trials.report_demands import count_stuck, forgive_attempts
 from service.trials.reporter import make_next
 from service.trials.takeover import ask_for_report
@@ -223,3 +227,46 @@ def test_on_demand_by_command(site: Site, tmp_path: Path, capsys: pytest.Capture
     assert "nothing new" in capsys.readouterr().out
     assert main(["trial", "report", "01-999", "--config", config]) == 2
     assert "no subject '01-999'" in capsys.readouterr().err
+
+
+def test_a_report_of_what_counts_no_more_waits_and_goes_when_it_counts_again(site: Site) -> None:
+    """The only exam turned out to be another subject's: no newer version takes the report's place."""
+    assert make_next(site.database, site.settings, ask(site))
+    with site.database.write() as connection:
+        connection.execute(update(db.delivery).values(holds=None, state=str(DeliveryState.WAITING)))
+        connection.execute(update(tables.visit).values(state="held", code="IDENTITY_CONFLICT"))
+    later = ask(site, 5)
+    assert {one.state for one in rows(site, db.delivery)} == {DeliveryState.HELD}, "already while the new one is made"
+    assert make_next(site.database, site.settings, later)
+    assert {one.state for one in rows(site, db.delivery)} == {DeliveryState.HELD}
+    signing = Signing("anna", "test", NOW, "I reviewed it", "a reason")
+    with pytest.raises(CannotDecide, match="counts any more"):
+        approve(site.database, Target("report", 1), signing)
+    with site.database.write() as connection:
+        connection.execute(update(tables.visit).values(state="measured", code=None))
+    assert make_next(site.database, site.settings, ask(site, 10))
+    assert len(rows(site, tables.subject_report)) == 1
+    assert {one.state for one in rows(site, db.delivery)} == {DeliveryState.WAITING}
+
+
+def test_a_report_that_was_overtaken_while_it_was_made_waits(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, write = ask(site), reporter._write
+
+    def write_and_meanwhile(*arguments: Any) -> Any:
+        made = write(*arguments)
+        ask(site, 1)  # a visit is in doubt
+        return made
+
+    with site.database.write() as connection:
+        connection.execute(update(tables.trial).values(unblinded_at=NOW))
+    monkeypatch.setattr(reporter, "_write", write_and_meanwhile)
+    assert make_next(site.database, site.settings, now)
+    assert {one.state for one in rows(site, db.delivery)} == {DeliveryState.HELD}
+    assert "visit" in rows(site, db.delivery)[0].holds
+    nowhere = site.plan.model_copy(update={"destinations": ()})
+    with site.database.write() as connection:
+        settle_destinations_of_reports(connection, 1, nowhere)
+    assert {"visit", "elsewhere"} <= set(rows(site, db.delivery)[0].holds)
+    with site.database.write() as connection:
+        settle_destinations_of_reports(connection, 1, site.plan)
+    assert "elsewhere" not in rows(site, db.delivery)[0].holds

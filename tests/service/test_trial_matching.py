@@ -59,3 +59,10 @@ def test_a_mapped_study_and_a_known_patient_are_claimed(site: Site) -> None:
 def test_a_node_without_trials_claims_nothing(site: Site) -> None:
     without = site.settings.model_copy(update={"trials_dir": None})
     assert claiming_plan(site.database, without, site.add(Scan())) is None
+
+
+def test_trials_on_record_claim_their_exams_though_the_settings_name_no_folder(site: Site) -> None:
+    """A line lost from the settings must not send a trial's exams wherever the routes lead."""
+    site.sweep()
+    without = site.settings.model_copy(update={"trials_dir": None})
+    assert claiming_plan(site.database, without, site.add(Scan())) is not None

@@ -305,3 +305,16 @@ def test_the_command_line(site: Site, capsys: pytest.CaptureFixture[str]) -> Non
     assert {one["code"] for one in told["held"]} == {"PROTOCOL_DEVIATION"}  # these results are of another program
     assert run("unfreeze", "DISC-1", "--meaning", "an error", "--reason", "too early")[0] == 0
     assert json.loads(run("status", "--json")[1])[0]["held"] == []
+
+
+def test_a_doubt_accepted_for_one_subject_is_a_doubt_of_the_next(site: Site) -> None:
+    site.measure(site.add(Scan(visit="BL")))
+    site.measure(site.add(Scan("01-002", visit="BL", patient_id="HOSP-2")))
+    other = site.add(Scan(visit="M3", day=91, patient_id="HOSP-3"))
+    site.measure(other)
+    site.sweep()
+    assert site.visits()[other].state == "held"
+    accept(site.database, other, ANNA)
+    assert site.visits()[other].state == "measured"
+    assign(site.database, other, "M3", ANNA, subject_id="01-002")
+    assert site.visits()[other][:4] == ("01-002", "M3", "held", "IDENTITY_CONFLICT")
