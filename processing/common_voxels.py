@@ -105,10 +105,15 @@ def _has(one: VisitMaps, cell: Cell) -> bool:
 
 
 def _voxels(one: VisitMaps, cell: Cell) -> tuple[_BoolArray, _BoolArray]:
-    """The voxels of the cell's region, and those of them that have a value."""
+    """The voxels of the cell's region that the visit has imaged, and those of them that have a value.
+
+    A slice of the atlas without any value in the disc lies beside the visit's slices: a thin slab is not a failed fit.
+    """
     disc = one.discs[cell.level]
+    valued = np.isfinite(disc.times_ms[cell.quantity])
+    imaged = valued.any(axis=(1, 2), keepdims=True)
     part = disc.regions > 0 if cell.region is Region.WHOLE_DISC else disc.regions == ATLAS_REGIONS[cell.region]
-    return part, part & np.isfinite(disc.times_ms[cell.quantity])
+    return part & imaged, part & valued
 
 
 def _why_none(one: VisitMaps, cell: Cell, atlas: str) -> str:

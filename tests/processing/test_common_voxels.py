@@ -114,3 +114,16 @@ def test_z_of_unchanged_voxels_is_standard_normal_and_that_of_a_change_is_its_si
 def test_maps_of_other_discs_are_not_subtracted():
     with pytest.raises(ValueError, match="not the same disc"):
         difference_map(disc(80.0), disc(80.0, regions=np.ones(SHAPE, np.uint8)), Quantity.T2)
+
+
+def test_slices_of_the_atlas_beside_a_thin_slab_are_no_failed_fits():
+    """Three slices of 4 mm image a part of a disc that is 50 mm wide; what they do not reach has not failed."""
+    first, second = (np.full(SHAPE, 70.0), np.full(SHAPE, 80.0))
+    first[:1], second[3:] = np.nan, np.nan
+    found = observe([visit("BL", 0, first), visit("M12", 365, second)])[WHOLE]
+    assert [one.value_ms for one in found] == [70, 80]
+    assert found[0].n == found[1].n == 2 * 7 * 20  # the slices that both reach
+    assert found[0].excluded_share == pytest.approx(1 / 3)
+    alone = observe([visit("BL", 0, first)])[WHOLE][0]
+    assert alone.n == 3 * 7 * 20
+    assert alone.excluded_share == 0
