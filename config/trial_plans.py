@@ -115,9 +115,7 @@ class Blinding(Section):
 class PhantomRule(Section):
     """How scans of the QC phantom are told from subjects, and what holds them to account."""
 
-    patient_id_pattern: str = Field(
-        "(?i)^(qc|qa)[-_ ]", description="PatientID of a phantom: a regular expression"
-    )
+    patient_id_pattern: str = Field("(?i)^(qc|qa)[-_ ]", description="PatientID of a phantom: a regular expression")
     every_days: int = Field(31, ge=1, le=366, description="One is expected so often")
     near_visit_days: int = Field(30, ge=1, le=366, description="A visit without one so near is a soft deviation")
     warn_share: float = Field(0.03, gt=0, le=1, description="A vial so far from its mean, or 2 SD: warning")
