@@ -89,6 +89,8 @@ def _document(objects: Sequence[SentObject], source: Dataset, title: Code, made_
     note.ReferencedPerformedProcedureStepSequence = []
     note.Manufacturer = "discnode"
     note.ContentDate, note.ContentTime = made_at.strftime("%Y%m%d"), made_at.strftime("%H%M%S")
+    if note.get("PatientIdentityRemoved") == "YES" and note.get("StudyDate"):
+        note.ContentDate = note.StudyDate  # shifted, as all days of its subject
     note.TimezoneOffsetFromUTC = "+0000"
     note.CurrentRequestedProcedureEvidenceSequence = [_evidence(objects)]
     note.ValueType, note.ContinuityOfContent = "CONTAINER", "SEPARATE"

@@ -19,7 +19,7 @@ from service import database as db
 from service import trial_tables as trials
 from service.database import Database
 from service.deliveries import Delivery
-from service.outbox import SUPERSEDED, routes_for
+from service.outbox import REJECTION_NOTE, SUPERSEDED, routes_for
 from service.signatures import COPIES
 from service.states import DeliveryState, predecessors
 
@@ -176,7 +176,7 @@ def hold_copies_sent_before(connection: Connection, job_id: int, now: datetime) 
 
     An archive may keep what it has, under the other subject or visit, and say that it took the new one.
     """
-    why = "it was sent as another subject's or visit's: have it removed there first (discnode release recall)"
+    why = "it was sent as another subject's or visit's: have it removed there first, then approve"
     for row in _open_rows(connection, job_id):
         if row.sent_at is not None and f"/{COPIES}/" in row.path:
             put_holds(connection, row, {**(row.holds or {}), Hold.REVIEW: why}, not_before=now)
@@ -218,9 +218,10 @@ def _open_rows_of_reports(connection: Connection, *subject_ids: int) -> Sequence
 
 
 def _open_rows(connection: Connection, job_id: int) -> Sequence[Row[Any]]:
-    """What of a job is held or waits, or was given up, for it may be sent after all; not of reports."""
+    """What of a job is held or waits, or was given up, for it may be sent after all; not of reports, no notes."""
     table = db.delivery
-    query = select(table).where(table.c.job_id == job_id, table.c.state.in_(_OPEN), table.c.report_id.is_(None))
+    of_job = (table.c.job_id == job_id, table.c.report_id.is_(None), table.c.kind != REJECTION_NOTE)
+    query = select(table).where(*of_job, table.c.state.in_(_OPEN))
     return connection.execute(query.with_for_update()).all()
 
 

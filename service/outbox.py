@@ -14,6 +14,8 @@ from service.states import DeliveryState
 
 #: The hold of what was not sent because something newer took its place; made again, it may go.
 SUPERSEDED = "superseded"
+#: Kind of a delivery that tells a destination what it must not use: nothing holds it, whatever becomes of its exam.
+REJECTION_NOTE = "rejection"
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from service import database as db
 from service import trial_tables as trials
 from service.database import Database
 from service.holds import Hold, stop
+from service.outbox import REJECTION_NOTE
 from service.signatures import Signing, sign
 from service.states import DeliveryState, JobState
 
@@ -121,7 +122,7 @@ def recall(database: Database, selection: Selection, signing: Signing) -> SentLi
         for (kind, number), studies in keys.items():
             sign(connection, kind, number, "recalled", signing, "", studies=tuple(studies))
         code = f": {signing.code}" if signing.code else ""
-        open_rows = [row for row in rows if row.state != DeliveryState.REJECTED]
+        open_rows = [row for row in rows if row.state != DeliveryState.REJECTED and row.kind != REJECTION_NOTE]
         stop(connection, open_rows, Hold.RECALLED, f"recalled{code}")
         return _list(connection, selection)
 

@@ -11,11 +11,11 @@ from dicom_io.rejection_note import PATIENT_SAFETY, QUALITY, write_rejection_not
 from service import database as db
 from service.database import Database
 from service.deliveries import Delivery, record_of
+from service.outbox import REJECTION_NOTE as KIND
 from service.outbox import Parcel, put_in_outbox
 from service.recall import SentList
 from service.signatures import RejectCode
 
-KIND = "rejection"  # of a delivery
 #: Coded reasons for which an object must not be seen at all; of the others it is bad, and of the right patient.
 _OF_SAFETY = frozenset(
     {RejectCode.WRONG_SUBJECT, RejectCode.WRONG_VISIT, RejectCode.IDENTIFIERS_FOUND, RejectCode.PATIENT_SAFETY}

@@ -22,6 +22,7 @@ from service.holds import holds_for as holds_for
 from service.holds import release_for as release_for
 from service.holds import settle as settle
 from service.job_records import exam_folder
+from service.outbox import REJECTION_NOTE
 from service.queries import ask, open_queries
 from service.signatures import CannotSign, Content, RejectCode, Signing, content_of, sign, signatures_on
 from service.states import DeliveryState, JobState
@@ -187,7 +188,7 @@ def reject(database: Database, target: Target, signing: Signing) -> int:
         now = _read_item(connection, target)
         assert now is not None
         open_states = (DeliveryState.HELD, DeliveryState.WAITING)
-        rows = [one for one in now.deliveries if one.state in open_states]
+        rows = [one for one in now.deliveries if one.state in open_states and one.kind != REJECTION_NOTE]
         if not rows:
             raise CannotDecide(f"nothing of {target} is held or waits; what was sent is taken back by a recall")
         sign(connection, target.kind, target.number, "rejected", signing, sha256, studies=(item.study_uid,))

@@ -10,11 +10,12 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 
 from config.trial_plans import TrialPlan
 from processing.refusal import ReasonCode
+from service import database as node
 from service import trial_tables as db
 from service.audit import AuditEvent, AuditKind, note
 from service.database import move
 from service.holds import leave_subject, stop_copies, unsettle_reports
-from service.states import SubjectState, VisitState
+from service.states import ExamState, SubjectState, VisitState
 from service.trials.candidates import (
     Subject,
     discs_without_value,
@@ -63,12 +64,14 @@ def lock_trials(connection: Connection) -> None:
 def leave_exam(connection: Connection, trials: Sequence[Trial], exam_id: int, now: datetime) -> None:
     """An exam's images are measured with those of another exam now: it is no visit of its own."""
     table = db.trial_exam
-    subject_id = connection.execute(select(table.c.subject_id).where(table.c.exam_id == exam_id)).scalar()
+    row = connection.execute(select(table).where(table.c.exam_id == exam_id)).one_or_none()
+    if row is None or row.trial_id is None:
+        return
     nothing = {"subject_id": None, "trial_id": None, "code": None, "detail": None, "held_number": None}
     connection.execute(update(table).where(table.c.exam_id == exam_id).values(**nothing))
     hold_what_is_none(connection, exam_id, "its images are measured with those of another study")
-    if subject_id is not None:
-        update_subjects(connection, trials, [subject_id], now)
+    if row.subject_id is not None:
+        update_subjects(connection, trials, [row.subject_id], now)
 
 
 def claim_again(connection: Connection, trials: Sequence[Trial], exam_ids: Iterable[int], now: datetime) -> set[int]:
@@ -79,6 +82,8 @@ def claim_again(connection: Connection, trials: Sequence[Trial], exam_ids: Itera
     for exam_id in exam_ids:
         row = connection.execute(select(table).where(table.c.exam_id == exam_id)).one()
         claim = claim_of(connection, trials, exam_id, facts_of_row(row), as_words(row))
+        if _is_joined(connection, exam_id):
+            claim = None  # it is part of another exam
         subject_id, code, detail = None, None, None
         if claim is not None:
             subject_id, code, detail = _subject_for(connection, claim, now)
@@ -102,6 +107,11 @@ def claim_again(connection: Connection, trials: Sequence[Trial], exam_ids: Itera
             hold_what_is_none(connection, exam_id, "of no trial any more; to send it: discnode jobs reprocess")
         touched |= {one for one in (row.subject_id, subject_id) if one is not None}
     return touched
+
+
+def _is_joined(connection: Connection, exam_id: int) -> bool:
+    exam = node.exam
+    return connection.execute(select(exam.c.state).where(exam.c.id == exam_id)).scalar() == ExamState.JOINED
 
 
 def _subject_for(connection: Connection, claim: Claim, now: datetime) -> tuple[int | None, str | None, str | None]:

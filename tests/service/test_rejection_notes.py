@@ -3,15 +3,28 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pydicom
 import pytest
 from peers import Storescp, need, run_tool
-from release_desk import MEANING, Node
+from records import NOW
+from release_desk import MEANING, PLAN, Node, signing
+from small_mr_exam import mr_dataset
 from sqlalchemy import update
 
+from config.release import Release
+from dicom_io.deidentify import deidentify, is_deidentified
+from dicom_io.presence import read_sent_object
+from dicom_io.pseudonyms import TrialIdentity
+from dicom_io.rejection_note import QUALITY, write_rejection_note
 from service import database as db
+from service import holds
 from service.cli import main
 from service.deliveries import list_deliveries
+from service.outbox import Parcel, put_in_outbox
+from service.recall import Selection, recall
+from service.rejection_notes import KIND
+from service.states import DeliveryState
 
 
 @pytest.mark.peers
@@ -65,3 +78,31 @@ def test_where_no_file_is_left_the_list_is_all_there_is(tmp_path: Path, capsys: 
     said = capsys.readouterr()
     assert "0 rejection notes are on their way; for 1 none can be made" in said.err
     assert len(said.out.splitlines()) == 1 + 2
+
+
+def test_nothing_holds_or_stops_a_note_on_its_way(tmp_path: Path) -> None:
+    """Its exam is in doubt, its plan has a person decide, it is recalled once more: the archive is told."""
+    node = Node(tmp_path, Storescp(tmp_path / "nobody"), "automatic")
+    job = node.finish()
+    note = Parcel("1.2.3.9", KIND, "rejections/1.dcm", "pacs")
+    with node.database.write() as connection:
+        put_in_outbox(connection, job, [note], NOW)
+        holds.unsettle(connection, job, "it may be another person's exam")
+        holds.settle(connection, job, (), PLAN.model_copy(update={"release": Release.HOLD, "destinations": ()}))
+    recall(node.database, Selection(job_id=job), signing())
+    states = {one.kind: one.state for one in list_deliveries(node.database)}
+    assert states == {"seg": DeliveryState.REJECTED, KIND: DeliveryState.WAITING}
+
+
+def test_a_note_about_deidentified_copies_is_one_itself(tmp_path: Path) -> None:
+    """Destinations that take nothing else are told of a recall, and no day of the calendar."""
+    image = mr_dataset(np.zeros((6, 5), dtype=np.uint16), StudyInstanceUID="1.2.3", SeriesInstanceUID="1.2.3.1")
+    image.PatientID, image.StudyDate = "01-001", "20200106"
+    key, identity = bytes(range(32)), TrialIdentity("DISC-1", "01", "01-001", "BL")
+    copy = deidentify(image, identity, key)
+    copy.save_as(tmp_path / "copy.dcm", enforce_file_format=True)
+    sent = read_sent_object(tmp_path / "copy.dcm")
+    assert sent is not None
+    assert write_rejection_note([sent], tmp_path / "copy.dcm", QUALITY, NOW, tmp_path / "note.dcm") is not None
+    assert is_deidentified(tmp_path / "note.dcm")
+    assert pydicom.dcmread(tmp_path / "note.dcm").ContentDate == copy.StudyDate

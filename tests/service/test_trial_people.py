@@ -7,12 +7,15 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 from trial_site import DAY_ZERO, NOW, VERSIONS, Scan, Site, open_site, spine
 
 from processing.results import Level
 from service import cli
 from service import database as node
 from service import trial_tables as db
+from service.deliveries import list_deliveries
+from service.outbox import Parcel, put_in_outbox
 from service.signatures import CannotSign, Signing
 from service.trials.imports import TableRefused, import_mappings, import_subjects
 from service.trials.people import CannotDecide, accept, assign, not_evaluable, set_aside
@@ -318,3 +321,23 @@ def test_a_doubt_accepted_for_one_subject_is_a_doubt_of_the_next(site: Site) -> 
     assert site.visits()[other].state == "measured"
     assign(site.database, other, "M3", ANNA, subject_id="01-002")
     assert site.visits()[other][:4] == ("01-002", "M3", "held", "IDENTITY_CONFLICT")
+
+
+@pytest.mark.parametrize(("protocol_id", "state"), [("DISC-1", "held"), ("", "waiting")])
+def test_of_a_study_that_was_joined_to_another_only_a_trial_s_result_waits(
+    site: Site, protocol_id: str, state: str
+) -> None:
+    site.write_plan(destinations=["pacs"], release="automatic")
+    exam = site.add(Scan(visit="BL", protocol_id=protocol_id))
+    job = site.measure(exam)
+    with site.database.write() as connection:
+        put_in_outbox(connection, job, [Parcel("1.2.3", "seg", "x/1.dcm", "pacs")], NOW)
+    site.sweep()
+    (one,) = list_deliveries(site.database)
+    assert one.state == "waiting"
+    with site.database.write() as connection:
+        connection.execute(update(node.exam).where(node.exam.c.id == exam).values(state="joined", trial_seen=None))
+    site.sweep()
+    (one,) = list_deliveries(site.database)
+    assert one.state == state
+    assert site.visits() == {}, "it is part of another exam, though its headers still name a subject"
