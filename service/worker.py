@@ -27,7 +27,7 @@ from service.children import receive_message
 from service.database import Database, open_database
 from service.durable import flush, flush_tree
 from service.failure_text import describe_failure
-from service.holds import awaits_visit, holds_for, release_for
+from service.holds import Hold, awaits_visit, holds_for, release_for
 from service.job_records import PHANTOM
 from service.jobs import Job, LeaseLost
 from service.logs import log_to_stderr
@@ -36,7 +36,7 @@ from service.progress import Progress, log_progress
 from service.refusal_file import remove_exam_refusal
 from service.result_versions import Edition, mark_version
 from service.trials.deidentified import make_next_copies
-from service.trials.matching import claiming_plan
+from service.trials.matching import claiming_plan, unread_plan
 
 _log = logging.getLogger(__name__)
 
@@ -272,6 +272,7 @@ def _parcels(
     destinations = destinations_for(settings, **facts)
     if trial is not None:
         destinations = tuple(one for one in settings.destinations if one.name in trial.destinations)
+    doubt = unread_plan(database, settings, job.exam_id) if trial is None else ""
     parcels = []
     for destination in destinations:
         if destination.deidentify:  # gets copies, when it is known whose the exam is
@@ -280,6 +281,7 @@ def _parcels(
         rule = release_for(settings, **facts, trial=trial, destination=name)
         holds = holds_for(settings, **facts, trial=trial, destination=name, verdict=verdict)
         holds |= {} if trial is None else awaits_visit(trial)
+        holds |= {Hold.POLICY: doubt} if doubt else {}
         for one in objects:
             if one.goes_with(destination.objects):
                 path = job.result_folder / _relative(one.path, out)

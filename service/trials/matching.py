@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 from sqlalchemy import Connection, select
 
+from config.sections import SettingsError
 from config.settings import Settings
-from config.trial_plans import TrialPlan
+from config.trial_plans import TrialPlan, load_plan
 from processing.refusal import ReasonCode
 from service import database as node
 from service import trial_tables as db
@@ -56,6 +58,28 @@ def claiming_plan(database: Database, settings: Settings, exam_id: int) -> Trial
     with database.read() as connection:
         claim = claim_of(connection, trials, exam_id, facts, words_on(connection, exam_id))
     return None if claim is None else claim.trial.plan
+
+
+def unread_plan(database: Database, settings: Settings, exam_id: int) -> str:
+    """Why an exam that no trial claims may be of one all the same: its headers name one, and a plan cannot be used.
+
+    In words; empty where it may not.
+    """
+    if settings.trials_dir is None or not settings.trials_dir.is_dir():
+        return ""
+    broken = [path.name for path in sorted(settings.trials_dir.glob("*.yaml")) if not _is_usable(path)]
+    facts = read_exam_facts(database, exam_id, []) if broken else None
+    if facts is None or not facts.protocol_id:
+        return ""
+    return f"its headers name a trial, and {', '.join(broken)} cannot be used: it may be of that trial"
+
+
+def _is_usable(path: Path) -> bool:
+    try:
+        load_plan(path)
+    except SettingsError:
+        return False
+    return True
 
 
 def claim_of(

@@ -9,7 +9,7 @@ from trial_site import DAY_ZERO, NOW, Scan, Site, open_site
 
 from service import trial_tables as db
 from service.trials.identity import patient_digest
-from service.trials.matching import claiming_plan
+from service.trials.matching import claiming_plan, unread_plan
 from service.trials.registry import register_plans, trials_of
 
 
@@ -66,3 +66,13 @@ def test_trials_on_record_claim_their_exams_though_the_settings_name_no_folder(s
     site.sweep()
     without = site.settings.model_copy(update={"trials_dir": None})
     assert claiming_plan(site.database, without, site.add(Scan())) is not None
+
+
+def test_an_exam_that_names_a_trial_may_be_of_a_plan_that_cannot_be_read(site: Site) -> None:
+    """A plan that was broken from its first day claims nothing; its exams must not leave by the clinical routes."""
+    other, clinical = site.add(Scan(protocol_id="OTHER")), site.add(Scan(protocol_id=""))
+    assert unread_plan(site.database, site.settings, other) == ""
+    assert site.settings.trials_dir is not None
+    (site.settings.trials_dir / "other.yaml").write_text("protocol_id: OTHER\nvisits: nonsense\n")
+    assert "other.yaml" in unread_plan(site.database, site.settings, other)
+    assert unread_plan(site.database, site.settings, clinical) == ""
