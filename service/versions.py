@@ -2,15 +2,18 @@
 
 import hashlib
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 from config.protocol_cards import load_cards
 from config.settings import Settings
-from models.inference import OnnxModel
 from models.registry import ModelRecord
 from processing.atlas import read_atlas
 from processing.elastix_parameters import parameters_digest
 from processing.registration import SEED
 from processing.results import Level, MaskOrigin
+
+if TYPE_CHECKING:  # the supervisor asks for versions too, and must not load the inference
+    from models.inference import OnnxModel
 
 #: Packages whose version can change a number.
 PACKAGES = ("highdicom", "itk-elastix", "numpy", "onnxruntime-gpu", "pydicom", "scikit-image", "scipy")
@@ -18,7 +21,7 @@ PACKAGES = ("highdicom", "itk-elastix", "numpy", "onnxruntime-gpu", "pydicom", "
 
 def software_versions(
     settings: Settings,
-    model: OnnxModel,
+    model: "OnnxModel",
     protocols: tuple[str, ...],
     *,
     lowest_disc: Level | None = None,
