@@ -157,7 +157,7 @@ JOB_MOVES: Moves = {
 }
 
 DELIVERY_MOVES: Moves = {
-    _D.HELD: frozenset({_D.WAITING, _D.REJECTED}),  # not given up: that would be a way around the release
+    _D.HELD: frozenset({_D.WAITING, _D.REJECTED, _D.GIVEN_UP}),
     _D.WAITING: frozenset({_D.SENT, _D.HELD, _D.REJECTED, _D.GIVEN_UP}),
     # waiting: it was not there, or a person wants it sent again; rejected: recalled
     _D.SENT: frozenset({_D.CONFIRMED, _D.WAITING, _D.REJECTED, _D.GIVEN_UP}),
