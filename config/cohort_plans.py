@@ -4,11 +4,10 @@ import hashlib
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-import yaml
-from pydantic import Field, StringConstraints, ValidationError, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
-from config.sections import Name, Section, SettingsError
-from config.settings import explain
+from config.sections import Name, Section
+from config.yaml_files import read_section
 
 Column = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64)]
 LevelName = Literal["L5S1", "L4L5", "L3L4", "L2L3", "L1L2"]
@@ -124,19 +123,7 @@ def load_cohort_plan(path: Path) -> CohortPlan:
     Raises:
         SettingsError: naming file, key, what was found and what is allowed.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: is not YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise SettingsError(f"{path}: must hold a plan as 'key: value' lines")
-    try:
-        plan = CohortPlan.model_validate(content)
-    except ValidationError as error:
-        raise SettingsError("\n".join(explain(path, error, CohortPlan))) from error
-    return plan.with_paths_in(path.resolve().parent)
+    return read_section(path, CohortPlan).with_paths_in(path.resolve().parent)
 
 
 def cohort_plan_sha256(path: Path) -> str:

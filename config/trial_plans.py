@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 from zoneinfo import ZoneInfo
 
-import yaml
-from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from config.deidentification import Deidentification
 from config.release import Release as Release
 from config.sections import Name, Section, SettingsError
-from config.settings import Repeats, explain
+from config.settings import Repeats
+from config.yaml_files import parse_section
 
 #: What the trial calls its protocol, sites, subjects and visits: DICOM's Clinical Trial identifiers are Long Strings.
 TrialText = Annotated[
@@ -237,16 +237,7 @@ def parse_plan(text: bytes, path: Path) -> TrialPlan:
     Raises:
         SettingsError: as there.
     """
-    try:
-        content = yaml.safe_load(text.decode("utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: is not YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise SettingsError(f"{path}: must hold a plan as 'key: value' lines")
-    try:
-        plan = TrialPlan.model_validate(content)
-    except ValidationError as error:
-        raise SettingsError("\n".join(explain(path, error, TrialPlan))) from error
+    plan = parse_section(text, path, TrialPlan)
     folder = path.resolve().parent
     if plan.change.precision.endswith((".yaml", ".yml")):
         change = plan.change.model_copy(update={"precision": str(folder / plan.change.precision)})
