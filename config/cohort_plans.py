@@ -75,7 +75,31 @@ class OverTime(Section):
         return self
 
 
-Analysis = Annotated[ByVariable | ByGroup | BetweenMaps | OverTime, Field(discriminator="kind")]
+class OverVisits(Section):
+    """Voxel by time over any number of visits: the slope of each subject; against a variable or between groups."""
+
+    kind: Literal["slope"]
+    name: Name
+    time: Column = Field(description="Column with the time of each scan, as months")
+    visits: tuple[str, ...] = Field((), description="Scans of these visits; empty: all")
+    variable: Column | None = Field(None, description="Column, as it is at a subject's first scan")
+    column: Column | None = Field(None, description="Column of groups, as it is at a subject's first scan")
+    second: str = Field("", description="Value of the second group")
+    covariates: tuple[Column, ...] = Field((), description="As they are at a subject's first scan")
+
+    @model_validator(mode="after")
+    def _one_question(self) -> Self:
+        if self.variable is not None and self.column is not None:
+            raise ValueError("give variable or column, not both")
+        if (self.column is None) != (not self.second):
+            raise ValueError("column and second go together")
+        if len(self.visits) == 1:
+            raise ValueError("one visit has no slope")
+        return self
+
+
+Asked = ByVariable | ByGroup | BetweenMaps | OverTime | OverVisits
+Analysis = Annotated[Asked, Field(discriminator="kind")]
 
 
 class Inferring(Section):

@@ -239,10 +239,25 @@ def over_time(
     Raises:
         DesignError: fewer than three subjects have both.
     """
-    change = changes(baseline, later)
+    return mean_change(changes(baseline, later), rules, min_n=min_n, title=title, progress=progress)
+
+
+def mean_change(
+    change: LevelMaps,
+    rules: InferenceRules,
+    *,
+    min_n: int = 3,
+    title: str = "",
+    progress: Callable[[float], None] = lambda _: None,
+) -> MapAnalysis:
+    """Whether the mean of maps of change (of differences, of slopes) differs from zero; signs are flipped.
+
+    Raises:
+        DesignError: fewer than three subjects.
+    """
     n = np.isfinite(change.values).sum(axis=0)
     if len(change.units) < 3:
-        raise DesignError(f"{len(change.units)} subjects have both scans; at least 3 are needed")
+        raise DesignError(f"{len(change.units)} subjects have a change; at least 3 are needed")
     effect, low, high, t, p = _one_sample(change.values, min_n)
     family = _family(change, t)
     complete = change.values[:, family]
@@ -270,9 +285,7 @@ def over_time(
     )
     means = region_means(change)
     regions = _region_rows(*_one_sample(means, min_n), np.isfinite(means).sum(axis=0))
-    return MapAnalysis(
-        title or f"change of {change.quantity}", "ms", change, effect, low, high, n, inference, regions, change.units
-    )
+    return MapAnalysis(title or change.quantity, "ms", change, effect, low, high, n, inference, regions, change.units)
 
 
 def changes(baseline: LevelMaps, later: LevelMaps) -> LevelMaps:

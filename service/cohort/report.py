@@ -9,7 +9,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from PIL import Image
 
-from config.cohort_plans import ByGroup, CohortPlan, OverTime
+from config.cohort_plans import ByGroup, CohortPlan, OverTime, OverVisits
 from processing.cohort.analysis import MapAnalysis
 from processing.cohort.figures import draw_groups, draw_maps
 from processing.cohort.inference import CONTROL_NAMES, Control
@@ -110,7 +110,7 @@ def _group_names(plan: CohortPlan, name: str) -> tuple[str, str]:
     asked = next(one for one in plan.analyses if one.name == name)
     if isinstance(asked, ByGroup) and asked.above is not None:
         return f"{asked.column} ≤ {asked.above:g}", f"{asked.column} > {asked.above:g}"
-    second = asked.second if isinstance(asked, ByGroup | OverTime) else ""
+    second = asked.second if isinstance(asked, ByGroup | OverTime | OverVisits) else ""
     return f"not {second}", second
 
 

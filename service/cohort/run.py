@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from config.cohort_plans import BetweenMaps, ByGroup, ByVariable, CohortPlan, OverTime
+from config.cohort_plans import Asked, BetweenMaps, ByGroup, ByVariable, CohortPlan, OverTime, OverVisits
 from processing.cohort.analysis import (
     LevelMaps,
     MapAnalysis,
@@ -15,10 +15,12 @@ from processing.cohort.analysis import (
     by_group,
     by_variable,
     changes,
+    mean_change,
     over_time,
 )
 from processing.cohort.design import Design, DesignError, make_design
 from processing.cohort.inference import InferenceRules
+from processing.cohort.slopes import subject_slopes
 from processing.results import Level, Quantity
 from service.cohort.maps import CohortMaps, key_of
 from service.cohort.table import CohortError, CohortTable, Scan
@@ -39,7 +41,7 @@ class CohortFinding:
 class Question:
     """One analysis at one level: the columns it asks for, and what it is called."""
 
-    asked: ByVariable | ByGroup | BetweenMaps | OverTime
+    asked: Asked
     level: Level
 
     def column(self, name: str) -> str:
@@ -57,6 +59,8 @@ class Question:
             case OverTime(variable=variable, column=column, covariates=covariates):
                 bare = None if variable is None else variable.removesuffix("-baseline")
                 names = tuple(one for one in (bare, column) if one is not None) + covariates
+            case OverVisits(time=time, variable=variable, column=column, covariates=covariates):
+                names = (time, *(one for one in (variable, column) if one is not None), *covariates)
             case _:
                 names = ()
         return tuple(self.column(name) for name in names)
@@ -144,6 +148,8 @@ def _answer(
         return CohortFinding(name, level, quantity, found, ())
     if isinstance(asked, OverTime):
         return _over_time(plan, table, question, asked, here, rules)
+    if isinstance(asked, OverVisits):
+        return _over_visits(plan, table, question, asked, here, rules)
     present = _with_map(_scans(plan, table, asked.visit), here)
     kept, left_out = _with_values(present, question)
     design = _design(plan, question, kept)
@@ -184,6 +190,55 @@ def _over_time(
     return CohortFinding(asked.name, question.level, here.quantity, found, left_out + unknown)
 
 
+def _over_visits(
+    plan: CohortPlan,
+    table: CohortTable,
+    question: Question,
+    asked: OverVisits,
+    here: LevelMaps,
+    rules: InferenceRules,
+) -> CohortFinding:
+    scans, firsts, left_out = _courses(table, question, asked, here)
+    slopes = subject_slopes(
+        here.of(tuple(key_of(one) for one in scans)),
+        [one.subject for one in scans],
+        [one.number(asked.time) for one in scans],
+        asked.time,
+    )
+    slopes = _named(plan, slopes, firsts)
+    if asked.variable is None and asked.column is None:
+        found = mean_change(slopes, rules, min_n=plan.min_n)
+    else:
+        design = _design(plan, question, firsts)
+        analyse = by_variable if asked.variable is not None else by_group
+        found = analyse(slopes, design, rules, min_n=plan.min_n, blocks=_blocks(plan, firsts))
+    return CohortFinding(asked.name, question.level, here.quantity, found, left_out)
+
+
+def _courses(
+    table: CohortTable, question: Question, asked: OverVisits, here: LevelMaps | None = None
+) -> tuple[tuple[Scan, ...], tuple[Scan, ...], tuple[str, ...]]:
+    """Scans of the subjects that have a slope, subject by subject; the first scan of each; who is left out."""
+    for visit in asked.visits:
+        table.at(visit)
+    chosen = [one for one in table.scans if not asked.visits or one.visit in asked.visits]
+    timed = [one for one in chosen if not math.isnan(one.number(asked.time))]
+    left_out = [f"{one.subject} {one.visit}: no {asked.time}" for one in chosen if one not in timed]
+    if here is not None:
+        timed = list(_with_map(timed, here))
+    courses: dict[str, list[Scan]] = {}
+    for one in sorted(timed, key=lambda one: one.number(asked.time)):
+        courses.setdefault(one.subject, []).append(one)
+    firsts, unknown = _with_values([course[0] for course in courses.values()], question)
+    several = tuple(
+        one
+        for one in firsts
+        if courses[one.subject][0].number(asked.time) < courses[one.subject][-1].number(asked.time)
+    )
+    left_out += [*unknown, *(f"{one.subject}: no two scans at different times" for one in firsts if one not in several)]
+    return tuple(scan for one in several for scan in courses[one.subject]), several, tuple(left_out)
+
+
 def _scans(plan: CohortPlan, table: CohortTable, visit: str) -> tuple[Scan, ...]:
     """Of a visit; in paper mode all scans, as published, those of one subject as if they were independent."""
     if plan.paper and not visit:
@@ -199,7 +254,7 @@ def _with_values(scans: Sequence[Scan], question: Question) -> tuple[tuple[Scan,
     """Scans with everything that the question asks for; the others are left out of this analysis and told."""
     kept, left_out = [], []
     text = question.asked.column if isinstance(question.asked, ByGroup) and question.asked.second else None
-    if isinstance(question.asked, OverTime):
+    if isinstance(question.asked, OverTime | OverVisits):
         text = question.asked.column
     for one in scans:
         missing = [
@@ -240,7 +295,10 @@ def _design(
             if variable.endswith("-baseline") and before is not None:
                 values = [value - one.number(column) for value, one in zip(values, before, strict=True)]
                 column = f"change of {column}"
-        case OverTime(column=str() as column, second=second):
+        case OverVisits(variable=str() as variable):
+            column = question.column(variable)
+            values = [one.number(column) for one in scans]
+        case OverTime(column=str() as column, second=second) | OverVisits(column=str() as column, second=second):
             values = [float(one.values[column].strip() == second) for one in scans]
         case _:
             raise TypeError(f"{type(asked).__name__} has no design")
@@ -263,6 +321,13 @@ def _described(plan: CohortPlan, table: CohortTable, question: Question) -> str:
         if asked.variable is not None or asked.column is not None:
             _design(plan, question, kept, [first[one.subject] for one in kept])
         return f"{asked.name} at {question.level.name}: {len(kept)} subjects with both scans"
+    if isinstance(asked, OverVisits):
+        scans, firsts, _ = _courses(table, question, asked)
+        if len(firsts) < 3:
+            raise CohortError(f"{len(firsts)} subjects have scans at two times of {asked.time}; at least 3 are needed")
+        if asked.variable is not None or asked.column is not None:
+            _design(plan, question, firsts)
+        return f"{asked.name} at {question.level.name}: {len(firsts)} subjects with {len(scans)} scans"
     kept, left_out = _with_values(_scans(plan, table, asked.visit), question)
     design = _design(plan, question, kept)
     if isinstance(asked, ByGroup):

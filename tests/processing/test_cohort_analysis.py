@@ -146,7 +146,7 @@ def test_region_means_leave_out_what_has_no_value():
         (lambda m: by_group(m, group_design(np.arange(8) >= 7, m.units, "arm"), RULES), "second group has 1"),
         (lambda m: by_group(m, group_design(np.zeros(8, bool), m.units, "arm"), RULES), "the same value"),
         (lambda m: by_variable(m, make_design(range(8), units=[f"X{i}" for i in range(8)]), RULES), "no map of X0"),
-        (lambda m: over_time(m, m.of(m.units[:2]), RULES), "2 subjects have both"),
+        (lambda m: over_time(m, m.of(m.units[:2]), RULES), "2 subjects have a change"),
     ],
 )
 def test_what_cannot_be_analysed_is_refused(change, said):

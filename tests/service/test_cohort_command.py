@@ -17,6 +17,8 @@ ANALYSES = [
     {"kind": "between", "name": "t1rho-t2", "visit": "BL"},
     {"kind": "time", "name": "change", "baseline": "BL", "later": "M12"},
     {"kind": "time", "name": "change-odi", "baseline": "BL", "later": "M12", "variable": "odi-baseline"},
+    {"kind": "slope", "name": "course", "time": "months"},
+    {"kind": "slope", "name": "course-severe", "time": "months", "column": "arm", "second": "active"},
 ]
 
 
@@ -32,10 +34,16 @@ def site(template, tmp_path_factory):
     for index in range(22):
         grade = int(rng.integers(1, 6))
         odi = float(rng.uniform(0, 80))
-        columns = {"grade_L4L5": grade, "grade_L5S1": int(rng.integers(1, 6)), "age": float(rng.uniform(20, 70))}
-        site.add(f"S{index}", effect=-6.0 * (grade - 3), shift=3 * rng.standard_normal(), odi=odi, **columns)
+        columns = {
+            "grade_L4L5": grade,
+            "grade_L5S1": int(rng.integers(1, 6)),
+            "age": float(rng.uniform(20, 70)),
+            "arm": "active" if index % 3 else "control",
+        }
+        site.add(f"S{index}", effect=-6.0 * (grade - 3), shift=3 * rng.standard_normal(), odi=odi, months=0, **columns)
         if index < 12:
-            site.add(f"S{index}", "M12", effect=-6.0 * (grade - 3) + 25, odi=odi - 10 - index, **columns)
+            later = {"odi": odi - 10 - index, "months": 11.5} | columns
+            site.add(f"S{index}", "M12", effect=-6.0 * (grade - 3) + 25, **later)
     site.write_table(folder / "cohort.csv")
     return site
 
@@ -78,6 +86,15 @@ def test_effects_are_found_where_they_were_planted(outcome, site):
     assert int(summary["change", "L4L5", "T2"]["n_max_t"]) > 20
     assert summary["change", "L4L5", "T2"]["subjects"] == "12"
     assert summary["grade", "L4L5", "T1rho"]["subjects"] == "22"
+
+
+def test_slopes_say_what_the_change_says_for_each_month(outcome):
+    change, course = (dict(np.load(outcome / "maps" / f"{name}_L4L5_T1rho.npz")) for name in ("change", "course"))
+    np.testing.assert_allclose(course["effect"], change["effect"] / 11.5, atol=1e-4)
+    np.testing.assert_array_equal(course["p_max_t"], change["p_max_t"])
+    summary = {(row["analysis"], row["level"], row["quantity"]): row for row in rows_of(outcome / "summary.csv")}
+    assert summary["course-severe", "L4L5", "T2"]["subjects"] == "12"
+    assert "S20: no two scans at different times" in summary["course", "L4L5", "T1rho"]["notes"]
 
 
 def test_every_table_says_what_it_is_for(outcome):
@@ -130,6 +147,12 @@ def test_paper_mode_takes_scans_as_independent_and_corrects_nothing(site, tmp_pa
             "combination",
         ),
         ({"min_n": 30, "analyses": ANALYSES[:1]}, "min_n is 30"),
+        ({"analyses": [{"kind": "slope", "name": "a", "time": "years"}]}, "unknown column 'years'"),
+        (
+            {"analyses": [{"kind": "slope", "name": "a", "time": "months", "visits": ["BL", "M6"]}]},
+            "no scan of the visit 'M6'",
+        ),
+        ({"analyses": [{"kind": "slope", "name": "a", "time": "age"}]}, "0 subjects have scans at two times"),
     ],
 )
 def test_what_is_wrong_is_told_before_anything_is_computed(site, tmp_path, capsys, changes, said):
