@@ -10,6 +10,7 @@ from pathlib import Path
 from config.cohort_plans import CohortPlan, cohort_plan_sha256, load_cohort_plan
 from config.settings import Settings
 from processing.cohort.design import DesignError
+from service.cohort.reproduction.command import add_actions
 from service.cohort.table import CohortError, CohortTable, read_table
 
 _OK, _USAGE = 0, 2
@@ -25,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser, load: Callable[[Path | None],
     run.add_argument("plan", type=Path, help="plan (YAML)")
     run.add_argument("--out", type=Path, required=True, help="folder for what it makes; must not exist, or be empty")
     run.set_defaults(command=_run)
+    add_actions(actions)
 
 
 def _read(path: Path) -> tuple[CohortPlan, CohortTable]:
