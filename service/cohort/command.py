@@ -9,6 +9,7 @@ from config.cohort_plans import CohortPlan, cohort_plan_sha256, load_cohort_plan
 from config.settings import Settings
 from processing.cohort.design import DesignError
 from service.cohort.power_command import add_power
+from service.cohort.reproduction.command import add_actions
 from service.cohort.table import CohortError, CohortTable, read_table
 
 _OK, _USAGE = 0, 2
@@ -28,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser, load: Callable[[Path | None],
     report.add_argument("run", type=Path, help="folder that 'cohort run' filled")
     report.set_defaults(command=_report)
     add_power(actions)
+    add_actions(actions)
 
 
 def _read(path: Path) -> tuple[CohortPlan, CohortTable]:
