@@ -54,28 +54,48 @@ def test_without_missing_visits_a_visit_is_its_analysis_of_covariance():
     assert target_contrast(fit.contrasts).visit == "M12"
 
 
-def test_a_trial_is_that_of_r():
-    model = json.loads((Path(__file__).parents[1] / "data" / "repeated_measures_by_r.json").read_text())["models"][
-        "trial"
-    ]
-    design = np.array(model["design"]).reshape(34, 3, 10)
-    values = np.array([np.nan if one is None else one for one in model["values"]]).reshape(34, 3)
-    data = VisitData(
-        tuple(model["subjects"][::3]),
-        tuple(Occasion("L4L5", one) for one in ("M3", "M6", "M12")),
+R = json.loads((Path(__file__).parents[1] / "data" / "repeated_measures_by_r.json").read_text())["models"]
+
+
+def data_of_r(name, occasions, n_covariates):
+    """One row a subject of R's long data; its design is arm and baseline at each occasion, then covariates."""
+    model, m = R[name], len(occasions)
+    values = np.array([np.nan if one is None else one for one in model["values"]]).reshape(-1, m)
+    design = np.array(model["design"]).reshape(len(values), m, -1)
+    baseline = np.einsum("sop,op->so", design[:, :, 2 * m : 3 * m], np.eye(m))
+    covariates = design[:, 0, 3 * m :]
+    assert covariates.shape[1] == n_covariates
+    return VisitData(
+        tuple(model["subjects"][::m]),
+        occasions,
         values,
-        design[:, 0, 3].astype(int),
+        design[:, 0, m].astype(int),
         ("placebo", "active"),
-        np.repeat(design[:, :1, 6], 3, axis=1) + 90,
-        design[:, 0, 9:] + 45,
-        ("age",),
+        baseline + 90,
+        covariates,
+        tuple(model["names"][3 * m :]),
     )
-    for which in ("kenward-roger", "satterthwaite"):
-        fit = fit_visits(data, which)
-        for place, row in enumerate(fit.contrasts):
-            assert row.estimate.estimate == pytest.approx(model["estimates"][3 + place], abs=1e-4)
-            assert row.estimate.standard_error == pytest.approx(model[which]["standard_errors"][3 + place], abs=1e-3)
-            assert row.estimate.df == pytest.approx(model[which]["df"][3 + place], rel=0.01)
+
+
+@pytest.mark.parametrize("which", ["kenward-roger", "satterthwaite"])
+@pytest.mark.parametrize(
+    ("name", "occasions", "n_covariates"),
+    [
+        ("trial", [("L4L5", "M3"), ("L4L5", "M6"), ("L4L5", "M12")], 1),
+        ("levels_and_sites", [("L4L5", "M6"), ("L4L5", "M12"), ("L5S1", "M6"), ("L5S1", "M12")], 2),
+    ],
+)
+def test_a_trial_is_that_of_r(name, occasions, n_covariates, which):
+    occasions, model = tuple(Occasion(*one) for one in occasions), R[name]
+    rows = {
+        (row.level, row.visit): row.estimate
+        for row in fit_visits(data_of_r(name, occasions, n_covariates), which).contrasts
+    }
+    for place, occasion in enumerate(occasions, start=len(occasions)):
+        found = rows[occasion]
+        assert found.estimate == pytest.approx(model["estimates"][place], abs=1e-4)
+        assert found.standard_error == pytest.approx(model[which]["standard_errors"][place], abs=1e-3)
+        assert found.df == pytest.approx(model[which]["df"][place], rel=0.01)
 
 
 def test_values_tell_the_change_from_baseline_of_each_group_and_their_difference():
