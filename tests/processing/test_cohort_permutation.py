@@ -10,7 +10,7 @@ from scipy import ndimage, stats
 from processing.cohort.association import partial_correlation
 from processing.cohort.design import make_design
 from processing.cohort.enhancement import enhance
-from processing.cohort.permutation import flip_signs, permute_association
+from processing.cohort.permutation import Permuting, flip_signs, permute_association
 
 
 def some_design(rng, n=20, k=2):
@@ -20,7 +20,7 @@ def some_design(rng, n=20, k=2):
 def test_the_observed_t_is_that_of_the_regression():
     rng = np.random.default_rng(1)
     design, maps = some_design(rng), rng.standard_normal((20, 7))
-    found = permute_association(maps, design, n_permutations=5, seed=1)
+    found = permute_association(maps, design, Permuting(5, 1))
     exog = np.column_stack([design.nuisance, design.variable])
     wanted = [sm.OLS(maps[:, v], exog).fit().tvalues[-1] for v in range(7)]
     assert found.t == pytest.approx(wanted, abs=1e-10)
@@ -30,7 +30,7 @@ def test_the_observed_t_is_that_of_the_regression():
 def test_freedman_lane_is_what_regressing_the_permuted_residuals_gives():
     rng = np.random.default_rng(2)
     design, maps = some_design(rng, n=9), rng.standard_normal((9, 3))
-    found = permute_association(maps, design, n_permutations=30, seed=5)
+    found = permute_association(maps, design, Permuting(30, 5))
     replay = np.random.default_rng(5)
     orders = np.tile(np.arange(9), (31, 1))
     orders = replay.permuted(orders, axis=1)
@@ -46,14 +46,17 @@ def test_freedman_lane_is_what_regressing_the_permuted_residuals_gives():
 def test_a_one_sample_change_flips_whole_subjects():
     rng = np.random.default_rng(3)
     changes = rng.standard_normal((6, 4)) + 0.4
-    found = flip_signs(changes, n_permutations=4000, seed=2)
+    found = flip_signs(changes, Permuting(4000, 2))
     assert found.t == pytest.approx(stats.ttest_1samp(changes, 0).statistic)
     every = [
         np.abs(stats.ttest_1samp(changes * np.array(signs)[:, None], 0).statistic).max()
         for signs in itertools.product((-1, 1), repeat=6)
     ]
     exact = [(np.array(every) >= abs(t) - 1e-9).mean() for t in found.t]
-    assert found.p == pytest.approx(exact, abs=0.03)
+    assert found.p == pytest.approx(exact, abs=1e-12)
+    assert found.is_exact
+    assert found.n_permutations == 63
+    assert found.smallest_p == 2 / 64
 
 
 def test_blocks_keep_subjects_at_their_site():
@@ -63,8 +66,8 @@ def test_blocks_keep_subjects_at_their_site():
     rng = np.random.default_rng(4)
     design = make_design(site + rng.standard_normal(n))
     maps = (site * 1.0)[:, None] + rng.standard_normal((n, 1)) * 0.5
-    across = permute_association(maps, design, n_permutations=500, seed=1)
-    within = permute_association(maps, design, n_permutations=500, seed=1, blocks=blocks)
+    across = permute_association(maps, design, Permuting(500, 1))
+    within = permute_association(maps, design, Permuting(500, 1), blocks=blocks)
     assert across.p[0] < 0.01  # only because the sites differ
     assert within.p[0] > 0.05
 
@@ -72,16 +75,16 @@ def test_blocks_keep_subjects_at_their_site():
 def test_p_is_never_below_one_of_the_permutations():
     rng = np.random.default_rng(5)
     x = rng.standard_normal(15)
-    found = permute_association(x[:, None] * 3 + 0.001, make_design(x), n_permutations=99, seed=1)
+    found = permute_association(x[:, None] * 3 + 0.001, make_design(x), Permuting(99, 1))
     assert found.p[0] == found.smallest_p == 0.01
 
 
 def test_the_same_seed_gives_the_same_numbers_whatever_is_held_at_once(monkeypatch):
     rng = np.random.default_rng(6)
     design, maps = some_design(rng), rng.standard_normal((20, 50))
-    whole = permute_association(maps, design, n_permutations=200, seed=9)
+    whole = permute_association(maps, design, Permuting(200, 9))
     monkeypatch.setattr("processing.cohort.permutation._VOXELS", 7)
-    assert (permute_association(maps, design, n_permutations=200, seed=9).p == whole.p).all()
+    assert (permute_association(maps, design, Permuting(200, 9)).p == whole.p).all()
 
 
 def enhanced_by_steps(picture, step):
@@ -119,7 +122,7 @@ def test_clusters_of_both_signs_are_found_and_planted_ones_survive():
     noise[:, 3:9, 3:9] += 1.5 * x[:, None, None]
     noise[:, 8:13, 15:20] -= 1.5 * x[:, None, None]
     found = permute_association(
-        noise[:, mask], make_design(x), n_permutations=199, seed=1, mask=mask, cluster_height=2.5, threshold_free=True
+        noise[:, mask], make_design(x), Permuting(199, 1, mask=mask, cluster_height=2.5, threshold_free=True)
     )
     for p in (found.size_p, found.mass_p, found.enhanced_p, found.p):
         picture = np.ones(mask.shape)
@@ -135,4 +138,4 @@ def test_clusters_of_both_signs_are_found_and_planted_ones_survive():
 
 def test_missing_values_are_refused():
     with pytest.raises(ValueError, match="not all subjects"):
-        permute_association(np.full((5, 2), np.nan), make_design(range(5)), n_permutations=5, seed=1)
+        permute_association(np.full((5, 2), np.nan), make_design(range(5)), Permuting(5, 1))
