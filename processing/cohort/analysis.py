@@ -5,7 +5,7 @@ means of whole disc, nucleus and annuli.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -210,6 +210,9 @@ def by_group(
         rules,
         _permute(rules, progress, permute),
     )
+    if k and not equal_variances:
+        told = f"adjusted for {', '.join(in_second.names)}: one variance for both groups"
+        inference = replace(inference, notes=(*inference.notes, told))
     rows = compare(region_means(chosen))
     regions = _region_rows(rows.difference, rows.low, rows.high, rows.t, rows.p, rows.ns.sum(axis=0))
     return MapAnalysis(
@@ -253,6 +256,9 @@ def between_maps(
     x, y = one.values[:, family], other.values[:, family]
     permute = _permute(rules, progress, lambda asked: permute_between(x, y, asked, blocks=blocks))
     inference = infer(found.t, found.p, len(units) - 2, None, family, one.mask, rules, permute)
+    if blocks is not None:
+        told = "only permutations allow for sites: uncorrected, Bonferroni and false discovery rate do not"
+        inference = replace(inference, notes=(*inference.notes, told))
     regions = correlation_between_maps(region_means(one), region_means(other), min_n=min_n)
     return MapAnalysis(
         title or f"{one.quantity} by {other.quantity}",
