@@ -98,7 +98,7 @@ def read_table(path: Path) -> CohortTable:
     _check_names(path, names)
     if not rows:
         raise CohortError(f"{path}: holds no row")
-    faults, scans = [], []
+    faults, scans, beside = [], [], path.resolve().parent
     for line, row in rows:
         if len(row) != len(names):
             faults.append(f"line {line}: has another number of cells than the first line")
@@ -108,8 +108,10 @@ def read_table(path: Path) -> CohortTable:
         if not subject or not result:
             faults.append(f"line {line}: subject and result must be given")
             continue
-        folder = (path.resolve().parent / result).resolve()
-        if not (folder / "result.json").is_file():
+        folder = beside / result
+        if (folder / "result.json").is_file():
+            folder = folder.resolve()
+        else:
             faults.append(f"line {line}: {result}: holds no result.json")
         others = {name: value for name, value in cells.items() if name not in _NEEDED}
         scans.append(Scan(line, subject, cells["visit"].strip(), folder, others))
