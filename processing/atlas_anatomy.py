@@ -72,9 +72,20 @@ def share_of_change(change: LocalChange, dimension: int) -> npt.NDArray[np.float
     planes = _sample_planes(replace(anatomy, discs=discs), marked, shape)
     there = block_mean(np.stack([np.where(one.level == disc.level, one.t1rho_ms, 0) for one in planes]).astype(float))
     share = np.divide(there, inside, out=np.zeros_like(inside), where=inside >= 0.5)
-    places = np.argwhere(inside >= 0.5)
-    box = tuple(slice(low, high + 1) for low, high in zip(places.min(axis=0), places.max(axis=0), strict=True))
-    return share[box]
+    return share[_box_of(inside >= 0.5)]
+
+
+def share_of_nucleus(level: Level, dimension: int) -> npt.NDArray[np.float64]:
+    """How much of each voxel of a disc of the atlas ``healthy`` is nucleus; on the grid of :func:`share_of_change`."""
+    anatomy = mean_anatomy()
+    disc = next(one for one in anatomy.discs if one.level == level.value)
+    inside, nucleus = _sample_disc(anatomy, disc, _grid_shape(disc, dimension))
+    return np.where(inside >= 0.5, nucleus, 0.0)[_box_of(inside >= 0.5)]
+
+
+def _box_of(disc: npt.NDArray[np.bool_]) -> tuple[slice, ...]:
+    places = np.argwhere(disc)
+    return tuple(slice(low, high + 1) for low, high in zip(places.min(axis=0), places.max(axis=0), strict=True))
 
 
 def _grid_shape(disc: Disc, dimension: int) -> tuple[int, int, int]:

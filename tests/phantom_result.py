@@ -44,7 +44,7 @@ def measured_phantom(folder: Path, *, seed: int = 20, n_slices: int = 7) -> tupl
     rules, _ = fit_rules(images.stacks)
     maps = {stack.role: relaxation_map(stack, mask.levels > 0, rules[stack.role]) for stack in images.stacks}
     atlas = read_atlas()
-    registered = tuple(_made_up(disc) for disc in atlas.discs[3].values())
+    registered = made_up_discs(3)
     result = ExamResult(
         verdict=Verdict.OK,
         reasons=(),
@@ -69,6 +69,11 @@ def measured_phantom(folder: Path, *, seed: int = 20, n_slices: int = 7) -> tupl
         produced_at=PRODUCED_AT,
     )
     return exam, images, result
+
+
+def made_up_discs(dimension: int) -> tuple[RegisteredDisc, ...]:
+    """Registered discs on the atlas of 2 or 3 dimensions, nobody's."""
+    return tuple(_made_up(disc) for disc in read_atlas().discs[dimension].values())
 
 
 def _true_mask(exam: PhantomExam) -> DiscMask:

@@ -7,12 +7,12 @@
 """
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 
-from processing.atlas import load_atlas
-from processing.atlas_anatomy import share_of_change
+from processing.atlas_anatomy import share_of_change, share_of_nucleus
 from processing.phantom import LocalChange
 from processing.results import LUMBAR_LEVELS, Level, Quantity
 from service.cohort.reproduction.records import Cohort
@@ -60,6 +60,7 @@ def quantities_of(cohort: Cohort) -> tuple[Quantity, ...]:
     return (Quantity.T1RHO,) if cohort is Cohort.A else (Quantity.T1RHO, Quantity.T2)
 
 
+@cache
 def planted_effects(cohort: Cohort) -> tuple[Planted, ...]:
     """All that was planted in a cohort, on the atlas ``healthy``."""
     dimension = 2 if cohort is Cohort.A else 3
@@ -67,10 +68,7 @@ def planted_effects(cohort: Cohort) -> tuple[Planted, ...]:
     where = share_of_change(odi_change(cohort, 0.0), dimension)
     for quantity in quantities_of(cohort):
         for level in LUMBAR_LEVELS:
-            regions = load_atlas(dimension)[level].regions
-            places = np.argwhere(regions > 0)
-            box = tuple(slice(low, high + 1) for low, high in zip(places.min(axis=0), places.max(axis=0), strict=True))
-            nucleus = (regions[box] == 1).astype(np.float64)
+            nucleus = share_of_nucleus(level, dimension)
             effects.append(Planted(cohort, "grade", level, quantity, nucleus, -1, "as published, by grade"))
         slope = (ODI_T1RHO_MS if quantity is Quantity.T1RHO else ODI_T2_MS)[cohort]
         told = f"{slope:+.1f} ms for each point"

@@ -88,7 +88,13 @@ def measure_scan(one: CohortSubject, folder: Path) -> None:
     write_exam(exam, at / "images", appointment=_appointment(one), with_anatomy=False)
     write_truth(ScanTruth(exam.labels, exam.t1rho_ms, exam.t2_ms, exam.affine), at / "truth.npz")
     analyse_job([at / "images"], at / "result", _settings(), datetime.now(UTC), progress=lambda _step, _share: None)
-    (at / _RECIPE).write_text(json.dumps({"digest": _digest(one)}) + "\n", encoding="utf-8")
+    write_recipe(one, folder)
+
+
+def write_recipe(one: CohortSubject, folder: Path) -> None:
+    """Say that a scan is whole, and of what it was made."""
+    text = json.dumps({"digest": _digest(one)}) + "\n"
+    (_place(one, folder) / _RECIPE).write_text(text, encoding="utf-8")
 
 
 def simulate(one: CohortSubject, *, snr: float = _SNR) -> PhantomExam:
