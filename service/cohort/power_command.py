@@ -159,8 +159,14 @@ def _write(
 
 
 def _numbers(text: str) -> tuple[float, ...]:
-    return tuple(float(one) for one in text.split(","))
+    try:
+        return tuple(float(one) for one in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number, nor several between commas") from error
 
 
 def _counts(text: str) -> tuple[int, ...]:
-    return tuple(int(one) for one in text.split(","))
+    try:
+        return tuple(int(one) for one in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number, nor several between commas") from error
