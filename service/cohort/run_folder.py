@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from config.cohort_plans import CohortPlan, cohort_plan_sha256, load_cohort_plan
-from service.cohort.maps import load_maps
+from service.cohort.maps import check_results, load_maps
 from service.cohort.model_tables import write_models
 from service.cohort.models import ModelFinding, check_models, run_models, store_models, stored_models
 from service.cohort.report import RunFacts, write_report
-from service.cohort.run import check_plan, run_plan
+from service.cohort.run import check_plan, prepare_tasks, run_plan
 from service.cohort.stored import store_analyses, stored_analyses
 from service.cohort.table import CohortError, CohortTable
 from service.cohort.tables import write_clusters, write_maps, write_regions, write_summary
@@ -40,7 +40,7 @@ def check_all(plan: CohortPlan, table: CohortTable) -> tuple[str, ...]:
     """
     notes: list[str] = []
     faults: list[str] = []
-    for check in (check_plan, check_models):
+    for check in (check_plan, check_models, _check_results):
         try:
             notes += check(plan, table)
         except CohortError as error:
@@ -48,6 +48,10 @@ def check_all(plan: CohortPlan, table: CohortTable) -> tuple[str, ...]:
     if faults:
         raise CohortError("\n".join(faults))
     return tuple(notes)
+
+
+def _check_results(_plan: CohortPlan, table: CohortTable) -> tuple[str, ...]:
+    return check_results(table.scans)
 
 
 def run_to_folder(
@@ -70,6 +74,7 @@ def run_to_folder(
         CohortError: an analysis cannot be made; the message names it and the rule.
     """
     maps = load_maps(table.scans, plan, lambda share: tell("read maps", 0.3 * share))
+    prepare_tasks(plan, table, maps)  # what is wrong is told before anything is computed or written
     models = tuple(run_models(plan, table, maps))
     out.mkdir(parents=True, exist_ok=True)
     (out / "maps").mkdir()
