@@ -36,7 +36,10 @@ VALUES = {
     "levels": ["L4L5", "L5S1"],
     "degrees_of_freedom": "satterthwaite",
 }
-MAPS = [{"kind": "time", "name": "change", "baseline": "BL", "later": "M12"}]
+MAPS = [
+    {"kind": "time", "name": "change", "baseline": "BL", "later": "M12"},
+    {"kind": "group", "name": "arms", "column": "arm", "second": "active", "visit": "M12"},
+]
 
 
 @pytest.fixture(scope="module")
@@ -268,3 +271,15 @@ def test_power_is_told_from_numbers_and_from_a_run(run, tmp_path, capsys):
     assert "2 models are so called; it holds primary at L4L5, primary at L5S1" in capsys.readouterr().err
     assert main([*asked, "--sd", "8,8", "--correlation", "1.5"]) == 2
     assert "not positive definite" in capsys.readouterr().err
+
+
+def test_power_of_maps_is_told_beside_that_of_the_mean(tmp_path, capsys):
+    asked = ["cohort", "power", "--map", "L4L5", "--effect", "14", "--simulations", "60"]
+    assert main([*asked, "--sd", "10", "--n", "20", "--out", str(tmp_path / "maps.csv")]) == 0
+    (row,) = rows_of(tmp_path / "maps.csv")
+    assert float(row["power"]) > 0.8
+    assert float(row["region_power"]) < 0.5
+    assert main([*asked, "--sd", "10", "--radius", "0.1", "--n", "20"]) == 2
+    assert "holds no voxel" in capsys.readouterr().err
+    assert main(asked) == 2
+    assert "needs one --sd" in capsys.readouterr().err
