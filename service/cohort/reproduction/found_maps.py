@@ -10,11 +10,8 @@ from typing import Any
 import numpy as np
 
 from config.cohort_plans import (
-    BetweenMaps,
-    ByGroup,
-    ByVariable,
+    Asked,
     CohortPlan,
-    OverTime,
     cohort_plan_sha256,
     load_cohort_plan,
 )
@@ -24,8 +21,6 @@ from processing.cohort.inference import Control
 from processing.cohort.lattice import BoolArray
 from processing.results import Level
 from service.cohort.reproduction.item_files import ItemUnavailable
-
-Question = ByVariable | ByGroup | BetweenMaps | OverTime
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,7 +59,7 @@ class FoundRun:
     warnings: tuple[str, ...]
     found: tuple[FoundMap, ...]
 
-    def answers(self, question: Question, quantity: str) -> dict[Level, FoundMap]:
+    def answers(self, question: Asked, quantity: str) -> dict[Level, FoundMap]:
         """What the run found of a question in maps of one quantity, by level."""
         return {one.level: one for one in self.found if (one.name, one.quantity) == (question.name, quantity)}
 
