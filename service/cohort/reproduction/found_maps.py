@@ -9,18 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from config.cohort_plans import (
-    Asked,
-    CohortPlan,
-    cohort_plan_sha256,
-    load_cohort_plan,
-)
+from config.cohort_plans import Asked as Question
+from config.cohort_plans import CohortPlan, cohort_plan_sha256, load_cohort_plan
 from processing.cohort.analysis import LevelMaps
 from processing.cohort.design import FloatArray
 from processing.cohort.inference import Control
 from processing.cohort.lattice import BoolArray
 from processing.results import Level
 from service.cohort.reproduction.item_files import ItemUnavailable
+
+__all__ = ["FoundMap", "FoundRun", "Question", "read_run"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,7 +57,7 @@ class FoundRun:
     warnings: tuple[str, ...]
     found: tuple[FoundMap, ...]
 
-    def answers(self, question: Asked, quantity: str) -> dict[Level, FoundMap]:
+    def answers(self, question: Question, quantity: str) -> dict[Level, FoundMap]:
         """What the run found of a question in maps of one quantity, by level."""
         return {one.level: one for one in self.found if (one.name, one.quantity) == (question.name, quantity)}
 

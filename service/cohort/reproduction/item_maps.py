@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from config.cohort_plans import Asked, BetweenMaps, ByGroup, ByVariable, OverTime
+from config.cohort_plans import BetweenMaps, ByGroup, ByVariable, OverTime
 from processing.cohort.figures import Scale, effect_scale_of, p_scale, times_scale
 from processing.cohort.inference import CONTROL_NAMES, Control
 from processing.cohort.paper_figures import CLOSE_EFFECT, CLOSE_P, Panel, PanelRow, ShownLevel, draw_rows
 from processing.display import LEVEL_NAMES, QUANTITY_NAMES, REGION_NAMES
 from processing.results import Level, Quantity, Region
-from service.cohort.reproduction.found_maps import FoundMap, FoundRun
+from service.cohort.reproduction.found_maps import FoundMap, FoundRun, Question
 from service.cohort.reproduction.item_files import ItemFolder, ItemUnavailable
 from service.cohort.reproduction.item_sources import WAYS, ItemSources
 from service.cohort.reproduction.records import Cohort
@@ -53,17 +53,17 @@ def figure_over_time(sources: ItemSources, files: ItemFolder) -> Iterator[Block]
     yield from _by_question(sources, files, "time", lambda one: isinstance(one, OverTime), tuple(Quantity))
 
 
-def _is_grade(one: Asked) -> bool:
+def _is_grade(one: Question) -> bool:
     return isinstance(one, ByVariable) and "grade" in one.variable.lower() and not _is_fat(one)
 
 
-def _is_odi(one: Asked) -> bool:
+def _is_odi(one: Question) -> bool:
     if isinstance(one, ByGroup):
         return "odi" in one.column.lower()
     return isinstance(one, ByVariable) and "odi" in one.variable.lower() and not _is_fat(one)
 
 
-def _is_fat(one: Asked) -> bool:
+def _is_fat(one: Question) -> bool:
     return isinstance(one, ByVariable) and any("fat" in name.lower() for name in (one.variable, *one.covariates))
 
 
@@ -71,7 +71,7 @@ def _by_question(
     sources: ItemSources,
     files: ItemFolder,
     key: str,
-    wanted: Callable[[Asked], bool],
+    wanted: Callable[[Question], bool],
     quantities: tuple[Quantity, ...],
 ) -> Iterator[Block]:
     """A figure for each question, cohort and quantity; what a run lacks is told."""
@@ -189,7 +189,7 @@ def _row_title(way: str, answers: Answers, control: Control, alpha: float) -> st
     return f"{told} ({counts}; outlined: P ≤ {alpha:g})"
 
 
-def _in_words(question: Asked, quantity: Quantity) -> str:
+def _in_words(question: Question, quantity: Quantity) -> str:
     shown = QUANTITY_NAMES[quantity]
     match question:
         case ByVariable(variable=variable, covariates=covariates):
@@ -207,7 +207,7 @@ def _plain(column: str) -> str:
     return text.upper() if text.lower() in ("odi", "bmi", "ipaq", "vas") else text
 
 
-def _explained(question: Asked, asked: Asked) -> str:
+def _explained(question: Question, asked: Asked) -> str:
     left = "Left: means of the groups" if isinstance(question, ByGroup) else "Left: correlation of each voxel"
     control = next((run.control_of(own.values()) for way, (run, own) in asked.items() if way != "paper"), None)
     text = f"{left}; right: P. Each level by itself, on a cut spine seen from the left. Above: as published."
