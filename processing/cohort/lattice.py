@@ -109,7 +109,7 @@ def largest_clusters(values: FloatArray, mask: BoolArray, height: float) -> tupl
 
 @lru_cache(maxsize=8)
 def _later(mask: bytes, shape: tuple[int, ...]) -> npt.NDArray[np.int64]:
-    """(voxels, half of the neighbourhood): the neighbours after each voxel; where there is none, the number of voxels."""
+    """(voxels, half the neighbourhood): the neighbours after each voxel; where there is none, the number of voxels."""
     first, second = neighbours(np.frombuffer(mask, np.bool_).reshape(shape))
     n = mask.count(1)
     rank = np.arange(len(first)) - np.searchsorted(first, first)
