@@ -102,7 +102,8 @@ def _share(group: str, count: int, n: int, n_missing: int, confidence: float) ->
     if not n:
         return ShareRow(group, 0, 0, n_missing, float("nan"), float("nan"), float("nan"))
     low, high = proportion_confint(count, n, alpha=1 - confidence, method="wilson")
-    return ShareRow(group, count, n, n_missing, count / n, float(low), float(high))
+    low, high = (0.0 if not count else float(low)), (1.0 if count == n else float(high))
+    return ShareRow(group, count, n, n_missing, count / n, low, high)
 
 
 def _difference(one: ShareRow, reference: ShareRow, confidence: float) -> RiskDifference:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from processing.cohort.missing_data import MissingDataResult
 from processing.cohort.visit_models import MeanRow
@@ -103,7 +104,7 @@ def _draw_panel(axes: Axes, rows: Sequence[MeanRow], groups: Sequence[str], *, z
             axes.annotate(
                 f"n = {row.n}",
                 (place, 0),
-                (0, -22 - 9 * index),
+                (0, -20 - 8 * index),
                 xycoords=("data", "axes fraction"),
                 textcoords="offset points",
                 ha="center",
@@ -126,4 +127,8 @@ def _tidy(axes: Axes) -> None:
 
 
 def _sign(figure: Figure) -> None:
+    engine = figure.get_layout_engine()
+    if isinstance(engine, ConstrainedLayoutEngine):
+        foot = 0.13 / figure.get_figheight()
+        engine.set(rect=(0, foot, 1, 1 - foot))
     figure.text(0.995, 0.005, RESEARCH_USE_ONLY, ha="right", va="bottom", fontsize=5, color="0.4")

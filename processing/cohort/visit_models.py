@@ -98,6 +98,14 @@ class ContrastRow:
     estimate: Estimate
     p_levels: float = float("nan")
 
+    @property
+    def words(self) -> str:
+        """What is compared."""
+        if self.kind == "change":
+            return f"{self.group}: change".removeprefix(": ")
+        compared = f"{self.group} less {self.reference}"
+        return f"change, {compared}" if self.kind == "change between" else compared
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class VisitFit:

@@ -8,7 +8,7 @@ from pathlib import Path
 from config.cohort_plans import CohortPlan, cohort_plan_sha256, load_cohort_plan
 from config.settings import Settings
 from processing.cohort.design import DesignError
-from service.cohort.power_command import add_power
+from service.cohort.power_options import add_power
 from service.cohort.table import CohortError, CohortTable, read_table
 
 _OK, _USAGE = 0, 2

@@ -26,7 +26,7 @@ def model_pages(plan: CohortPlan, findings: Sequence[ModelFinding], figures: Pat
     for asked in plan.models:
         mine = [one for one in findings if one.name == asked.name]
         if mine:
-            yield Page(_heading(asked), tuple(_blocks(plan, asked, mine, figures, draw)))
+            yield Page(_title(asked), tuple(_blocks(plan, asked, mine, figures, draw)))
 
 
 def targets_table(findings: Sequence[ModelFinding], confidence: float) -> Table:
@@ -36,8 +36,7 @@ def targets_table(findings: Sequence[ModelFinding], confidence: float) -> Table:
     for one in findings:
         row = one.target
         if row is not None:
-            kind = _KINDS[row.kind].format(group=row.group, reference=row.reference).removeprefix(": ")
-            cells = (f"{kind}, {row.visit}", *_value(row.estimate), p_text(row.estimate.p))
+            cells = (f"{row.words}, {row.visit}", *_value(row.estimate), p_text(row.estimate.p))
             rows.append(Row(f"{one.name}, {level_name(one.level)}", cells))
         else:
             last = one.means[-1]
@@ -48,6 +47,12 @@ def targets_table(findings: Sequence[ModelFinding], confidence: float) -> Table:
                 )
             )
     return Table("What the models were asked first", columns, tuple(rows), "P of each row by itself.")
+
+
+def _title(asked: VisitModel) -> str:
+    """Short enough for the head of a page."""
+    what = "change of " if asked.response == "change" else ""
+    return f"{asked.name}: {what}{QUANTITY_NAMES[Quantity(asked.quantity)]}, {REGION_NAMES[Region(asked.region)]}"
 
 
 def _heading(asked: VisitModel) -> str:
@@ -80,7 +85,7 @@ def _blocks(
         figure = draw_deltas(
             [result for _, result in results],
             names,
-            heading=f"{asked.name}: missing visits",
+            heading=f"{_title(asked)}, missing visits imputed",
             alpha=plan.inference.alpha,
         )
         yield draw(figure, figures / f"model_{asked.name}_missing", "The difference where imputed values are worse.")
@@ -110,13 +115,6 @@ def _means(findings: Sequence[ModelFinding], confidence: float) -> Table:
     return Table("Means", columns, rows, "Estimated: of subjects of average baseline and covariates.")
 
 
-_KINDS = {
-    "between": "{group} less {reference}",
-    "change": "{group}: change",
-    "change between": "change, {group} less {reference}",
-}
-
-
 def _contrasts(findings: Sequence[ModelFinding], confidence: float) -> Table:
     has_holm = any(row.p_levels == row.p_levels for one in findings for row in one.contrasts)
     columns = (
@@ -130,7 +128,6 @@ def _contrasts(findings: Sequence[ModelFinding], confidence: float) -> Table:
     rows = []
     for one in findings:
         for row in one.contrasts:
-            kind = _KINDS[row.kind].format(group=row.group, reference=row.reference).removeprefix(": ")
             cells = (
                 *_value(row.estimate),
                 f"{row.estimate.standard_error:.2f}",
@@ -139,7 +136,7 @@ def _contrasts(findings: Sequence[ModelFinding], confidence: float) -> Table:
             )
             holm = (p_text(row.p_levels),) if has_holm else ()
             level = level_name(row.level) if row.level else "all levels"
-            rows.append(Row(f"{level}, {kind}, {row.visit}", cells + holm))
+            rows.append(Row(f"{level}, {row.words}, {row.visit}", cells + holm))
     note = (
         "P of each row by itself." if not has_holm else "P of each row by itself; Holm: for the levels, not for visits."
     )

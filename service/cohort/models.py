@@ -80,7 +80,8 @@ def check_models(plan: CohortPlan, table: CohortTable) -> tuple[str, ...]:
     Raises:
         CohortError: what is wrong, one fault a line.
     """
-    faults, notes = [], []
+    faults: dict[tuple[str, str], list[str]] = {}
+    notes = []
     for asked in plan.models:
         for levels in levels_of(plan, asked):
             name = called(asked, levels)
@@ -89,12 +90,14 @@ def check_models(plan: CohortPlan, table: CohortTable) -> tuple[str, ...]:
                 check_visits(measured_only(data))
                 _precision(asked, levels[0])
             except (CohortError, DesignError) as error:
-                faults += [f"{name}: {fault}" for fault in str(error).split("\n")]
+                for fault in str(error).split("\n"):
+                    faults.setdefault((asked.name, fault), []).extend(one.name for one in levels)
                 continue
             told = f", {len(left_out)} left out ({'; '.join(left_out[:3])})" if left_out else ""
             notes.append(f"{name}: {len(data.subjects)} subjects at {len(data.occasions)} occasions{told}")
     if faults:
-        raise CohortError("\n".join(faults))
+        lines = (f"{name} at {', '.join(at)}: {fault}" for (name, fault), at in faults.items())
+        raise CohortError("\n".join(lines))
     return tuple(notes)
 
 

@@ -4,11 +4,12 @@ import argparse
 import csv
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
+from processing.atlas import read_atlas
 from processing.cohort.design import DesignError
+from processing.cohort.map_power import MapAssumptions, MapPower, ball_in, simulate_map_power
 from processing.cohort.power import (
     PowerEstimate,
     TrialAssumptions,
@@ -18,33 +19,19 @@ from processing.cohort.power import (
     smallest_n,
 )
 from processing.display import RESEARCH_USE_ONLY
+from processing.results import Level
 from service.cohort.table import CohortError
 
 _OK, _USAGE = 0, 2
+_SIZES_OF_MAPS = (10, 15, 20, 30, 40)
 
 
-def add_power(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """The action and its options."""
-    power = actions.add_parser("power", help="subjects that a trial of two groups needs, by simulation of its model")
-    power.add_argument("--effect", type=float, required=True, metavar="MS", help="difference at the last visit, ms")
-    power.add_argument("--sd", type=_numbers, metavar="MS[,MS...]", help="SD of the change at each visit, ms")
-    power.add_argument("--correlation", type=float, default=0.5, help="of the changes of any two visits (0.5)")
-    power.add_argument("--dropout", type=_numbers, metavar="SHARE[,SHARE...]",
-                       help="share that has left by the last visit, or by each (0)")  # fmt: skip
-    power.add_argument("--baseline-correlation", type=float, default=0.0,
-                       help="of baseline and change; the model adjusts for it (0: not adjusted)")  # fmt: skip
-    power.add_argument("--run", type=Path, help="or: folder of a finished run, whose model gives SDs and dropout")
-    power.add_argument("--model", help="its name there")
-    power.add_argument("--level", default="", help="its level there, as L4L5, where there are several")
-    power.add_argument("--n", type=_counts, metavar="N[,N...]", help="subjects in each group; absent: for 80 and 90 %%")
-    power.add_argument("--alpha", type=float, default=0.05, help="two-sided (0.05)")
-    power.add_argument("--simulations", type=int, default=4000, help="trials for each size (4000)")
-    power.add_argument("--seed", type=int, default=1, help="of the simulation (1)")
-    power.add_argument("--out", type=Path, help="CSV file for the table, too")
-    power.set_defaults(command=_power)
-
-
-def _power(options: argparse.Namespace) -> int:
+def tell_power(options: argparse.Namespace) -> int:
+    """The command; its options are those of :func:`service.cohort.power_options.add_power`."""
+    if options.map is not None:
+        return _map_power(options)
+    if options.simulations is None:
+        options.simulations = 4000
     try:
         assumed = _assumed(options)
         rows = _simulated(options, assumed)
@@ -131,6 +118,61 @@ def _of_run(options: argparse.Namespace) -> TrialAssumptions:
     )
 
 
+def _map_power(options: argparse.Namespace) -> int:
+    """Of the largest t of a level's maps, at several sizes."""
+    simulations = options.simulations or 500
+    try:
+        if options.sd is None or len(options.sd) != 1 or options.run is not None:
+            raise DesignError("--map needs one --sd: of a voxel over subjects, ms")
+        if not 50 <= simulations <= 20_000:
+            raise DesignError("--simulations: 50 to 20000 of maps")
+        assumed = _of_atlas(options)
+        rows = [
+            simulate_map_power(assumed, n, simulations=simulations, seed=options.seed)
+            for n in options.n or _SIZES_OF_MAPS
+        ]
+    except DesignError as error:
+        print(error, file=sys.stderr)
+        return _USAGE
+    print(
+        f"{options.map}: {assumed.effect_ms:g} ms in {int(assumed.ball.sum())} of {int(assumed.mask.sum())} voxels;"
+        f" SD {assumed.sd_ms:g} ms, {100 * assumed.shared:.0f} % shared; FWHM {assumed.fwhm_mm:g} mm;"
+        f" α {assumed.alpha:g}"
+    )
+    print(f"Largest t of two groups; {simulations} studies each, seed {options.seed}")
+    print(f"{'n a group':>10} {'found':>8}   {'95 % interval':<16} {'of the ball':>11} {'by the mean':>12}")
+    for one in rows:
+        interval = f"{100 * one.low:.1f} to {100 * one.high:.1f} %"
+        shares = f"{100 * one.found:>9.1f} % {100 * one.region_power:>10.1f} %"
+        print(f"{one.n_per_group:>10} {100 * one.power:>6.1f} %   {interval:<16} {shares}")
+    print(RESEARCH_USE_ONLY)
+    if options.out is not None:
+        _write_maps(options, assumed, rows)
+    return _OK
+
+
+def _of_atlas(options: argparse.Namespace) -> MapAssumptions:
+    """The level's disc of the shipped atlas, the ball about the middle of its nucleus."""
+    disc = read_atlas().discs[3][Level[options.map]]
+    mask = disc.regions > 0
+    z, y, x = (float(one) for one in np.linalg.norm(disc.affine[:3, :3], axis=0))
+    ball = ball_in(mask, (z, y, x), np.argwhere(disc.regions == 1).mean(axis=0), options.radius)
+    return MapAssumptions(
+        mask, ball, (z, y, x), options.sd[0], options.effect, options.fwhm, options.shared, options.alpha
+    )
+
+
+def _write_maps(options: argparse.Namespace, assumed: MapAssumptions, rows: Sequence[MapPower]) -> None:
+    names = ("level", "n_per_group", "power", "low", "high", "share_of_ball", "false", "region_power", "threshold_t")
+    with options.out.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow((*names, "simulations", "effect_ms", "alpha", "seed", "use"))
+        told = (f"{assumed.effect_ms:g}", f"{assumed.alpha:g}", options.seed, RESEARCH_USE_ONLY.lower())
+        for one in rows:
+            found = (one.power, one.low, one.high, one.found, one.false, one.region_power, one.threshold_t)
+            writer.writerow((options.map, one.n_per_group, *found, one.simulations, *told))
+
+
 def _write(
     options: argparse.Namespace, assumed: TrialAssumptions, rows: Sequence[tuple[float, PowerEstimate | None]]
 ) -> None:
@@ -156,11 +198,3 @@ def _write(
                 found = (one.n_per_group, one.power, one.low, one.high, one.simulations, one.n_unfitted)
             told = (f"{assumed.effect_ms:g}", f"{assumed.alpha:g}", options.seed, RESEARCH_USE_ONLY.lower())
             writer.writerow([wanted or "", *found, *told])
-
-
-def _numbers(text: str) -> tuple[float, ...]:
-    return tuple(float(one) for one in text.split(","))
-
-
-def _counts(text: str) -> tuple[int, ...]:
-    return tuple(int(one) for one in text.split(","))

@@ -81,7 +81,7 @@ def write_summary(
         notes = (f"model of the {model.region}", *model.left_out)
         if model.target is not None:
             target = model.target
-            told = f"{target.kind} {target.group} {target.reference} at {target.visit}".replace("  ", " ")
+            told = f"{target.words}, {target.visit}"
             notes = (notes[0], f"{told}: {target.estimate.estimate:.3g} ms, P {target.estimate.p:.3g}", *notes[1:])
         where = {"analysis": model.name, "level": model.level, "quantity": model.quantity}
         use = RESEARCH_USE_ONLY.lower()

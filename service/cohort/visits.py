@@ -112,7 +112,10 @@ def _check_alike(chosen: _Subjects, columns: Sequence[str]) -> None:
     faults = []
     for subject, mine in chosen.scans.items():
         for column in columns:
-            told = {one.values[column].strip(): one.line for one in mine.values() if one.values[column].strip()}
+            told: dict[str, int] = {}
+            for one in sorted(mine.values(), key=lambda scan: scan.line):
+                if one.values[column].strip():
+                    told.setdefault(one.values[column].strip(), one.line)
             if len(told) > 1:
                 what = ", ".join(f"{value!r} in line {line}" for value, line in told.items())
                 faults.append(f"{column}: {subject} has {what}; a subject has one")

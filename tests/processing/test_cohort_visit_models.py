@@ -54,28 +54,48 @@ def test_without_missing_visits_a_visit_is_its_analysis_of_covariance():
     assert target_contrast(fit.contrasts).visit == "M12"
 
 
-def test_a_trial_is_that_of_r():
-    model = json.loads((Path(__file__).parents[1] / "data" / "repeated_measures_by_r.json").read_text())["models"][
-        "trial"
-    ]
-    design = np.array(model["design"]).reshape(34, 3, 10)
-    values = np.array([np.nan if one is None else one for one in model["values"]]).reshape(34, 3)
-    data = VisitData(
-        tuple(model["subjects"][::3]),
-        tuple(Occasion("L4L5", one) for one in ("M3", "M6", "M12")),
+R = json.loads((Path(__file__).parents[1] / "data" / "repeated_measures_by_r.json").read_text())["models"]
+
+
+def data_of_r(name, occasions, n_covariates):
+    """One row a subject of R's long data; its design is arm and baseline at each occasion, then covariates."""
+    model, m = R[name], len(occasions)
+    values = np.array([np.nan if one is None else one for one in model["values"]]).reshape(-1, m)
+    design = np.array(model["design"]).reshape(len(values), m, -1)
+    baseline = np.einsum("sop,op->so", design[:, :, 2 * m : 3 * m], np.eye(m))
+    covariates = design[:, 0, 3 * m :]
+    assert covariates.shape[1] == n_covariates
+    return VisitData(
+        tuple(model["subjects"][::m]),
+        occasions,
         values,
-        design[:, 0, 3].astype(int),
+        design[:, 0, m].astype(int),
         ("placebo", "active"),
-        np.repeat(design[:, :1, 6], 3, axis=1) + 90,
-        design[:, 0, 9:] + 45,
-        ("age",),
+        baseline + 90,
+        covariates,
+        tuple(model["names"][3 * m :]),
     )
-    for which in ("kenward-roger", "satterthwaite"):
-        fit = fit_visits(data, which)
-        for place, row in enumerate(fit.contrasts):
-            assert row.estimate.estimate == pytest.approx(model["estimates"][3 + place], abs=1e-4)
-            assert row.estimate.standard_error == pytest.approx(model[which]["standard_errors"][3 + place], abs=1e-3)
-            assert row.estimate.df == pytest.approx(model[which]["df"][3 + place], rel=0.01)
+
+
+@pytest.mark.parametrize("which", ["kenward-roger", "satterthwaite"])
+@pytest.mark.parametrize(
+    ("name", "occasions", "n_covariates"),
+    [
+        ("trial", [("L4L5", "M3"), ("L4L5", "M6"), ("L4L5", "M12")], 1),
+        ("levels_and_sites", [("L4L5", "M6"), ("L4L5", "M12"), ("L5S1", "M6"), ("L5S1", "M12")], 2),
+    ],
+)
+def test_a_trial_is_that_of_r(name, occasions, n_covariates, which):
+    occasions, model = tuple(Occasion(*one) for one in occasions), R[name]
+    rows = {
+        (row.level, row.visit): row.estimate
+        for row in fit_visits(data_of_r(name, occasions, n_covariates), which).contrasts
+    }
+    for place, occasion in enumerate(occasions, start=len(occasions)):
+        found = rows[occasion]
+        assert found.estimate == pytest.approx(model["estimates"][place], abs=1e-4)
+        assert found.standard_error == pytest.approx(model[which]["standard_errors"][place], abs=1e-3)
+        assert found.df == pytest.approx(model[which]["df"][place], rel=0.01)
 
 
 def test_values_tell_the_change_from_baseline_of_each_group_and_their_difference():
@@ -103,7 +123,7 @@ def test_levels_of_a_subject_are_occasions_and_their_mean_is_the_model_of_means(
         data.group,
         data.groups,
     )
-    found, wanted = target_contrast(together.contrasts).estimate, fit_visits(mean).target.estimate
+    found, wanted = target_contrast(together.contrasts).estimate, target_contrast(fit_visits(mean).contrasts).estimate
     assert target_contrast(together.contrasts).level == ""
     assert found.estimate == pytest.approx(wanted.estimate, rel=1e-6)
     assert found.standard_error == pytest.approx(wanted.standard_error, rel=1e-4)
@@ -173,7 +193,7 @@ def holes():
 
 def test_imputed_at_random_the_difference_is_that_of_the_model(holes):
     fit = fit_visits(holes)
-    (found,) = missing_data_sensitivity(fit, holes, "M12", imputations=400, seed=1)
+    (found,) = missing_data_sensitivity(fit, holes, "M12", imputations=250, seed=1)
     wanted = target_contrast(fit.contrasts).estimate
     assert found.n_imputed == tuple(int(np.isnan(holes.values[holes.group == one, 2]).sum()) for one in (1, 0))
     assert found.at_random.estimate == pytest.approx(wanted.estimate, abs=0.15 * wanted.standard_error)
@@ -201,6 +221,6 @@ def test_jump_to_reference_gives_those_that_left_at_once_the_mean_of_the_referen
     values[(data.group == 1) & (np.arange(200) < 100), 0] = np.nan
     one = VisitData(data.subjects, data.occasions[2:], values, data.group, data.groups)
     fit = fit_visits(one)
-    (found,) = missing_data_sensitivity(fit, one, "M12", imputations=400, seed=3)
+    (found,) = missing_data_sensitivity(fit, one, "M12", imputations=250, seed=3)
     assert found.jump.estimate == pytest.approx(0.5 * target_contrast(fit.contrasts).estimate.estimate, abs=0.15)
     assert found.at_random.estimate == pytest.approx(target_contrast(fit.contrasts).estimate.estimate, abs=0.15)
