@@ -83,6 +83,13 @@ class CohortSite:
             dataset.FloatPixelData = np.asarray(change(values), np.float32).tobytes()
             dataset.save_as(path)
 
+    def forget(self, name: str, path: str) -> None:
+        """A result without one of its objects, as if it had never been made."""
+        (self.folder / name / path).unlink()
+        document = json.loads((self.folder / name / "result.json").read_text())
+        document["objects"] = [one for one in document["objects"] if one["path"] != path]
+        (self.folder / name / "result.json").write_text(json.dumps(document))
+
     def change_version(self, name: str, **versions: str) -> None:
         """Say that a result was made with something else."""
         path = self.folder / name / "result.json"

@@ -135,8 +135,8 @@ CASES = (
     Case("change", 1, 4.0, partial(flips, tails=False)),
     Case("change, heavy tails", 1, 4.0, partial(flips, tails=True)),
 )
-#: 10 of 200 is .05 exactly, and enhancement is the costliest.
-ENHANCED_PERMUTATIONS = 199
+#: 5 of 100 is .05 exactly, and enhancement is the costliest.
+ENHANCED_PERMUTATIONS = 99
 
 
 def said_of(case: Case, rules: InferenceRules) -> dict[Control, bool]:

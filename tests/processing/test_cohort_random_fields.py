@@ -152,3 +152,10 @@ def test_holes_do_not_make_a_bound_smaller():
     assert float(expected_euler(4.0, found.resels, 14)) > 0
     filled = smoothness(whole - whole.mean(axis=0), mask)
     assert peak_threshold(0.05, found, 14) == pytest.approx(peak_threshold(0.05, filled, 14), abs=0.6)
+
+
+@pytest.mark.parametrize("df", [1, 2, 3])
+def test_a_t_field_of_as_few_degrees_of_freedom_as_dimensions_is_refused(df):
+    with pytest.raises(ValueError, match="too few for a field of 3 dimensions"):
+        threshold_of_resels(0.05, (1.0, 5.0, 8.0, 4.0), df)
+    assert threshold_of_resels(0.05, (1.0, 5.0, 8.0, 4.0), 4) > 10

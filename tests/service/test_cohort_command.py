@@ -244,7 +244,7 @@ class TestMapsThatCannotBeAnalysed:
 
     def test_a_quantity_that_nobody_has_is_no_analysis(self, few, capsys):
         for index in range(8):
-            (few.folder / f"S{index}-BL" / "dicom" / "t2-atlas.dcm").unlink()
+            few.forget(f"S{index}-BL", "dicom/t2-atlas.dcm")
         assert self.run(few, quantities=["T2"]) == 2
         assert "no scan has any map that is asked for" in capsys.readouterr().err
         assert self.run(few, quantities=["T1rho", "T2"]) == 0
@@ -253,13 +253,14 @@ class TestMapsThatCannotBeAnalysed:
     @pytest.mark.parametrize(
         ("harm", "said"),
         [
-            (lambda folder: shutil.rmtree(folder), "line 4: "),
-            (lambda folder: shutil.rmtree(folder / "dicom"), "line 4: there is no series of the role"),
+            (lambda folder: shutil.rmtree(folder), "line 4: S2-BL: holds no result.json"),
+            (lambda folder: shutil.rmtree(folder / "dicom"), "line 4: S2: dicom/atlas-001.dcm stands in result.json"),
             (lambda folder: (folder / "dicom" / "t1rho-atlas.dcm").write_bytes(b"x" * 500), "line 4: t1rho-atlas.dcm"),
             (lambda folder: truncate(folder / "dicom" / "t1rho-atlas.dcm"), "line 4: t1rho-atlas.dcm"),
+            (lambda folder: truncate(folder / "dicom" / "atlas-003.dcm"), "line 4: "),
         ],
     )
-    def test_a_result_that_is_harmed_after_the_check_is_told_with_its_line(self, few, capsys, monkeypatch, harm, said):
+    def test_a_result_that_is_harmed_after_the_check_is_told_with_its_line(self, few, capsys, harm, said):
         plan = plan_of(few, few.folder / "plan.yaml", analyses=[{"kind": "variable", "name": "age", "variable": "age"}])
         assert main(["cohort", "check", str(plan)]) == 0
         harm(few.folder / "S2-BL")
