@@ -143,6 +143,7 @@ def test_p_of_models_for_each_level_are_adjusted_by_holm():
     [
         (lambda d: d.of(np.arange(40) < 6), "6 subjects are too few for an unstructured covariance of 3 occasions"),
         (lambda d: d.of((d.group == 0) | (np.arange(40) == 1)), "'b' has 1 subjects"),
+        (lambda d: replace(d, covariates=3.0 * d.group[:, None]), "age: is a combination of the groups"),
         (lambda d: replace(d, covariates=0 * d.covariates), "age: the same value"),
         (
             lambda d: replace(d, covariates=np.where(np.arange(40)[:, None] == 4, np.nan, d.covariates)),
