@@ -202,6 +202,19 @@ def test_imputed_at_random_the_difference_is_that_of_the_model(holes):
     assert abs(found.jump.estimate) < abs(found.at_random.estimate)  # towards no difference
 
 
+def test_where_nothing_is_missing_it_is_the_analysis_of_covariance_and_there_is_no_tipping_point():
+    data = trial(seed=7)
+    fit = fit_visits(data)
+    (found,) = missing_data_sensitivity(fit, data, "M12", imputations=20, seed=1)
+    design = np.column_stack([np.ones(40), data.group, data.baseline[:, 2], data.covariates])
+    wanted = sm.OLS(data.values[:, 2], design).fit()
+    assert found.at_random.estimate == pytest.approx(wanted.params[1])
+    assert found.at_random.standard_error == pytest.approx(wanted.bse[1])
+    assert found.jump == pytest.approx(found.at_random)
+    assert found.tipping_ms is None
+    assert [row.delta_ms for row in found.deltas] == [0.0]
+
+
 def test_the_tipping_point_is_where_p_crosses_alpha_and_shifts_by_the_share_that_is_missing(holes):
     fit = fit_visits(holes)
     (found,) = missing_data_sensitivity(fit, holes, "M12", imputations=60, seed=2)
