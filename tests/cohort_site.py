@@ -58,6 +58,8 @@ class CohortSite:
         noise = ndimage.gaussian_filter(self._rng.standard_normal(self._labels.shape), [0.5, 1.2, 1.2])
         noise *= 6 / noise.std()
         for quantity, file in _MAPS.items():
+            if not (self._template / "dicom" / file).is_file():  # T1rho alone
+                continue
             dataset = pydicom.dcmread(self._template / "dicom" / file)
             values = (80 if quantity is Quantity.T1RHO else 60) + noise + shift + effect * self.ball
             values = np.where(self._labels > 0, values, 0).astype(np.float32)

@@ -14,7 +14,7 @@ from dicom_io.volume_reader import ExamImages, read_exam
 from processing.atlas import read_atlas
 from processing.fitting import FitStatus, fit_rules, relaxation_map
 from processing.measurements import measure, volumes_mm3
-from processing.phantom import PhantomExam, simulate_exam
+from processing.phantom import PhantomExam, Protocol, simulate_exam
 from processing.results import (
     Alignment,
     AtlasDisc,
@@ -33,9 +33,11 @@ from service.pipeline import assemble
 PRODUCED_AT = datetime(2026, 3, 14, 9, 26, 53, 589793, UTC)
 
 
-def measured_phantom(folder: Path, *, seed: int = 20, n_slices: int = 7) -> tuple[PhantomExam, ExamImages, ExamResult]:
-    """A simulated MAPSS exam (written to ``folder``), its images as they are read, and its result."""
-    exam = simulate_exam(seed, n_slices=n_slices)
+def measured_phantom(
+    folder: Path, *, seed: int = 20, n_slices: int = 7, protocol: Protocol = "mapss"
+) -> tuple[PhantomExam, ExamImages, ExamResult]:
+    """A simulated exam (written to ``folder``), its images as they are read, and its result."""
+    exam = simulate_exam(seed, n_slices=n_slices, protocol=protocol)
     write_exam(exam, folder)
     settings = Settings()
     files = read_exam_files([folder])
@@ -44,7 +46,7 @@ def measured_phantom(folder: Path, *, seed: int = 20, n_slices: int = 7) -> tupl
     rules, _ = fit_rules(images.stacks)
     maps = {stack.role: relaxation_map(stack, mask.levels > 0, rules[stack.role]) for stack in images.stacks}
     atlas = read_atlas()
-    registered = made_up_discs(3)
+    registered = made_up_discs(2 if n_slices == 1 else 3, tuple(maps))
     result = ExamResult(
         verdict=Verdict.OK,
         reasons=(),
@@ -71,9 +73,11 @@ def measured_phantom(folder: Path, *, seed: int = 20, n_slices: int = 7) -> tupl
     return exam, images, result
 
 
-def made_up_discs(dimension: int) -> tuple[RegisteredDisc, ...]:
+def made_up_discs(
+    dimension: int, quantities: tuple[Quantity, ...] = (Quantity.T1RHO, Quantity.T2)
+) -> tuple[RegisteredDisc, ...]:
     """Registered discs on the atlas of 2 or 3 dimensions, nobody's."""
-    return tuple(_made_up(disc) for disc in read_atlas().discs[dimension].values())
+    return tuple(_made_up(disc, quantities) for disc in read_atlas().discs[dimension].values())
 
 
 def _true_mask(exam: PhantomExam) -> DiscMask:
@@ -92,13 +96,14 @@ def _true_mask(exam: PhantomExam) -> DiscMask:
     )
 
 
-def _made_up(disc: AtlasDisc) -> RegisteredDisc:
+def _made_up(disc: AtlasDisc, quantities: tuple[Quantity, ...]) -> RegisteredDisc:
     """Maps that grow with the row and the column, on an atlas disc."""
     jacobian = np.ones(disc.mask.shape, np.float32)
     alignment = Alignment(disc.level, (0.0, 0.0, 0.0), (), jacobian, 0.97, 0.9, 0.1, 0.7, 0, "fast", 1, 2.0)
     inside = disc.mask > 0
     maps = {}
-    for quantity, base_ms in ((Quantity.T1RHO, 60.0), (Quantity.T2, 40.0)):
+    for quantity in quantities:
+        base_ms = 60.0 if quantity is Quantity.T1RHO else 40.0
         _, rows, columns = np.indices(disc.mask.shape)
         time_ms = np.where(inside, base_ms + rows + columns / 4, np.nan).astype(np.float32)
         status = inside.astype(np.uint8) * np.uint8(FitStatus.FITTED)

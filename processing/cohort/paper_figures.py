@@ -6,11 +6,13 @@ Every panel names its colour scale; the voxels that a row's control leaves are o
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from textwrap import wrap
 
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
+from matplotlib.collections import PolyCollection
 from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 
 from processing.cohort.analysis import LevelMaps
 from processing.cohort.design import FloatArray
@@ -54,39 +56,42 @@ class PanelRow:
 
 
 def draw_rows(rows: Sequence[PanelRow], *, n_slices: int, heading: str) -> Figure:
-    """A figure of rows that have the same number of panels; who writes it puts what it is for below.
+    """A figure of ways that have the same number of panels; who writes it puts what it is for below.
 
     Args:
-        rows: one below the other.
+        rows: one below the other; side by side where one slice is shown.
         n_slices: central slices of each panel, side by side: 1 for maps of one slice, else usually 2.
         heading: over the figure.
     """
     width = len(rows[0].panels) * n_slices
-    size = (max(_PANEL_IN[0] * width + 0.4, 5.0), (_PANEL_IN[1] + _ROW_IN) * len(rows) + _HEAD_IN)
+    across, down = (len(rows), 1) if n_slices == 1 else (1, len(rows))
+    size = (max(_PANEL_IN[0] * width * across + 0.4, 5.0), (_PANEL_IN[1] + _ROW_IN) * down + _HEAD_IN)
     figure = Figure(figsize=size, dpi=150, layout="constrained")
     figure.suptitle(heading, fontsize=10)
-    parts = figure.subfigures(len(rows), 1, squeeze=False)[:, 0]
+    parts = figure.subfigures(down, across, squeeze=False, wspace=0.03).ravel()
     for row, part in zip(rows, parts, strict=True):
-        part.suptitle(row.title, fontsize=9, x=0.01, ha="left")
-        axes = list(part.subplots(1, width, squeeze=False)[0])
-        for place, panel in enumerate(row.panels):
-            _draw_panel(axes[place * n_slices : (place + 1) * n_slices], panel, names=place == 0)
-        shown = [(panel, axes[k * n_slices : (k + 1) * n_slices]) for k, panel in enumerate(row.panels)]
-        for _, same in groupby(shown, key=lambda one: id(one[0].scale)):
-            group = list(same)
-            below = [one for _, own in group for one in own]
-            bar = part.colorbar(
-                ScalarMappable(group[0][0].scale.norm, group[0][0].scale.colours),
-                ax=below,
-                location="bottom",
-                shrink=0.85 if len(below) < 3 else 0.5,
-                aspect=26,
-                pad=0.01,
-                extend=group[0][0].extend,
-            )
-            bar.set_label(group[0][0].scale.label, fontsize=8)
-            bar.ax.tick_params(labelsize=7)
+        part.suptitle(row.title, fontsize=8.5, x=0.01, ha="left")
+        _draw_row(row, part, n_slices)
     return figure
+
+
+def _draw_row(row: PanelRow, part: SubFigure, n_slices: int) -> None:
+    """The panels of one way; neighbours of one scale have one bar."""
+    axes = list(part.subplots(1, len(row.panels) * n_slices, squeeze=False)[0])
+    shown = [(panel, axes[k * n_slices : (k + 1) * n_slices]) for k, panel in enumerate(row.panels)]
+    for place, (panel, own) in enumerate(shown):
+        _draw_panel(own, panel, names=place == 0)
+    for _, same in groupby(shown, key=lambda one: id(one[0].scale)):
+        group = list(same)
+        panel, below = group[0][0], [one for _, own in group for one in own]
+        shrink = 0.85 if len(below) < 3 else 0.5
+        bar = part.colorbar(
+            ScalarMappable(panel.scale.norm, panel.scale.colours),
+            **{"ax": below, "location": "bottom", "extend": panel.extend},
+            **{"shrink": shrink, "aspect": 26, "pad": 0.01},
+        )
+        bar.set_label("\n".join(wrap(panel.scale.label, 15 * len(below))), fontsize=8)
+        bar.ax.tick_params(labelsize=7)
 
 
 def _draw_panel(axes: Sequence[Axes], panel: Panel, *, names: bool) -> None:
@@ -95,5 +100,7 @@ def _draw_panel(axes: Sequence[Axes], panel: Panel, *, names: bool) -> None:
         for level in panel.levels.values():
             name = names and index == 0
             draw_level(one, level.maps, level.values, panel.scale, index, len(axes), level.survives, name=name)
+        for voxels in one.collections:  # thousands; edges, outlines and letters stay lines
+            voxels.set_rasterized(isinstance(voxels, PolyCollection))
         part = f", slice {index + 1} of the {len(axes)} central" if len(axes) > 1 else ""
         one.set_title(f"{panel.title}{part}", fontsize=7)

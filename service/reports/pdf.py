@@ -44,6 +44,7 @@ _TONES = {
 }
 _MARGIN, _HEAD, _FOOT = 15 * mm, 20 * mm, 15 * mm
 _WIDTH = A4[0] - 2 * _MARGIN
+_HIGHEST_PICTURE = A4[1] - _HEAD - _FOOT - 24 * mm  # its caption stands on the same sheet
 _PICTURE_SCALES = (1.0, 0.92, 0.85, 0.7, 0.55)
 _MOST_SPARE = 24 * mm  # in a column; a table of few columns is not spread over the page
 
@@ -169,7 +170,7 @@ def _block(block: Block, picture_scale: float) -> Iterator[Flowable]:
         case Table():
             yield KeepTogether([*_heading(block.heading), _grid(block), *_note(block.note), Spacer(0, 3 * mm)])
         case Picture():
-            width = _WIDTH * picture_scale
+            width = min(_WIDTH * picture_scale, _HIGHEST_PICTURE * block.width_px / block.height_px)
             image = Image(BytesIO(block.png), width, width * block.height_px / block.width_px, hAlign="LEFT")
             yield KeepTogether([image, *_note(block.caption), Spacer(0, 3 * mm)])
         case Text(heading, paragraphs):

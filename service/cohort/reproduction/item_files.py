@@ -10,6 +10,7 @@ from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 from PIL import Image
 
 from processing.display import RESEARCH_USE_ONLY
@@ -20,8 +21,8 @@ from service.reports.document import Picture, Table
 #: Stands under every figure and in every caption and table.
 LINE = f"{LABEL}. {RESEARCH_USE_ONLY}."
 
-_PNG_DPI = 150
-_GAP_IN = 0.06
+_PNG_DPI, _FILE_DPI = 150, 300  # of the report; of what is a picture within SVG and PDF
+_GAP_IN, _LABEL_PT, _LABEL_IN = 0.06, 7, 3.2
 
 
 class ItemUnavailable(Exception):
@@ -36,11 +37,10 @@ class ItemFolder:
 
     def figure(self, name: str, figure: Figure, caption: str) -> Picture:
         """Write a figure in its three forms; returns it for the report, its caption labelled."""
-        _sign(figure)
-        how: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.06}
+        how: dict[str, Any] = {"bbox_inches": _signed(figure), "pad_inches": 0}
         with rc_context({"svg.hashsalt": "discnode"}):  # the same figure gives the same bytes
-            figure.savefig(self.path / f"{name}.svg", metadata={"Date": None}, **how)
-        figure.savefig(self.path / f"{name}.pdf", metadata={"CreationDate": None}, **how)
+            figure.savefig(self.path / f"{name}.svg", metadata={"Date": None}, dpi=_FILE_DPI, **how)
+        figure.savefig(self.path / f"{name}.pdf", metadata={"CreationDate": None}, dpi=_FILE_DPI, **how)
         held = io.BytesIO()
         figure.savefig(held, format="png", dpi=_PNG_DPI, metadata={"Software": "discnode"}, **how)
         (self.path / f"{name}.png").write_bytes(held.getvalue())
@@ -65,12 +65,21 @@ class ItemFolder:
                 writer.writerow({key: _text(value) for key, value in row.items()} | {"label": LINE})
 
 
-def _sign(figure: Figure) -> None:
-    """The label below everything that is drawn."""
+def _signed(figure: Figure) -> Bbox:
+    """Put the label below everything that is drawn; returns what is to be written, in inches.
+
+    The layout is settled once: each of the three forms would do it again otherwise.
+    """
     figure.draw_without_rendering()
-    lowest_in = figure.get_tightbbox().y0  # inches
-    y = (lowest_in - _GAP_IN) / figure.get_figheight()
-    figure.text(0.005, y, LINE, ha="left", va="top", fontsize=7, color="0.35", in_layout=False)
+    figure.set_layout_engine("none")
+    drawn = figure.get_tightbbox()
+    assert drawn is not None  # a figure always has an edge
+    y = (drawn.y0 - _GAP_IN) / figure.get_figheight()
+    figure.text(0.005, y, LINE, ha="left", va="top", fontsize=_LABEL_PT, color="0.35")
+    room = _GAP_IN + 1.5 * _LABEL_PT / 72
+    return Bbox.from_extents(
+        drawn.x0 - _GAP_IN, drawn.y0 - room - _GAP_IN, max(drawn.x1, _LABEL_IN) + _GAP_IN, drawn.y1 + _GAP_IN
+    )
 
 
 def _text(value: Any) -> Any:

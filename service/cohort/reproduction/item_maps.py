@@ -186,7 +186,7 @@ def _row_title(way: str, answers: Answers, control: Control, alpha: float) -> st
     n = sorted({int(np.nanmax(one.n)) for one in answers.values()})
     counts = f"n = {n[0]}" if len(n) == 1 else f"n = {n[0]} to {n[-1]}"
     told = WAYS[way] if way == "paper" else f"{WAYS[way]}: {CONTROL_NAMES[control]}"
-    return f"{told} ({counts}; outlined: P ≤ {alpha:g})"
+    return f"{told}\n{counts}; outlined: P ≤ {alpha:g}"
 
 
 def _in_words(question: Question, quantity: Quantity) -> str:
@@ -210,10 +210,10 @@ def _plain(column: str) -> str:
 def _explained(question: Question, asked: Asked) -> str:
     left = "Left: means of the groups" if isinstance(question, ByGroup) else "Left: correlation of each voxel"
     control = next((run.control_of(own.values()) for way, (run, own) in asked.items() if way != "paper"), None)
-    text = f"{left}; right: P. Each level by itself, on a cut spine seen from the left. Above: as published."
+    text = f"{left}; right: P. Each level by itself, on a cut spine seen from the left. First: as published."
     if isinstance(question, BetweenMaps):
         text += " Scales as in the paper: r from .5 to 1, P from 0 to .005. No permutation is made between maps."
-    return text if control is None else f"{text} Below: P by {CONTROL_NAMES[control]}, one independent scan a subject."
+    return text if control is None else f"{text} Then: P by {CONTROL_NAMES[control]}, one independent scan a subject."
 
 
 def _lines(cohort: Cohort, asked: Asked) -> Iterator[dict[str, Any]]:

@@ -4,12 +4,13 @@ Each item is a function of :class:`ItemSources`; this page lists them and puts t
 """
 
 import csv
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 from config.settings import Settings
+from processing.cohort.inference import Control
 from processing.display import RESEARCH_USE_ONLY
 from service.cohort.reproduction.compared_scans import result_document
 from service.cohort.reproduction.item_agreement import (
@@ -169,20 +170,49 @@ def _head(sources: ItemSources, made: Sequence[MadeItem]) -> Iterator[Block]:
 
 
 def _planted(folder: Path) -> Iterator[Block]:
-    """What was planted and what was found of it, where the reproduction has judged that."""
-    path = folder / "verdict.csv"
-    if not path.is_file():
-        return
+    """What was planted, what was found of it and what elsewhere, where the reproduction has judged that."""
+    if (folder / "verdict.csv").is_file():
+        rows = [row for row in _rows_of(folder / "verdict.csv") if row["control"] in _HEADLINES]
+        yield _as_table("What was planted, and what was found of it", _EFFECT_COLUMNS, rows)
+    if (folder / "false-findings.csv").is_file():
+        rows = [row for row in _rows_of(folder / "false-findings.csv") if row["control"] in _HEADLINES]
+        yield _as_table("Maps without an effect that show something", _ELSEWHERE_COLUMNS, rows)
+
+
+#: The controls that the report speaks of; the files have all of them.
+_HEADLINES = (Control.UNCORRECTED.value, Control.MAX_T.value)
+_EFFECT_COLUMNS = {
+    "run": "run",
+    "question": "question",
+    "level": "level",
+    "quantity": "quantity",
+    "control": "control",
+    "planted": "voxels planted",
+    "right": "found there",
+    "beside": "found beside",
+    "dice": "Dice",
+    "p_disc": "P, disc mean",
+}
+_ELSEWHERE_COLUMNS = {
+    "run": "run",
+    "question": "question",
+    "control": "control",
+    "tests": "maps",
+    "found": "show something",
+    "expected": "by chance",
+    "up_to": "chance, up to",
+}
+
+
+def _rows_of(path: Path) -> list[dict[str, str]]:
     with path.open(encoding="utf-8", newline="") as stream:
-        heads, *rows = list(csv.reader(stream))
-    kept = [k for k, head in enumerate(heads) if head not in ("use", "label")]
-    yield Table(
-        "What was planted, and what was found of it",
-        tuple(Column(heads[k].replace("_", " ")) for k in kept),
-        tuple(Row(row[kept[0]], tuple(row[k] for k in kept[1:])) for row in rows),
-        LINE,
-        is_dense=True,
-    )
+        return list(csv.DictReader(stream))
+
+
+def _as_table(heading: str, columns: Mapping[str, str], rows: Sequence[Mapping[str, str]]) -> Table:
+    body = tuple(Row(row["run"], tuple(row.get(name, "") or words.NONE for name in list(columns)[1:])) for row in rows)
+    heads = tuple(Column(shown) for shown in columns.values())
+    return Table(heading, heads, body, LINE, is_dense=True)
 
 
 def _methods(sources: ItemSources) -> Iterator[str]:
