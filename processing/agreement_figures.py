@@ -1,7 +1,7 @@
 """Figures of an evaluation, as in the paper: masks and probability (Fig 2), times (Fig 3), by grade (S3, S4)."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +9,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from processing.agreement import DiscTimes, times_agreement
 from processing.display import LEVEL_COLOURS, LEVEL_NAMES, RESEARCH_USE_ONLY
@@ -76,12 +77,20 @@ def take_picture(
 
 
 def draw_masks(pictures: Sequence[tuple[str, Picture]]) -> bytes:
-    """Fig 2: one row for each titled picture: image, manual discs, automatic discs, probability of disc. PNG."""
+    """Fig 2 as PNG: see :func:`masks_figure`."""
+    return _png(masks_figure(pictures))
+
+
+def masks_figure(pictures: Sequence[tuple[str, Picture]], *, reference: str = "manual") -> Figure:
+    """Fig 2: one row for each titled picture: image, manual discs, automatic discs, probability of disc.
+
+    ``reference``: what the automatic discs are held against.
+    """
     tall = 4.0  # inches of a row; its panels are as wide as the widest cut needs
     shapes = [np.array(picture.image.shape) * picture.pixel_mm for _, picture in pictures]
     width = 4 * 0.95 * tall * max(float(columns_mm / rows_mm) for rows_mm, columns_mm in shapes) + 1.5
     height = tall * len(pictures) + 0.8
-    figure = _figure(max(width, 6.0), height, "Discs: manual, automatic and probability")
+    figure = _figure(max(width, 6.0), height, f"Discs: {reference}, automatic and probability")
     grid = figure.add_gridspec(
         len(pictures),
         5,
@@ -97,7 +106,7 @@ def draw_masks(pictures: Sequence[tuple[str, Picture]]) -> bytes:
         height, width = (n * mm for n, mm in zip(picture.image.shape, picture.pixel_mm, strict=True))
         extent = (0.0, width, height, 0.0)
         drawn = None
-        for column, name in enumerate(("image", "manual", "automatic", "probability of disc")):
+        for column, name in enumerate(("image", reference, "automatic", "probability of disc")):
             axes = figure.add_subplot(grid[row, column])
             axes.imshow(picture.image, cmap="gray", extent=extent, interpolation="bilinear", vmin=0, vmax=255)
             axes.set_xticks([])
@@ -115,13 +124,18 @@ def draw_masks(pictures: Sequence[tuple[str, Picture]]) -> bytes:
         if drawn is not None:
             bar = figure.colorbar(drawn, cax=figure.add_subplot(grid[row, 4]))
             bar.ax.tick_params(labelsize=8)
-    return _png(figure)
+    return figure
 
 
 def draw_times(times: Sequence[DiscTimes], quantity: Quantity) -> bytes:
-    """Fig 3 of one quantity: manual against automatic and Bland-Altman, level by level and together. PNG."""
+    """Fig 3 of one quantity as PNG: see :func:`times_figure`."""
+    return _png(times_figure(times, quantity))
+
+
+def times_figure(times: Sequence[DiscTimes], quantity: Quantity, *, reference: str = "manual") -> Figure:
+    """Fig 3 of one quantity: manual against automatic and Bland-Altman, level by level and together."""
     name = _QUANTITY_NAMES[quantity]
-    figure = _figure(15.0, 6.2, f"Mean {name} per disc, manual against automatic mask")
+    figure = _figure(15.0, 6.2, f"Mean {name} per disc, {reference} against automatic mask")
     grid = figure.add_gridspec(2, 6, left=0.05, right=0.99, top=0.88, bottom=0.1, wspace=0.12, hspace=0.32)
     own = [one for one in times if one.quantity is quantity and np.isfinite([one.manual_ms, one.automatic_ms]).all()]
     values = np.array([(one.manual_ms, one.automatic_ms) for one in own]).reshape(-1, 2)
@@ -136,7 +150,7 @@ def draw_times(times: Sequence[DiscTimes], quantity: Quantity) -> bytes:
         above.set_title(LEVEL_NAMES[level] if level else "all levels", color=_INK, fontsize=10)
         above.plot((low, high), (low, high), color=_FAINT, linewidth=0.8)
         above.scatter(x, y, s=14, color=_POINT, alpha=0.7, linewidths=0)
-        above.set(xlim=(low, high), ylim=(low, high), xlabel=f"manual {name}, ms")
+        above.set(xlim=(low, high), ylim=(low, high), xlabel=f"{name}, {reference} mask, ms")
         _note(above, f"r = {agreement.r:.3f}, n = {agreement.n}")
         below.scatter((x + y) / 2, x - y, s=14, color=_POINT, alpha=0.7, linewidths=0)
         below.axhline(0, color=_FAINT, linewidth=0.8)
@@ -147,40 +161,48 @@ def draw_times(times: Sequence[DiscTimes], quantity: Quantity) -> bytes:
         limits = f"({agreement.lower_limit_ms:.2f}, {agreement.upper_limit_ms:.2f})"
         _note(below, f"bias {agreement.bias_ms:+.2f} {limits} ms")
         if column == 0:
-            above.set_ylabel(f"automatic {name}, ms")
-            below.set_ylabel("manual − automatic, ms")
+            above.set_ylabel(f"{name}, automatic mask, ms")
+            below.set_ylabel(f"{reference} − automatic, ms")
         else:
             above.tick_params(labelleft=False)
             below.tick_params(labelleft=False)
         _style(above, below)
-    return _png(figure)
+    return figure
 
 
 def draw_by_grade(discs: Sequence[GradedDisc]) -> bytes:
     """S3: overlap and surface distance by Pfirrmann grade. PNG."""
-    figure = _figure(10.0, 4.6, "Segmentation by Pfirrmann grade")
-    grid = figure.add_gridspec(1, 2, left=0.08, right=0.98, top=0.86, bottom=0.14, wspace=0.22)
-    for column, (name, values) in enumerate(
-        (
-            ("Dice coefficient", [one.dice for one in discs]),
-            ("symmetric mean surface distance, pixels", [one.msd_px for one in discs]),
-        )
-    ):
-        _by_grade(figure.add_subplot(grid[0, column]), [one.grade for one in discs], values, name)
-    return _png(figure)
+    panels = {
+        "Dice coefficient": [one.dice for one in discs],
+        "symmetric mean surface distance, pixels": [one.msd_px for one in discs],
+    }
+    return _png(by_grade_figure("Segmentation by Pfirrmann grade", [one.grade for one in discs], panels))
+
+
+def by_grade_figure(
+    title: str, grades: Sequence[int], panels: Mapping[str, Sequence[float]], *, zero: bool = False
+) -> Figure:
+    """Values of discs by their grade: a panel for each name on an axis; ``zero`` draws a line there."""
+    figure = _figure(max(5.0 * len(panels), 5.0), 4.6, title)
+    left, gap = 0.4 / len(panels) / 2.5, 0.24
+    grid = figure.add_gridspec(1, len(panels), left=left, right=0.985, top=0.86, bottom=0.14, wspace=gap)
+    for column, (name, values) in enumerate(panels.items()):
+        axes = figure.add_subplot(grid[0, column])
+        if zero:
+            axes.axhline(0, color=_FAINT, linewidth=0.8)
+        _by_grade(axes, grades, values, name)
+    return figure
 
 
 def draw_differences_by_grade(discs: Sequence[GradedDisc]) -> bytes:
     """S4: difference of the measured times by Pfirrmann grade, one panel for each quantity that was measured. PNG."""
-    quantities = [one for one in Quantity if any(one in disc.difference_ms for disc in discs)]
-    figure = _figure(max(5.0 * len(quantities), 5.0), 4.6, "Manual − automatic time by Pfirrmann grade")
-    grid = figure.add_gridspec(1, max(len(quantities), 1), left=0.1, right=0.98, top=0.86, bottom=0.14, wspace=0.25)
-    for column, quantity in enumerate(quantities):
-        axes = figure.add_subplot(grid[0, column])
-        values = [disc.difference_ms.get(quantity, float("nan")) for disc in discs]
-        axes.axhline(0, color=_FAINT, linewidth=0.8)
-        _by_grade(axes, [disc.grade for disc in discs], values, f"{_QUANTITY_NAMES[quantity]} difference, ms")
-    return _png(figure)
+    panels = {
+        f"{_QUANTITY_NAMES[one]} difference, ms": [disc.difference_ms.get(one, float("nan")) for disc in discs]
+        for one in Quantity
+        if any(one in disc.difference_ms for disc in discs)
+    }
+    title = "Manual − automatic time by Pfirrmann grade"
+    return _png(by_grade_figure(title, [disc.grade for disc in discs], panels, zero=True))
 
 
 def _by_grade(axes: Axes, grades: Sequence[int], values: Sequence[float], name: str) -> None:
@@ -219,6 +241,7 @@ def _outline(axes: Axes, labels: LabelArray, extent: tuple[float, float, float, 
             color=colour,
             fontsize=7,
             ha="right",
+            path_effects=[withStroke(linewidth=1.5, foreground="black")],
         )
 
 

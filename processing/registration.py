@@ -78,6 +78,7 @@ class DiscTask:
     preset: str = "fast"
     seed: int = SEED
     stages: Stages | None = None  # affine and B-spline parameters in place of the preset's
+    images: tuple[FloatArray, FloatArray] | None = None  # only for comparison, see register_disc
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -174,7 +175,13 @@ def align_disc(task: DiscTask) -> RegisteredSignal:
         RegistrationFailed: the mask cannot be registered, or elastix gave up.
     """
     alignment = register_disc(
-        task.mask, task.affine, task.atlas, preset=task.preset, seed=task.seed, stages=task.stages
+        task.mask,
+        task.affine,
+        task.atlas,
+        preset=task.preset,
+        seed=task.seed,
+        stages=task.stages,
+        images=task.images,
     )
     with _failure_of(task.atlas.level):
         inside = _inside_image(alignment, task.mask.shape, task.affine, task.atlas)

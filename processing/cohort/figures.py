@@ -39,11 +39,22 @@ class Scale:
 
 def effect_scale(analyses: Sequence[MapAnalysis]) -> Scale:
     """r from -1 to 1; ms symmetric about zero, as far as 98 % of the voxels go."""
-    if analyses[0].kind == "r":
+    return effect_scale_of(analyses[0].kind, np.concatenate([one.effect for one in analyses]))
+
+
+def effect_scale_of(kind: str, effects: FloatArray) -> Scale:
+    """The same of effects of any number of voxels; ``kind``: r, or ms."""
+    if kind == "r":
         return Scale("r", _EFFECTS, Normalize(-1, 1))
-    values = np.abs(np.concatenate([one.effect[np.isfinite(one.effect)] for one in analyses]))
+    values = np.abs(effects[np.isfinite(effects)])
     most = float(np.quantile(values, 0.98)) if len(values) else 1.0
     return Scale("difference (ms)", _EFFECTS, Normalize(-max(most, 1e-3), max(most, 1e-3)))
+
+
+def times_scale(times_ms: FloatArray) -> Scale:
+    """Means of groups in ms, as far as the middle 96 % of the voxels go."""
+    low, high = (float(one) for one in np.nanquantile(times_ms, (0.02, 0.98)))
+    return Scale("mean (ms)", _TIMES, Normalize(low, max(high, low + 1)))
 
 
 def p_scale() -> Scale:
@@ -82,11 +93,11 @@ def draw_maps(
     for place, scale in enumerate(scales):
         group = panels[place * len(slices) : (place + 1) * len(slices)]
         for index, axes in enumerate(group):
-            _spine(axes)
+            draw_spine(axes)
             for analysis in ordered:
                 values = analysis.effect if place == 0 else analysis.inference.p[Control.UNCORRECTED]
                 survives = analysis.inference.survives(control, alpha) if control in analysis.inference.p else None
-                _draw_level(axes, analysis.maps, values, scale, index, len(slices), survives, name=index == 0)
+                draw_level(axes, analysis.maps, values, scale, index, len(slices), survives, name=index == 0)
         figure.colorbar(
             ScalarMappable(scale.norm, scale.colours),
             ax=list(group),
@@ -98,7 +109,7 @@ def draw_maps(
     n = sorted({int(one.n.max()) for one in ordered})
     counts = f"n = {n[0]}" if len(n) == 1 else f"n = {n[0]} to {n[-1]}"
     figure.suptitle(f"{heading or ordered[0].title}\n{counts}; {outlined}", fontsize=9)
-    _sign(figure)
+    sign(figure)
     return figure
 
 
@@ -115,27 +126,26 @@ def draw_groups(
     known = [one for one in groups if one is not None]
     if len(known) < len(ordered):
         raise ValueError("no groups were compared")
-    values = np.concatenate([one.means[np.isfinite(one.means)] for one in known])
-    low, high = (float(one) for one in np.quantile(values, (0.02, 0.98)))
-    scale = Scale("mean (ms)", _TIMES, Normalize(low, max(high, low + 1)))
+    scale = times_scale(np.concatenate([one.means.ravel() for one in known]))
     figure = Figure(figsize=(_PANEL_IN[0] * 2 * n_slices + 0.8, _PANEL_IN[1] + 0.9), dpi=150, layout="constrained")
     panels = figure.subplots(1, 2 * n_slices, squeeze=False)[0]
     for place, axes in enumerate(panels):
-        _spine(axes)
+        draw_spine(axes)
         which, index = divmod(place, n_slices)
         for analysis, group in zip(ordered, known, strict=True):
-            _draw_level(axes, analysis.maps, group.means[which], scale, index, n_slices, None, name=place == 0)
+            draw_level(axes, analysis.maps, group.means[which], scale, index, n_slices, None, name=place == 0)
         n = sorted({int(one.ns[which].max()) for one in known})
         axes.set_title(f"{names[which]} (n = {n[0]}{f' to {n[-1]}' if len(n) > 1 else ''})", fontsize=8)
     figure.colorbar(
         ScalarMappable(scale.norm, scale.colours), ax=list(panels), location="bottom", shrink=0.6, label=scale.label
     )
     figure.suptitle(heading or ordered[0].title, fontsize=9)
-    _sign(figure)
+    sign(figure)
     return figure
 
 
-def _spine(axes: Axes) -> None:
+def draw_spine(axes: Axes) -> None:
+    """The cut spine behind the maps."""
     view = spine_view()
     shown = np.where(np.isnan(view.grey), 1.0, view.grey)
     axes.imshow(shown, cmap="gray", vmin=0, vmax=1, extent=view.extent_mm, interpolation="bilinear", rasterized=True)
@@ -145,7 +155,7 @@ def _spine(axes: Axes) -> None:
     axes.axis("off")
 
 
-def _draw_level(
+def draw_level(
     axes: Axes,
     maps: LevelMaps,
     values: FloatArray,
@@ -156,6 +166,7 @@ def _draw_level(
     *,
     name: bool,
 ) -> None:
+    """The voxels of one level on the spine, survivors outlined: slice ``index`` of the ``n_slices`` central ones."""
     view = spine_view()
     regions = maps.regions
     middle = (regions.shape[0] - 1) / 2
@@ -212,5 +223,6 @@ def _edges(inside: npt.NDArray[np.bool_], corners: FloatArray) -> list[FloatArra
     return lines
 
 
-def _sign(figure: Figure) -> None:
+def sign(figure: Figure) -> None:
+    """What stands on every figure."""
     figure.text(0.995, 0.005, RESEARCH_USE_ONLY, ha="right", va="bottom", fontsize=5, color="0.4")
