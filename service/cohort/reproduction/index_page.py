@@ -65,8 +65,8 @@ def _planted_in_words() -> Iterator[str]:
     yield "Grade: T1ρ and T2 of the nucleus fall with the Pfirrmann grade, at every level; the annulus does not."
     yield (
         f"ODI: at {LEVEL_NAMES[ODI_LEVEL]} alone, in an ellipsoid about the back of the nucleus and the posterior"
-        f" annulus (centre {centre} and radii {radius} of the half depth, half width and half height). {slopes}. The effect is"
-        " large on purpose: with 15 people a correlation of about .9 survives the correction of a whole disc."
+        f" annulus (centre {centre} and radii {radius} of the half depth, half width and half height). {slopes}. The"
+        " effect is large on purpose: with 15 people a correlation of about .9 survives the correction of a whole disc."
     )
     yield (
         "Nothing else: the ODI does nothing at other levels, and neither the IPAQ (B) nor the mental score of the SF-36"
@@ -96,7 +96,7 @@ def _scans(outcomes: Sequence[ScanOutcome]) -> Iterator[Block]:
 def _effects_table(rows: Sequence[EffectFound], control: Control) -> Table:
     columns = (
         Column("Level, question"),
-        Column("", is_text=True),
+        Column("of", is_text=True),
         Column("planted"),
         Column("found"),
         Column("beside"),
