@@ -48,6 +48,8 @@ def _reproduce(options: argparse.Namespace) -> int:
     print()
     for one in made.doubtful:
         print(f"{one.scan.subject} {one.scan.visit}: {one.status}: {'; '.join(one.reasons)}")
+    for missing in made.missing:
+        print(f"not made: {missing}")
     n_again = sum(one.again for one in made.outcomes)
     told = f", {n_again} of them made before" if n_again else ""
     print(f"{len(made.outcomes)} scans{told}; {time.monotonic() - began_s:.0f} s: {options.out}")

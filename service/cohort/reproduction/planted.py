@@ -237,7 +237,7 @@ def verdict_lines(verdict: Verdict) -> Iterable[str]:
         f" {'beside':>7s}  {'Dice':>5s}  {'P of disc':>9s}  {'of a part':>9s}"
     )
     for one in verdict.effects:
-        if one.control != _headline(one.run).value:
+        if one.control != headline(one.run).value:
             continue
         mark = "  voxels alone" if one.is_seen_by_voxels_alone else ""
         yield (
@@ -254,5 +254,6 @@ def verdict_lines(verdict: Verdict) -> Iterable[str]:
                 yield f"{run:12s} {found:3d} of {tests:3d} (by chance {ALPHA * tests:.1f})  {CONTROL_NAMES[control]}"
 
 
-def _headline(run: str) -> Control:
+def headline(run: str) -> Control:
+    """The control that is told of a run first: none as published, the largest t corrected."""
     return _HEADLINES[run.split("-", 1)[1]]

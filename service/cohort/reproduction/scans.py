@@ -87,7 +87,7 @@ def measure_scan(one: CohortSubject, folder: Path) -> None:
     exam = simulate(one)
     write_exam(exam, at / "images", appointment=_appointment(one), with_anatomy=False)
     write_truth(ScanTruth(exam.labels, exam.t1rho_ms, exam.t2_ms, exam.affine), at / "truth.npz")
-    analyse_job([at / "images"], at / "result", _settings(), datetime.now(UTC), progress=lambda _step, _share: None)
+    analyse_job([at / "images"], at / "result", scan_settings(), datetime.now(UTC), progress=lambda _step, _share: None)
     write_recipe(one, folder)
 
 
@@ -121,8 +121,8 @@ def scan_of(one: CohortSubject, folder: Path) -> ReproducedScan:
     )
 
 
-def _settings() -> Settings:
-    """As the node's, but one thread and one registration process: the scans run side by side."""
+def scan_settings() -> Settings:
+    """As the node's, but one thread and one registration process: the scans are measured side by side."""
     usual = Settings()
     return usual.model_copy(
         update={
@@ -148,7 +148,7 @@ def _place(one: CohortSubject, folder: Path) -> Path:
 def _digest(one: CohortSubject) -> str:
     """Of all that the images and their result follow from."""
     parts = (one.seed, one.spine, one.visit, one.change, _SLICES[one.cohort], _SNR, version("discnode"))
-    text = "\n".join([*map(repr, parts), _settings().analysis_digest])
+    text = "\n".join([*map(repr, parts), scan_settings().analysis_digest])
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from processing.display import RESEARCH_USE_ONLY
+from service.cohort.reproduction.index_page import write_index
+from service.cohort.reproduction.items import write_items
 from service.cohort.reproduction.plans import run_plans, write_plans
 from service.cohort.reproduction.planted import Verdict, judge, write_verdict
 from service.cohort.reproduction.records import LABEL, Cohort, write_scans
-from service.cohort.reproduction.scans import ScanOutcome, measure_scans, visits_of
+from service.cohort.reproduction.scans import ScanOutcome, measure_scans, scan_settings, visits_of
 from service.cohort.reproduction.subjects import CohortSubject, draw_cohort
 from service.progress import Progress
 
@@ -46,10 +48,11 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Reproduced:
-    """What came of it. ``outcomes``: of all scans, those refused too."""
+    """What came of it. ``outcomes``: of all scans, also those refused. ``missing``: items that lack, and why."""
 
     outcomes: tuple[ScanOutcome, ...]
     verdict: Verdict
+    missing: tuple[str, ...]
 
     @property
     def doubtful(self) -> tuple[ScanOutcome, ...]:
@@ -74,15 +77,25 @@ def reproduce(
     """
     people = [one for cohort in Cohort for one in visits_of(draw_cohort(cohort, asked.sizes[cohort], asked.seed))]
     claim(folder, asked)
-    outcomes = measure(people, folder, workers=workers, tell=lambda what, share: tell(what, 0.75 * share))
+    outcomes = measure(people, folder, workers=workers, tell=lambda what, share: tell(what, 0.7 * share))
     scans = [one.scan for one in outcomes if one.status != _REFUSED]
     write_scans(folder, scans)
     plans = write_plans(folder, seed=asked.seed, permutations=asked.permutations, has_follow_up=_has_follow_up(people))
-    run_plans(plans, workers=workers, tell=lambda what, share: tell(what, 0.75 + 0.2 * share))
+    run_plans(plans, workers=workers, tell=lambda what, share: tell(what, 0.7 + 0.2 * share))
     verdict = judge(folder)
     write_verdict(verdict, folder)
+    items = write_items(
+        folder,
+        scans,
+        folder / "items",
+        settings=scan_settings(),
+        seed=asked.seed,
+        progress=lambda what, share: tell(what, 0.9 + 0.1 * share),
+    )
+    write_index(folder, verdict, outcomes, seed=asked.seed)
     tell("done", 1.0)
-    return Reproduced(outcomes, verdict)
+    missing = tuple(f"{one.item.key}: {one.reason}" for one in items if one.reason)
+    return Reproduced(outcomes, verdict, missing)
 
 
 def claim(folder: Path, asked: Asked) -> None:
