@@ -273,12 +273,12 @@ def _design(plan: CohortPlan, question: Question, scans: Sequence[Scan], values:
         raise CohortError(f"{name}: is a covariate, too: a column is a combination of itself")
     for column, numbers in covariates.items():
         _check_spread(column, numbers, scans)
-    _check_spread(name, values, scans)
+    told = name if question.change_of is None else f"change of {question.change_of}"
+    _check_spread(told, values, scans)
     if plan.site is not None:  # else the P values of no permutation would know that sites differ
         sites = [one.values[plan.site].strip() for one in scans]
         for site in sorted(set(sites))[1:]:
             covariates[f"{plan.site} {site}"] = [float(one == site) for one in sites]
-    told = f"change of {question.change_of}" if question.change_of is not None else name
     design = make_design(values, covariates, units=units, variable_name=told)
     if isinstance(question.asked, ByVariable) and question.asked.ranks:
         of = ranked(design)

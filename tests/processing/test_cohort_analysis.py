@@ -221,6 +221,15 @@ def test_groups_that_differ_in_spread_are_told():
     assert any("differ in spread" in note for note in found.inference.notes)
 
 
+def test_changes_that_are_skewed_are_told():
+    rng = np.random.default_rng(16)
+    first, later = maps_of(rng, 16), maps_of(rng, 16)
+    assert not any("skewed" in note for note in over_time(first, later, RULES).inference.notes)
+    first.values[:] = 80
+    later.values[:] = 80 + 5 * np.exp((later.values - 80) / 8)
+    assert any("changes are skewed" in note for note in over_time(first, later, RULES).inference.notes)
+
+
 def test_few_permutations_are_told_with_the_smallest_p():
     rng = np.random.default_rng(14)
     maps = maps_of(rng, 4)
