@@ -58,6 +58,8 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m tests.benchmarks.phantoms
 	$(BIN)/python -m tests.benchmarks.change
 	$(BIN)/python -m tests.benchmarks.cohort
+	$(BIN)/python -m tests.benchmarks.cohort_null
+	$(BIN)/python -m tests.benchmarks.cohort_size
 	$(BIN)/python -m tests.benchmarks.receive
 
 # Long campaigns of faults and load (hours): a table for each, and failure if a limit is breached.

@@ -4,14 +4,11 @@ import hashlib
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, model_validator
 
+from config.cohort_models import Column, LevelName, QuantityName, VisitModel
 from config.sections import Name, Section
 from config.yaml_files import read_section
-
-Column = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64)]
-LevelName = Literal["L5S1", "L4L5", "L3L4", "L2L3", "L1L2"]
-QuantityName = Literal["T1rho", "T2"]
 
 
 class ByVariable(Section):
@@ -98,7 +95,8 @@ class CohortPlan(Section):
     table: Path = Field(description="CSV file, a row for each scan: subject, visit, result, and columns of numbers")
     levels: tuple[LevelName, ...] = Field(("L5S1", "L4L5", "L3L4", "L2L3", "L1L2"), min_length=1)
     quantities: tuple[QuantityName, ...] = Field(("T1rho", "T2"), min_length=1)
-    analyses: tuple[Analysis, ...] = Field(min_length=1)
+    analyses: tuple[Analysis, ...] = Field((), description="Voxel by voxel")
+    models: tuple[VisitModel, ...] = Field((), description="Of the means of regions, over visits")
     min_n: int = Field(5, ge=3, le=100_000, description="Fewer subjects at a voxel: it has no number")
     site: Column | None = Field(None, description="Column of sites: subjects are exchanged within a site only")
     inference: Inferring = Inferring()
@@ -111,9 +109,25 @@ class CohortPlan(Section):
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:
-        names = [one.name for one in self.analyses]
+        names = [one.name for one in (*self.analyses, *self.models)]
+        if not names:
+            raise ValueError("give analyses, models, or both")
         if len(set(names)) < len(names):
-            raise ValueError("analyses: two have the same name")
+            raise ValueError("analyses, models: two have the same name")
+        return self
+
+    @model_validator(mode="after")
+    def _models_fit(self) -> Self:
+        if self.paper and self.models:
+            raise ValueError("models: are no part of what was published; leave them out of paper mode")
+        for one in self.models:
+            if one.quantity not in self.quantities:
+                raise ValueError(f"models: {one.name}: {one.quantity} is none of the plan's quantities")
+            others = [level for level in one.levels if level not in self.levels]
+            if others:
+                raise ValueError(f"models: {one.name}: {', '.join(others)}: none of the plan's levels")
+            if one.site and self.site is None:
+                raise ValueError(f"models: {one.name}: site: the plan names no column of sites")
         return self
 
 
@@ -123,7 +137,9 @@ def load_cohort_plan(path: Path) -> CohortPlan:
     Raises:
         SettingsError: naming file, key, what was found and what is allowed.
     """
-    return read_section(path, CohortPlan).with_paths_in(path.resolve().parent)
+    folder = path.resolve().parent
+    plan = read_section(path, CohortPlan).with_paths_in(folder)
+    return plan.model_copy(update={"models": tuple(one.with_files_in(folder) for one in plan.models)})
 
 
 def cohort_plan_sha256(path: Path) -> str:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from scipy.spatial.transform import Rotation
 
 from processing.phantom_anatomy import LumbarAnatomy, draw_anatomy, mean_anatomy
+from processing.phantom_local_change import LocalChange
 from processing.phantom_protocols import ACQUIRED, Protocol, preparations_of
 from processing.phantom_signal import (
     T1RHO_MS,
@@ -35,6 +36,7 @@ from processing.results import Affine, FloatArray, ImageVolume, LabelArray, Quan
 
 __all__ = [
     "CLASS_OF_TISSUE",
+    "LocalChange",
     "LumbarAnatomy",
     "PhantomExam",
     "Protocol",

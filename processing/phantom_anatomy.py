@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from processing.phantom_local_change import LocalChange
 from processing.phantom_variants import USUAL, Variant
 
 #: Discs modelled from L5S1 upwards. Those past T12L1 matter only in tall fields of view.
@@ -72,6 +73,7 @@ class Disc:
     waviness: float  # relative unevenness of its height
     node_mm: tuple[float, float, float]  # Schmorl's node: u, w, depth (negative: downwards, 0: none)
     is_bone: bool = False  # fused: marrow where the disc would be
+    local_changes: tuple[LocalChange, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +179,14 @@ class Variability:
 def mean_anatomy() -> LumbarAnatomy:
     """The mean of the healthy population, deterministic: all discs Pfirrmann grade 2 and symmetric (for the atlas)."""
     return _grow(np.random.default_rng(0), Variability(shape=0.0, healthy=True))
+
+
+def annulus_ratio(grade: int, other: int) -> tuple[float, float]:
+    """T1rho and T2 of the annulus of discs of the Pfirrmann grade ``other`` over those of ``grade``."""
+    return (
+        _ANNULUS_T1RHO_MS[other - 1] / _ANNULUS_T1RHO_MS[grade - 1],
+        _ANNULUS_T2_MS[other - 1] / _ANNULUS_T2_MS[grade - 1],
+    )
 
 
 def draw_anatomy(

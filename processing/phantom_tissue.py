@@ -479,3 +479,7 @@ def _set_times(
         anterior, posterior = np.float32(disc.anterior_annulus_ms[index]), np.float32(disc.posterior_annulus_ms[index])
         annulus = posterior + front * (anterior - posterior)
         target[window][inside] = texture * (annulus + nucleus * (np.float32(disc.nucleus_ms[index]) - annulus))
+    for change in disc.local_changes:
+        share = change.share(inner.u / depth, inner.w / width, np.copysign(height, inner.v))
+        result.t1rho_ms[window][inside] += share * np.float32(change.t1rho_ms)
+        result.t2_ms[window][inside] += share * np.float32(change.t2_ms)

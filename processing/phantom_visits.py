@@ -8,7 +8,8 @@ evening while that of the posterior annulus rises by 6 ms (Zhu, Korean J Radiol 
 import math
 from dataclasses import dataclass, replace
 
-from processing.phantom_anatomy import Disc, LumbarAnatomy
+from processing.phantom_anatomy import Disc, LumbarAnatomy, annulus_ratio
+from processing.phantom_local_change import LocalChange
 
 _SLOWER_SHARE = 1.04  # T1rho of a tissue is at least so much longer than its T2
 
@@ -26,9 +27,12 @@ class VisitChange:
         time_factor: the scanner shows all times of discs so many times too long.
         gain: the scanner's signal is so many times stronger; no time depends on it.
         fused_level: the disc was operated on: bone is where it was; 0 for none.
+        annulus_grade: the annulus of every disc is as that of this Pfirrmann grade: the disc's own grade shows in the
+            nucleus alone; 0 leaves it.
+        local: changes of parts of discs; added last, as they are.
 
     Raises:
-        ValueError: no such level, or a factor that is not above 0.
+        ValueError: no such level or grade, or a factor that is not above 0.
     """
 
     level: int = 0
@@ -39,11 +43,15 @@ class VisitChange:
     time_factor: float = 1.0
     gain: float = 1.0
     fused_level: int = 0
+    annulus_grade: int = 0
+    local: tuple[LocalChange, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse what cannot be drawn."""
         if not 0 <= self.level <= 5 or not 0 <= self.fused_level <= 5:
             raise ValueError("level and fused_level name a level, 1 (L5S1) to 5 (L1L2), or 0 for none")
+        if not 0 <= self.annulus_grade <= 5:
+            raise ValueError("annulus_grade is a Pfirrmann grade, 1 to 5, or 0 for each disc's own")
         factors = (*self.nucleus_factor, self.time_factor, self.gain)
         if not all(math.isfinite(one) and one > 0 for one in factors):
             raise ValueError("nucleus_factor, time_factor and gain are factors: above 0")
@@ -69,14 +77,25 @@ def _disc_at(disc: Disc, change: VisitChange) -> Disc:
     if disc.level == change.level:
         changes = zip(nucleus, change.nucleus_factor, change.nucleus_shift_ms, strict=True)
         nucleus = tuple(one * factor + shift for one, factor, shift in changes)
-    behind = tuple(one + more for one, more in zip(disc.posterior_annulus_ms, change.diurnal_annulus_ms, strict=True))
-    return replace(
+    ratio = annulus_ratio(disc.grade, change.annulus_grade) if change.annulus_grade else (1.0, 1.0)
+    front = tuple(one * factor for one, factor in zip(disc.anterior_annulus_ms, ratio, strict=True))
+    behind = tuple(
+        one * factor + more
+        for one, factor, more in zip(disc.posterior_annulus_ms, ratio, change.diurnal_annulus_ms, strict=True)
+    )
+    changed = replace(
         disc,
         nucleus_ms=_physical(disc, nucleus, change),
-        anterior_annulus_ms=_physical(disc, disc.anterior_annulus_ms, change),
+        anterior_annulus_ms=_physical(disc, front, change),
         posterior_annulus_ms=_physical(disc, behind, change),
         is_bone=disc.is_bone or disc.level == change.fused_level,
+        local_changes=tuple(one for one in change.local if one.level == disc.level),
     )
+    tissues = (changed.nucleus_ms, changed.anterior_annulus_ms, changed.posterior_annulus_ms)
+    for one in changed.local_changes:
+        if not all(one.leaves_positive(times_ms, _SLOWER_SHARE) for times_ms in tissues):
+            raise ValueError(f"the local change leaves level {disc.level} no T2 above 0, or a T1rho below its T2")
+    return changed
 
 
 def _physical(disc: Disc, times_ms: tuple[float, ...], change: VisitChange) -> tuple[float, float]:

@@ -17,11 +17,16 @@ from service.result_files import write_result
 _MAPS = {Quantity.T1RHO: "t1rho-atlas.dcm", Quantity.T2: "t2-atlas.dcm"}
 
 
+_MADE: list[Path] = []
+
+
 def one_result(folder: Path) -> Path:
-    """A written result, made once."""
-    _, images, result = measured_phantom(folder / "source", n_slices=5)
-    write_result(result, images, folder / "result")
-    return folder / "result"
+    """A written result, made once for all modules."""
+    if not _MADE:
+        _, images, result = measured_phantom(folder / "source", n_slices=5)
+        write_result(result, images, folder / "result")
+        _MADE.append(folder / "result")
+    return _MADE[0]
 
 
 class CohortSite:

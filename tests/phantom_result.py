@@ -46,7 +46,7 @@ def measured_phantom(
     rules, _ = fit_rules(images.stacks)
     maps = {stack.role: relaxation_map(stack, mask.levels > 0, rules[stack.role]) for stack in images.stacks}
     atlas = read_atlas()
-    registered = tuple(_made_up(disc, tuple(maps)) for disc in atlas.discs[2 if n_slices == 1 else 3].values())
+    registered = made_up_discs(2 if n_slices == 1 else 3, tuple(maps))
     result = ExamResult(
         verdict=Verdict.OK,
         reasons=(),
@@ -71,6 +71,11 @@ def measured_phantom(
         produced_at=PRODUCED_AT,
     )
     return exam, images, result
+
+
+def made_up_discs(dimension: int, quantities: tuple[Quantity, ...] = tuple(Quantity)) -> tuple[RegisteredDisc, ...]:
+    """Registered discs on the atlas of 2 or 3 dimensions, nobody's."""
+    return tuple(_made_up(disc, quantities) for disc in read_atlas().discs[dimension].values())
 
 
 def _true_mask(exam: PhantomExam) -> DiscMask:

@@ -5,7 +5,7 @@ means of whole disc, nucleus and annuli.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -14,14 +14,24 @@ from scipy import stats
 from processing.cohort.association import (
     Association,
     GroupDifference,
+    adjusted_difference,
     correlation_between_maps,
+    equivalent_t,
     group_difference,
     partial_correlation,
+    ranked,
 )
 from processing.cohort.design import Design, DesignError, FloatArray, make_design
 from processing.cohort.inference import Inference, InferenceRules, infer
 from processing.cohort.lattice import BoolArray
-from processing.cohort.permutation import PermutationResult, flip_signs, permute_association
+from processing.cohort.permutation import (
+    PermutationResult,
+    Permuting,
+    flip_signs,
+    permute_association,
+    permute_between,
+    permute_groups,
+)
 from processing.results import Level, Region
 
 #: Region labels of an atlas, as processing.atlas has them.
@@ -59,10 +69,11 @@ class LevelMaps:
         Raises:
             DesignError: one of them has no map.
         """
-        missing = [unit for unit in units if unit not in self.units]
+        places = {unit: row for row, unit in enumerate(self.units)}
+        missing = [unit for unit in units if unit not in places]
         if missing:
             raise DesignError(f"{self.level.name} {self.quantity}: no map of {', '.join(missing)}")
-        rows = [self.units.index(unit) for unit in units]
+        rows = [places[unit] for unit in units]
         return LevelMaps(self.level, self.quantity, self.regions, self.spacing_mm, self.values[rows], units)
 
 
@@ -113,21 +124,24 @@ def by_variable(
     """Voxel by variable: Pearson, Spearman, or partial with covariates.
 
     Raises:
-        DesignError: a subject of the design has no map.
+        DesignError: a subject of the design has no map, or ranks of the columns explain one another.
     """
     chosen = maps.of(design.units)
     found = partial_correlation(chosen.values, design, ranks=ranks, min_n=min_n)
     family = _family(chosen, found.t)
+    complete, of = chosen.values[:, family], design
+    if ranks:  # Spearman's correlation is Pearson's of ranks, and so are its residuals and permutations
+        complete, of = stats.rankdata(complete, axis=0), ranked(design)
+        make_design(of.variable.tolist(), dict(zip(of.names, of.covariates.T, strict=True)), units=of.units)
     inference = infer(
         found.t,
         found.p,
         design.n - design.covariates.shape[1] - 2,
-        _residuals(chosen.values[:, family], np.column_stack([design.nuisance, design.variable])),
+        _residuals(complete, np.column_stack([of.nuisance, of.variable])),
         family,
         chosen.mask,
         rules,
-        # Ranks are not linear in the values: their permutation would be of another statistic.
-        None if ranks else _permute_association(chosen, design, rules, blocks, progress),
+        _permute(rules, progress, lambda asked: permute_association(complete, of, asked, blocks=blocks)),
     )
     regions = partial_correlation(region_means(chosen), design, ranks=ranks, min_n=min_n)
     return MapAnalysis(
@@ -150,12 +164,14 @@ def by_group(
     rules: InferenceRules,
     *,
     equal_variances: bool = False,
-    min_n: int = 2,
+    min_n: int = 4,
     blocks: npt.NDArray[np.int64] | None = None,
     title: str = "",
     progress: Callable[[float], None] = lambda _: None,
 ) -> MapAnalysis:
     """Voxel by group: second (1 in the design's variable) minus first, Welch or pooled.
+
+    With covariates the difference is of adjusted means, in a regression with one variance.
 
     Raises:
         DesignError: a group of fewer than two, or a subject without a map.
@@ -167,19 +183,37 @@ def by_group(
                 f"{in_second.variable_name}: the {name} group has {count} subjects; at least 2 are needed"
             )
     chosen = maps.of(in_second.units)
-    found = group_difference(chosen.values, second, equal_variances=equal_variances, min_n=min_n)
+    k = in_second.covariates.shape[1]
+    is_welch = not k and not equal_variances
+
+    def compare(values: FloatArray) -> GroupDifference:
+        if k:
+            return adjusted_difference(values, in_second, min_n=min_n)
+        return group_difference(values, second, equal_variances=equal_variances, min_n=min_n)
+
+    found = compare(chosen.values)
     family = _family(chosen, found.t)
+    complete, df = chosen.values[:, family], in_second.n - k - 2
+
+    def permute(asked: Permuting) -> PermutationResult:
+        if is_welch:
+            return permute_groups(complete, second, asked, blocks=blocks)
+        return permute_association(complete, in_second, asked, blocks=blocks)
+
     inference = infer(
-        found.t,
+        equivalent_t(found.t, found.df, df) if is_welch else found.t,
         found.p,
-        in_second.n - 2,
-        _residuals(chosen.values[:, family], np.column_stack([in_second.nuisance, in_second.variable])),
+        df,
+        _residuals(complete, np.column_stack([in_second.nuisance, in_second.variable])),
         family,
         chosen.mask,
         rules,
-        _permute_association(chosen, in_second, rules, blocks, progress),
+        _permute(rules, progress, permute),
     )
-    rows = group_difference(region_means(chosen), second, equal_variances=equal_variances, min_n=min_n)
+    if k and not equal_variances:
+        told = f"adjusted for {', '.join(in_second.names)}: one variance for both groups"
+        inference = replace(inference, notes=(*inference.notes, told))
+    rows = compare(region_means(chosen))
     regions = _region_rows(rows.difference, rows.low, rows.high, rows.t, rows.p, rows.ns.sum(axis=0))
     return MapAnalysis(
         title or f"{chosen.quantity} by {in_second.variable_name}",
@@ -202,14 +236,29 @@ def between_maps(
     rules: InferenceRules,
     *,
     min_n: int = 3,
+    blocks: npt.NDArray[np.int64] | None = None,
     title: str = "",
+    progress: Callable[[float], None] = lambda _: None,
 ) -> MapAnalysis:
-    """Voxel by voxel: two quantities of the same subjects. Correlations are high by nature; no permutation is made."""
-    units = tuple(unit for unit in first.units if unit in second.units)
+    """Voxel by voxel: two quantities over subjects that have both. No random field theory: it is no t field.
+
+    ``blocks``: (subjects that have both,), in the order of ``first``.
+
+    Raises:
+        DesignError: fewer than three subjects have both.
+    """
+    units = tuple(unit for unit in first.units if unit in set(second.units))
+    if len(units) < 3:
+        raise DesignError(f"{len(units)} subjects have both maps; at least 3 are needed")
     one, other = first.of(units), second.of(units)
     found = correlation_between_maps(one.values, other.values, min_n=min_n)
     family = _family(one, found.t) & _family(other, found.t)
-    inference = infer(found.t, found.p, len(units) - 2, None, family, one.mask, rules, None)
+    x, y = one.values[:, family], other.values[:, family]
+    permute = _permute(rules, progress, lambda asked: permute_between(x, y, asked, blocks=blocks))
+    inference = infer(found.t, found.p, len(units) - 2, None, family, one.mask, rules, permute)
+    if blocks is not None:
+        told = "only permutations allow for sites: uncorrected, Bonferroni and false discovery rate do not"
+        inference = replace(inference, notes=(*inference.notes, told))
     regions = correlation_between_maps(region_means(one), region_means(other), min_n=min_n)
     return MapAnalysis(
         title or f"{one.quantity} by {other.quantity}",
@@ -246,18 +295,6 @@ def over_time(
     effect, low, high, t, p = _one_sample(change.values, min_n)
     family = _family(change, t)
     complete = change.values[:, family]
-
-    def permute(family: BoolArray, forming: float) -> PermutationResult:
-        return flip_signs(
-            change.values[:, family[change.mask]],
-            n_permutations=rules.n_permutations,
-            seed=rules.seed,
-            mask=family,
-            cluster_height=forming,
-            threshold_free=rules.threshold_free,
-            progress=progress,
-        )
-
     inference = infer(
         t,
         p,
@@ -266,7 +303,7 @@ def over_time(
         family,
         change.mask,
         rules,
-        permute,
+        _permute(rules, progress, lambda asked: flip_signs(complete, asked)),
     )
     means = region_means(change)
     regions = _region_rows(*_one_sample(means, min_n), np.isfinite(means).sum(axis=0))
@@ -277,7 +314,7 @@ def over_time(
 
 def changes(baseline: LevelMaps, later: LevelMaps) -> LevelMaps:
     """Later minus baseline of the subjects that have both: one independent unit for each subject."""
-    units = tuple(unit for unit in baseline.units if unit in later.units)
+    units = tuple(unit for unit in baseline.units if unit in set(later.units))
     first, second = baseline.of(units), later.of(units)
     return LevelMaps(
         first.level,
@@ -308,10 +345,10 @@ def _one_sample(values: FloatArray, min_n: int) -> tuple[FloatArray, FloatArray,
         mean = np.nansum(values, axis=0) / n
         error = np.sqrt(np.nansum((values - mean) ** 2, axis=0) / (n - 1) / n)
         t = mean / error
-        p = 2 * stats.t.sf(np.abs(t), n - 1)
+        p = 2 * stats.t.sf(np.abs(t), n - 1)  # no spread at all: t is infinite, and nothing can be said
         half = stats.t.ppf(0.975, n - 1) * error
-    few = n < max(min_n, 2)
-    return tuple(np.where(few, np.nan, one) for one in (mean, mean - half, mean + half, t, p))  # type: ignore[return-value]
+    unknown = (n < max(min_n, 2)) | ~np.isfinite(t)
+    return tuple(np.where(unknown, np.nan, one) for one in (mean, mean - half, mean + half, t, p))  # type: ignore[return-value]
 
 
 def _family(maps: LevelMaps, t: FloatArray) -> BoolArray:
@@ -326,27 +363,23 @@ def _residuals(complete: FloatArray, full: FloatArray) -> FloatArray:
     return rest
 
 
-def _permute_association(
-    maps: LevelMaps,
-    design: Design,
-    rules: InferenceRules,
-    blocks: npt.NDArray[np.int64] | None,
-    progress: Callable[[float], None],
+def _permute(
+    rules: InferenceRules, progress: Callable[[float], None], make: Callable[[Permuting], PermutationResult]
 ) -> Callable[[BoolArray, float], PermutationResult] | None:
+    """What makes the permutations of the family's voxels; None where the rules ask for none."""
     if not rules.n_permutations:
         return None
 
     def permute(family: BoolArray, forming: float) -> PermutationResult:
-        return permute_association(
-            maps.values[:, family[maps.mask]],
-            design,
-            n_permutations=rules.n_permutations,
-            seed=rules.seed,
-            mask=family,
-            blocks=blocks,
-            cluster_height=forming,
-            threshold_free=rules.threshold_free,
-            progress=progress,
+        return make(
+            Permuting(
+                rules.n_permutations,
+                rules.seed,
+                mask=family,
+                cluster_height=forming,
+                threshold_free=rules.threshold_free,
+                progress=progress,
+            )
         )
 
     return permute

@@ -1,5 +1,6 @@
 """The design of an analysis as numbers: who is in it, what is looked at, what is adjusted for."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -61,7 +62,7 @@ def make_design(
     named = tuple(units) if units is not None else tuple(f"row {index + 1}" for index in range(len(x)))
     if len(named) != len(x):
         raise DesignError(f"{variable_name}: {len(x)} values for {len(named)} units")
-    twice = sorted({unit for unit in named if named.count(unit) > 1})
+    twice = sorted(unit for unit, count in Counter(named).items() if count > 1)
     if twice:
         raise DesignError(f"{', '.join(twice)}: more than once; scans of one subject are not independent units")
     for name, values in {variable_name: x, **columns}.items():

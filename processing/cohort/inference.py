@@ -15,7 +15,7 @@ from scipy import stats
 from processing.cohort.design import FloatArray
 from processing.cohort.lattice import BoolArray, Cluster, clusters_above
 from processing.cohort.multiplicity import adjusted
-from processing.cohort.permutation import PermutationResult
+from processing.cohort.permutation import PermutationResult, height_of
 from processing.cohort.random_fields import Smoothness, cluster_p, peak_p, peak_threshold, smoothness
 
 
@@ -115,7 +115,7 @@ def infer(
 
     Args:
         t, p: of each voxel in ``mask``, NaN where there is none.
-        df: of the voxels in the family.
+        df: of ``t`` of the voxels in the family, the same for all.
         residuals: (scans, voxels in the family) of the model; None where there are none to tell smoothness by.
         in_family: (voxels,): those that all subjects have.
         mask: of the level's grid.
@@ -151,7 +151,8 @@ def infer(
     if permute is not None and n:
         result = permute(family, forming)
         smallest = result.smallest_p
-        thresholds[Control.MAX_T] = float(np.quantile(result.largest, 1 - rules.alpha, method="higher"))
+        notes.extend(_told(result, rules.alpha))
+        thresholds[Control.MAX_T] = height_of(rules.alpha, result.largest)
         for control, values_of in (
             (Control.MAX_T, result.p),
             (Control.CLUSTER_SIZE, result.size_p),
@@ -166,6 +167,16 @@ def infer(
     if outside:
         notes.append(f"{outside} voxels that not all subjects have are shown uncorrected and are in no correction")
     return Inference(controls, in_family, rows, field_of, smallest, tuple(notes), thresholds)
+
+
+def _told(result: PermutationResult, alpha: float) -> list[str]:
+    told = []
+    if result.is_exact:
+        made = result.n_permutations + 1
+        told.append(f"only {made} permutations differ: all were made, the smallest P is {result.smallest_p:.3g}")
+    if result.smallest_p > alpha:
+        told.append(f"no permutation P can be as small as {alpha:g}")
+    return told
 
 
 def _smoothness(residuals: FloatArray | None, family: BoolArray) -> tuple[Smoothness | None, str]:

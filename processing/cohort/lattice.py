@@ -31,6 +31,24 @@ def structure(dimension: int) -> npt.NDArray[np.int_]:
     return np.ones((3,) * dimension, dtype=np.int_)
 
 
+def neighbours(mask: BoolArray) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Every two voxels of the mask that touch, as their places in its list; the first ascending, before the second."""
+    place = np.full(tuple(side + 2 for side in mask.shape), -1, dtype=np.int64)
+    inner = (slice(1, -1),) * mask.ndim
+    place[inner][mask] = np.arange(int(mask.sum()))
+    pairs = []
+    for offset in np.argwhere(structure(mask.ndim)) - 1:
+        if tuple(offset) > (0,) * mask.ndim:  # each pair once, from its earlier voxel
+            beside = place[
+                tuple(slice(1 + step, side + 1 + step) for step, side in zip(offset, mask.shape, strict=True))
+            ]
+            there = beside[mask] >= 0
+            pairs.append(np.stack([place[inner][mask][there], beside[mask][there]]))
+    first, second = np.concatenate(pairs, axis=1)
+    order = np.argsort(first, kind="stable")
+    return first[order], second[order]
+
+
 def clusters_above(values: FloatArray, mask: BoolArray, height: float) -> tuple[Cluster, ...]:
     """Clusters of voxels whose value is above ``height``, largest mass first; NaN is below.
 

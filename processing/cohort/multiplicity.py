@@ -8,11 +8,11 @@ from statsmodels.stats.multitest import multipletests
 
 from processing.cohort.design import FloatArray
 
-Method = Literal["bonferroni", "fdr_bh", "fdr_by"]
+Method = Literal["bonferroni", "holm", "fdr_bh", "fdr_by"]
 
 
 def adjusted(p: FloatArray, method: Method) -> FloatArray:
-    """Adjusted P values (any shape), NaN where ``p`` is NaN: Bonferroni, Benjamini-Hochberg or Benjamini-Yekutieli."""
+    """Adjusted P values (any shape), NaN where ``p`` is: Bonferroni, Holm, Benjamini-Hochberg, Benjamini-Yekutieli."""
     out = np.full(p.shape, np.nan)
     known = np.isfinite(p)
     if known.any():

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import optimize, special, stats
+from scipy import ndimage, optimize, special, stats
 
 from processing.cohort.design import FloatArray
 
@@ -138,7 +138,13 @@ def smoothness(residuals: FloatArray, mask: BoolArray) -> Smoothness:
     squeezed = mask.reshape([mask.shape[axis] for axis in axes])
     kept = [fwhm[axis] for axis in axes]
     resels = resels_of(squeezed, kept) if d >= 2 else _line_resels(squeezed, kept[0])
-    return Smoothness(tuple(fwhm), resels, int(mask.sum()))
+    return Smoothness(tuple(fwhm), _without_holes(resels, squeezed), int(mask.sum()))
+
+
+def _without_holes(resels: tuple[float, ...], mask: BoolArray) -> tuple[float, ...]:
+    """Holes and handles lower R0 and may turn others negative; what is expected is then no bound: they do not count."""
+    components = ndimage.label(mask)[1]
+    return (max(resels[0], float(components)), *(max(one, 0.0) for one in resels[1:]))
 
 
 def _line_resels(mask: BoolArray, fwhm: float) -> tuple[float, ...]:

@@ -1,15 +1,15 @@
-"""``discnode cohort``: check a plan, run it."""
+"""``discnode cohort``: check a plan, run it, make its report again, tell the power of a trial."""
 
 import argparse
-import json
 import sys
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 
 from config.cohort_plans import CohortPlan, cohort_plan_sha256, load_cohort_plan
 from config.settings import Settings
 from processing.cohort.design import DesignError
+from service.cohort.power_options import add_power
+from service.cohort.reproduction.command import add_actions
 from service.cohort.table import CohortError, CohortTable, read_table
 
 _OK, _USAGE = 0, 2
@@ -25,6 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser, load: Callable[[Path | None],
     run.add_argument("plan", type=Path, help="plan (YAML)")
     run.add_argument("--out", type=Path, required=True, help="folder for what it makes; must not exist, or be empty")
     run.set_defaults(command=_run)
+    report = actions.add_parser("report", help="the report of a finished run anew, from its folder; computes nothing")
+    report.add_argument("run", type=Path, help="folder that 'cohort run' filled")
+    report.set_defaults(command=_report)
+    add_power(actions)
+    add_actions(actions)
 
 
 def _read(path: Path) -> tuple[CohortPlan, CohortTable]:
@@ -33,11 +38,11 @@ def _read(path: Path) -> tuple[CohortPlan, CohortTable]:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from service.cohort.run import check_plan
+    from service.cohort.run_folder import check_all
 
     try:
         plan, table = _read(options.plan)
-        notes = check_plan(plan, table)
+        notes = check_all(plan, table)
     except (CohortError, DesignError) as error:
         print(error, file=sys.stderr)
         return _USAGE
@@ -48,10 +53,7 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from service.cohort.maps import load_maps
-    from service.cohort.report import write_report
-    from service.cohort.run import check_plan, run_plan
-    from service.cohort.tables import write_clusters, write_maps, write_regions, write_summary
+    from service.cohort.run_folder import check_all, run_to_folder
     from service.progress import show_progress
 
     if options.out.exists() and any(options.out.iterdir()):
@@ -59,34 +61,26 @@ def _run(options: argparse.Namespace) -> int:
         return _USAGE
     try:
         plan, table = _read(options.plan)
-        check_plan(plan, table)
-        options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / "maps").mkdir()
+        check_all(plan, table)
         with show_progress("cohort") as progress:
-            maps = load_maps(table.scans, plan, lambda share: progress("read maps", 0.3 * share))
-            findings = []
-            for one in run_plan(plan, table, maps, lambda name, share: progress(name, 0.3 + 0.7 * share)):
-                write_maps(one, options.out / "maps")
-                findings.append(one)
+            outcome = run_to_folder(options.plan, plan, table, options.out, progress)
     except (CohortError, DesignError) as error:
         print(error, file=sys.stderr)
         return _USAGE
-    write_summary(findings, options.out / "summary.csv", plan.inference.alpha)
-    write_regions(findings, options.out / "regions.csv")
-    write_clusters(findings, options.out / "clusters.csv")
-    sha256 = cohort_plan_sha256(options.plan)
-    write_report(plan, findings, options.out, plan_sha256=sha256, warnings=maps.warnings)
-    run = {
-        "plan": plan.name,
-        "plan_sha256": sha256,
-        "seed": plan.seed,
-        "paper_mode": plan.paper,
-        "discnode": version("discnode"),
-        "made_of": maps.versions,
-        "warnings": list(maps.warnings),
-    }
-    (options.out / "run.json").write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
-    for warning in maps.warnings:
+    for warning in outcome.warnings:
         print(f"note: {warning}", file=sys.stderr)
-    print(f"{len(findings)} analyses in {options.out}")
+    models = f", {outcome.n_models} models" if outcome.n_models else ""
+    print(f"{outcome.n_analyses} analyses{models} in {options.out}")
+    return _OK
+
+
+def _report(options: argparse.Namespace) -> int:
+    from service.cohort.run_folder import report_again
+
+    try:
+        report_again(options.run)
+    except CohortError as error:
+        print(error, file=sys.stderr)
+        return _USAGE
+    print(f"{options.run / 'report.html'}, {options.run / 'report.pdf'}")
     return _OK

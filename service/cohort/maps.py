@@ -35,6 +35,15 @@ def key_of(scan: Scan) -> str:
     return f"{scan.subject}\x1f{scan.visit}"
 
 
+def check_results(scans: Sequence[Scan]) -> tuple[str, ...]:
+    """Whether the results can come together, as far as their ``result.json`` tells; returns what is to bear in mind.
+
+    Raises:
+        CohortError: one cannot be read or was refused, or they are of different protocols or atlases.
+    """
+    return _check_alike(scans, [_document(scan) for scan in scans])
+
+
 def load_maps(
     scans: Sequence[Scan], plan: CohortPlan, progress: Callable[[float], None] = lambda _: None
 ) -> CohortMaps:
@@ -44,7 +53,7 @@ def load_maps(
         CohortError: a result cannot be read or was refused, or results of different protocols or atlases are mixed.
     """
     documents = [_document(scan) for scan in scans]
-    warnings = _check_alike(scans, documents)
+    warnings = list(_check_alike(scans, documents))
     levels = [Level[name] for name in plan.levels]
     quantities = [Quantity(name) for name in plan.quantities]
     rows: dict[tuple[Level, Quantity], list[tuple[str, np.ndarray[Any, Any]]]] = {}
@@ -59,8 +68,8 @@ def load_maps(
             if disc is None:
                 warnings.append(f"{scan.subject} {scan.visit}: {level.name} was not measured".replace("  ", " "))
                 continue
-            regions, _ = shapes.setdefault(level, (disc.regions, disc.spacing_mm))
-            if not np.array_equal(regions, disc.regions):
+            regions, spacing_mm = shapes.setdefault(level, (disc.regions, disc.spacing_mm))
+            if not np.array_equal(regions, disc.regions) or not np.allclose(spacing_mm, disc.spacing_mm, rtol=1e-4):
                 raise CohortError(f"line {scan.line}: {level.name} lies on another atlas than the scans before")
             for quantity in quantities:
                 if quantity not in disc.times_ms:
@@ -81,10 +90,12 @@ def load_maps(
         )
         for (level, quantity), held in rows.items()
     }
-    for level in levels:
-        for quantity in quantities:
-            if (level, quantity) not in maps:
-                warnings.append(f"no scan has {quantity.value} at {level.name}")
+    warnings += [
+        f"no scan has {quantity.value} at {level.name}"
+        for level in levels
+        for quantity in quantities
+        if (level, quantity) not in maps
+    ]
     return CohortMaps(maps, tuple(warnings), dict(documents[0]["versions"]))
 
 
@@ -93,13 +104,15 @@ def _document(scan: Scan) -> dict[str, Any]:
         document: dict[str, Any] = json.loads((scan.result / "result.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CohortError(f"line {scan.line}: result.json cannot be read ({type(error).__name__})") from error
+    if not isinstance(document, dict) or not isinstance(document.get("versions"), dict):
+        raise CohortError(f"line {scan.line}: result.json is not of a result")
     if document.get("status") == "refused":
         codes = ", ".join(one["code"] for one in document.get("reasons", ()))
         raise CohortError(f"line {scan.line}: {scan.subject}: the exam was refused ({codes})")
     return document
 
 
-def _check_alike(scans: Sequence[Scan], documents: Sequence[dict[str, Any]]) -> list[str]:
+def _check_alike(scans: Sequence[Scan], documents: Sequence[dict[str, Any]]) -> tuple[str, ...]:
     for key, name in _SAME.items():
         held: dict[str, list[int]] = {}
         for scan, document in zip(scans, documents, strict=True):
@@ -115,7 +128,7 @@ def _check_alike(scans: Sequence[Scan], documents: Sequence[dict[str, Any]]) -> 
     reviewed = [scan for scan, one in zip(scans, documents, strict=True) if one.get("status") == "needs_review"]
     if reviewed:
         warnings.append(f"{len(reviewed)} results ask for review: lines {', '.join(str(one.line) for one in reviewed)}")
-    return warnings
+    return tuple(warnings)
 
 
 def _ceiling(quantity: Quantity, document: dict[str, Any]) -> float:

@@ -1,8 +1,8 @@
 """Everything about one run of a cohort's plan as one report (HTML and PDF), and each figure as SVG, PDF and PNG."""
 
 import io
-from collections.abc import Iterator, Sequence
-from importlib.metadata import version
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from matplotlib import rc_context
@@ -15,41 +15,71 @@ from processing.cohort.figures import draw_groups, draw_maps
 from processing.cohort.inference import CONTROL_NAMES, Control
 from processing.display import LEVEL_NAMES, QUANTITY_NAMES, REGION_NAMES
 from processing.results import Level, Quantity
+from service.cohort.model_report import model_pages, targets_table
+from service.cohort.models import ModelFinding
 from service.cohort.run import CohortFinding
 from service.reports import words
 from service.reports.document import Block, Column, Document, Notice, Page, Picture, Row, Table, Text, Tone
 from service.reports.rendering import render
 
-_PACKAGES = ("discnode", "numpy", "scipy", "statsmodels", "scikit-image")
 _CITATION = "Iriondo C, Pedoia V, Majumdar S. Magn Reson Med 2020;84:1376–1390"
 
 
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """What a report tells of its run: SHA-256 of the plan, what to bear in mind, and versions.
+
+    ``packages``: with which the numbers were made; ``made_of``: what the results of single exams were made with.
+    """
+
+    plan_sha256: str
+    warnings: tuple[str, ...]
+    packages: Mapping[str, str]
+    made_of: Mapping[str, str]
+
+
 def write_report(
-    plan: CohortPlan, findings: Sequence[CohortFinding], folder: Path, *, plan_sha256: str, warnings: Sequence[str]
+    plan: CohortPlan,
+    findings: Sequence[CohortFinding],
+    folder: Path,
+    *,
+    facts: RunFacts,
+    models: Sequence[ModelFinding] = (),
 ) -> None:
     """Write ``report.html``, ``report.pdf`` and ``figures/`` into a folder."""
     (folder / "figures").mkdir(exist_ok=True)
-    rendered = render(cohort_report(plan, findings, folder / "figures", plan_sha256=plan_sha256, warnings=warnings))
+    rendered = render(cohort_report(plan, findings, folder / "figures", facts=facts, models=models))
     (folder / "report.html").write_text(rendered.html, encoding="utf-8")
     (folder / "report.pdf").write_bytes(rendered.pdf)
 
 
 def cohort_report(
-    plan: CohortPlan, findings: Sequence[CohortFinding], figures: Path, *, plan_sha256: str, warnings: Sequence[str]
+    plan: CohortPlan,
+    findings: Sequence[CohortFinding],
+    figures: Path,
+    *,
+    facts: RunFacts,
+    models: Sequence[ModelFinding] = (),
 ) -> Document:
     """The report; its figures are also written to the folder ``figures``."""
     control = Control.UNCORRECTED if plan.paper else Control(plan.inference.headline)
-    pages = [Page(f"Cohort: {plan.name}", tuple(_head(plan, findings, plan_sha256, warnings, control)))]
+    pages = [Page(f"Cohort: {plan.name}", tuple(_head(plan, findings, facts, models, control)))]
     for name in dict.fromkeys(one.name for one in findings):
         mine = [one for one in findings if one.name == name]
         for quantity in dict.fromkeys(one.quantity for one in mine):
             chosen = [one for one in mine if one.quantity == quantity]
             pages.append(Page(_heading(chosen[0]), tuple(_section(plan, chosen, control, figures))))
-    return Document(f"Cohort: {plan.name}", words.USE, f"plan {plan_sha256[:16]}, seed {plan.seed}", tuple(pages))
+    pages += model_pages(plan, models, figures, _picture)
+    footer = f"plan {facts.plan_sha256[:16]}, seed {plan.seed}"
+    return Document(f"Cohort: {plan.name}", words.USE, footer, tuple(pages))
 
 
 def _head(
-    plan: CohortPlan, findings: Sequence[CohortFinding], sha256: str, warnings: Sequence[str], control: Control
+    plan: CohortPlan,
+    findings: Sequence[CohortFinding],
+    facts: RunFacts,
+    models: Sequence[ModelFinding],
+    control: Control,
 ) -> Iterator[Block]:
     if plan.paper:
         lines = (
@@ -58,19 +88,23 @@ def _head(
             "Times above the published ceilings are left out.",
         )
         yield Notice(Tone.CAUTION, "Paper mode: as published, for comparison with the publication only", lines)
-    if warnings:
-        yield Notice(Tone.CAUTION, "To bear in mind", tuple(warnings))
+    if facts.warnings:
+        yield Notice(Tone.CAUTION, "To bear in mind", facts.warnings)
     alpha = plan.inference.alpha
-    yield Text(
-        "What was asked",
-        (
+    asked = []
+    if findings:
+        asked.append(
             f"{len(findings)} maps were tested (analysis, level, quantity), each on its own: where nothing is there,"
-            f" about {alpha * len(findings):.1f} show something at α = {alpha:g}, even when corrected for voxels.",
-            f"Plan SHA-256 {sha256}; seed {plan.seed}.",
-        ),
-    )
-    yield _control_table(findings, alpha)
-    yield Text("Methods", tuple(_methods(plan, control)))
+            f" about {alpha * len(findings):.1f} show something at α = {alpha:g}, even when corrected for voxels."
+        )
+    if models:
+        asked.append(f"{len(models)} repeated-measures models of the means of regions were fitted.")
+    yield Text("What was asked", (*asked, f"Plan SHA-256 {facts.plan_sha256}; seed {plan.seed}."))
+    if findings:
+        yield _control_table(findings, alpha)
+    if models:
+        yield targets_table(models, 1 - alpha)
+    yield Text("Methods", tuple(_methods(plan, findings, facts, control)))
 
 
 def _section(plan: CohortPlan, findings: Sequence[CohortFinding], control: Control, folder: Path) -> Iterator[Block]:
@@ -164,17 +198,18 @@ _SHORT = {
 }
 
 
-def _methods(plan: CohortPlan, control: Control) -> Iterator[str]:
+def _methods(plan: CohortPlan, findings: Sequence[CohortFinding], facts: RunFacts, control: Control) -> Iterator[str]:
     asked = plan.inference
     yield (
         "Relaxation times were fitted voxel by voxel after each disc had been registered to the disc of its level in an"
-        f" atlas ({_CITATION}). Levels were analysed separately and never pooled."
+        f" atlas ({_CITATION}). Maps of levels were analysed separately and never pooled."
     )
-    yield (
-        "Correlations are Pearson's, or partial with the covariates that are named; intervals are Fisher's. Groups were"
-        " compared by Welch's test unless the plan says otherwise."
-    )
-    if not plan.paper:
+    if findings:
+        yield (
+            "Correlations are Pearson's, or partial with the covariates that are named; intervals are Fisher's. Groups"
+            " were compared by Welch's test unless the plan says otherwise."
+        )
+    if findings and not plan.paper:
         yield (
             f"Family-wise error was controlled within each map: by {asked.permutations:,} permutations (Freedman–Lane;"
             " signs were flipped for a change), by random field theory with smoothness from the residuals, and by"
@@ -183,7 +218,10 @@ def _methods(plan: CohortPlan, control: Control) -> Iterator[str]:
             f" {CONTROL_NAMES[control]}; where no permutation is made, the false discovery rate."
         )
     quantities = " and ".join(QUANTITY_NAMES[Quantity(one)] for one in plan.quantities)
-    yield f"Maps of {quantities}. Made with {', '.join(f'{package} {version(package)}' for package in _PACKAGES)}."
+    yield f"Maps of {quantities}. Made with {', '.join(f'{name} {found}' for name, found in facts.packages.items())}."
+    if facts.made_of:
+        told = ", ".join(f"{name} {found[:16]}" for name, found in sorted(facts.made_of.items()))
+        yield f"Results of the exams were made with: {told}."
 
 
 def _picture(figure: Figure, stem: Path, caption: str) -> Picture:

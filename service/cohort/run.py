@@ -1,13 +1,11 @@
-"""From a plan and its table to the analyses: who is in each, in which order, and what they are asked."""
+"""From a plan and its table to the analyses, one after the other; all are prepared before the first is computed."""
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
-from config.cohort_plans import BetweenMaps, ByGroup, ByVariable, CohortPlan, OverTime
+from config.cohort_plans import BetweenMaps, ByGroup, ByVariable, CohortPlan
 from processing.cohort.analysis import (
     LevelMaps,
     MapAnalysis,
@@ -17,16 +15,20 @@ from processing.cohort.analysis import (
     changes,
     over_time,
 )
-from processing.cohort.design import Design, DesignError, make_design
+from processing.cohort.design import DesignError
 from processing.cohort.inference import InferenceRules
 from processing.results import Level, Quantity
 from service.cohort.maps import CohortMaps, key_of
+from service.cohort.questions import Prepared, Question, describe, prepare, questions, unit_name
 from service.cohort.table import CohortError, CohortTable, Scan
+
+#: A subject that lacks more than this share of a level's voxels is named: no voxel that it lacks is corrected.
+_LACKING = 0.1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CohortFinding:
-    """One analysis of the plan at one level; ``left_out``: scans that are not in it, with the reason."""
+    """One analysis of the plan at one level; ``left_out``: scans that are not in it, with the reason, and notes."""
 
     name: str
     level: Level
@@ -35,31 +37,13 @@ class CohortFinding:
     left_out: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
-    """One analysis at one level: the columns it asks for, and what it is called."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Task:
+    """A question of one quantity, with its maps; ``second``: the other quantity, where it is of both."""
 
-    asked: ByVariable | ByGroup | BetweenMaps | OverTime
-    level: Level
-
-    def column(self, name: str) -> str:
-        """A column's name at this level."""
-        return name.replace("{level}", self.level.name)
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """All columns it needs."""
-        match self.asked:
-            case ByVariable(variable=variable, covariates=covariates):
-                names = (variable, *covariates)
-            case ByGroup(column=column, covariates=covariates):
-                names = (column, *covariates)
-            case OverTime(variable=variable, column=column, covariates=covariates):
-                bare = None if variable is None else variable.removesuffix("-baseline")
-                names = tuple(one for one in (bare, column) if one is not None) + covariates
-            case _:
-                names = ()
-        return tuple(self.column(name) for name in names)
+    prepared: Prepared
+    maps: LevelMaps
+    second: LevelMaps | None = None
 
 
 def check_plan(plan: CohortPlan, table: CohortTable) -> tuple[str, ...]:
@@ -73,18 +57,12 @@ def check_plan(plan: CohortPlan, table: CohortTable) -> tuple[str, ...]:
         table.check_columns([plan.site])
     for question in questions(plan):
         try:
-            table.check_columns(question.columns)
-            notes.append(_described(plan, table, question))
+            notes.append(describe(prepare(plan, table, question)))
         except (CohortError, DesignError) as error:
             faults.append(f"{question.asked.name} at {question.level.name}: {error}")
     if faults:
         raise CohortError("\n".join(faults))
     return tuple(notes)
-
-
-def questions(plan: CohortPlan) -> tuple[Question, ...]:
-    """Every analysis at every level."""
-    return tuple(Question(asked, Level[level]) for asked in plan.analyses for level in plan.levels)
 
 
 def run_plan(
@@ -99,19 +77,41 @@ def run_plan(
         CohortError: an analysis cannot be made; the message names it and the rule.
     """
     rules = rules_of(plan)
-    todo = questions(plan)
-    for number, question in enumerate(todo):
-        quantities = (Quantity(plan.quantities[0]),) if isinstance(question.asked, BetweenMaps) else plan.quantities
-        for quantity in (Quantity(one) for one in quantities):
-            progress(f"{question.asked.name} {question.level.name} {quantity.value}", number / len(todo))
+    tasks = prepare_tasks(plan, table, maps)
+    for number, task in enumerate(tasks):
+        question = task.prepared.question
+        name = f"{question.asked.name} {question.level.name} {task.maps.quantity}"
+
+        def tell(share: float, number: int = number, name: str = name) -> None:
+            progress(name, (number + share) / len(tasks))
+
+        tell(0.0)
+        yield _answer(plan, task, rules, tell)
+    progress("done", 1.0)
+
+
+def prepare_tasks(plan: CohortPlan, table: CohortTable, maps: CohortMaps) -> tuple[Task, ...]:
+    """Every analysis with the scans whose maps hold anything.
+
+    Raises:
+        CohortError: what is wrong, one fault a line.
+    """
+    tasks, faults = [], []
+    for question in questions(plan):
+        wanted = plan.quantities[:1] if isinstance(question.asked, BetweenMaps) else plan.quantities
+        for quantity in (Quantity(one) for one in wanted):
             here = maps.maps.get((question.level, quantity))
             if here is None:
-                continue
+                continue  # a warning of the maps tells it
             try:
-                yield _answer(plan, table, maps, question, here, rules)
+                tasks.append(_task(plan, table, maps, question, here))
             except (CohortError, DesignError) as error:
-                raise CohortError(f"{question.asked.name} at {question.level.name}: {error}") from error
-    progress("done", 1.0)
+                faults.append(f"{question.asked.name} at {question.level.name}, {quantity.value}: {error}")
+    if faults:
+        raise CohortError("\n".join(faults))
+    if plan.analyses and not tasks:
+        raise CohortError(f"no scan has any map that is asked for: {'; '.join(maps.warnings[-3:])}")
+    return tuple(tasks)
 
 
 def rules_of(plan: CohortPlan) -> InferenceRules:
@@ -127,171 +127,71 @@ def rules_of(plan: CohortPlan) -> InferenceRules:
     )
 
 
-def _answer(
-    plan: CohortPlan, table: CohortTable, maps: CohortMaps, question: Question, here: LevelMaps, rules: InferenceRules
-) -> CohortFinding:
-    asked = question.asked
-    name, level, quantity = asked.name, question.level, here.quantity
-    if isinstance(asked, BetweenMaps):
-        second = maps.maps.get((level, Quantity.T2 if quantity == Quantity.T1RHO.value else Quantity.T1RHO))
+def _task(plan: CohortPlan, table: CohortTable, maps: CohortMaps, question: Question, here: LevelMaps) -> Task:
+    held = _held(here)
+    second = None
+    if isinstance(question.asked, BetweenMaps):
+        other = Quantity.T2 if here.quantity == Quantity.T1RHO.value else Quantity.T1RHO
+        second = maps.maps.get((question.level, other))
         if second is None:
-            raise CohortError("the other quantity was not measured")
-        chosen = _with_map(_scans(plan, table, asked.visit), here)
-        units = tuple(key_of(one) for one in chosen)
-        found = between_maps(
-            _named(plan, here.of(units), chosen), _named(plan, second.of(units), chosen), rules, min_n=plan.min_n
+            raise CohortError(f"{other.value} was not measured")
+        held &= _held(second)
+    return Task(prepare(plan, table, question, lambda scan: key_of(scan) in held), here, second)
+
+
+def _held(maps: LevelMaps) -> set[str]:
+    """The scans whose map has any value."""
+    return {unit for unit, values in zip(maps.units, maps.values, strict=True) if np.isfinite(values).any()}
+
+
+def _answer(plan: CohortPlan, task: Task, rules: InferenceRules, tell: Callable[[float], None]) -> CohortFinding:
+    prepared = task.prepared
+    asked, design, blocks = prepared.question.asked, prepared.design, prepared.blocks
+    mine = _named(plan, task.maps, prepared.scans)
+    if prepared.before:
+        before = _named(plan, task.maps, prepared.before, names=mine.units)
+        if design is None:
+            found = over_time(before, mine, rules, min_n=plan.min_n, progress=tell)
+            return _finding(plan, task, found)
+        mine = changes(before, mine)
+    if task.second is not None:
+        second = _named(plan, task.second, prepared.scans)
+        found = between_maps(mine, second, rules, min_n=plan.min_n, blocks=blocks, progress=tell)
+    elif design is None:
+        raise TypeError(f"{asked.name} has no design")
+    elif isinstance(asked, ByGroup) or prepared.question.column_of_words is not None:
+        equal = isinstance(asked, ByGroup) and asked.equal_variances
+        found = by_group(mine, design, rules, equal_variances=equal, min_n=plan.min_n, blocks=blocks, progress=tell)
+    elif isinstance(asked, ByVariable):
+        title = f"{task.maps.quantity} by {_without_level(asked.variable)}"
+        found = by_variable(
+            mine, design, rules, ranks=asked.ranks, min_n=plan.min_n, blocks=blocks, title=title, progress=tell
         )
-        return CohortFinding(name, level, quantity, found, ())
-    if isinstance(asked, OverTime):
-        return _over_time(plan, table, question, asked, here, rules)
-    present = _with_map(_scans(plan, table, asked.visit), here)
-    kept, left_out = _with_values(present, question)
-    design = _design(plan, question, kept)
-    maps_here = _named(plan, here.of(tuple(key_of(one) for one in kept)), kept)
-    blocks = _blocks(plan, kept)
-    if isinstance(asked, ByVariable):
-        title = f"{quantity} by {_without_level(asked.variable)}"
-        found = by_variable(maps_here, design, rules, ranks=asked.ranks, min_n=plan.min_n, blocks=blocks, title=title)
     else:
-        found = by_group(maps_here, design, rules, equal_variances=asked.equal_variances, min_n=2, blocks=blocks)
-    return CohortFinding(name, level, quantity, found, left_out)
+        found = by_variable(mine, design, rules, min_n=plan.min_n, blocks=blocks, progress=tell)
+    return _finding(plan, task, found)
 
 
-def _over_time(
-    plan: CohortPlan,
-    table: CohortTable,
-    question: Question,
-    asked: OverTime,
-    here: LevelMaps,
-    rules: InferenceRules,
-) -> CohortFinding:
-    first = {one.subject: one for one in _with_map(table.at(asked.baseline), here)}
-    second = {one.subject: one for one in _with_map(table.at(asked.later), here)}
-    both = [subject for subject in first if subject in second]
-    left_out = tuple(f"{subject}: has not both scans" for subject in sorted(first.keys() ^ second.keys()))
-    later = tuple(second[subject] for subject in both)
-    kept, unknown = _with_values(later, question)
-    before = tuple(first[one.subject] for one in kept)
-    maps_before = _named(plan, here.of(tuple(key_of(one) for one in before)), before)
-    maps_later = _named(plan, here.of(tuple(key_of(one) for one in kept)), kept)
-    if asked.variable is None and asked.column is None:
-        found = over_time(maps_before, maps_later, rules, min_n=plan.min_n)
-    else:
-        difference = changes(maps_before, maps_later)
-        design = _design(plan, question, kept, before)
-        analyse = by_variable if asked.variable is not None else by_group
-        found = analyse(difference, design, rules, min_n=plan.min_n, blocks=_blocks(plan, kept))
-    return CohortFinding(asked.name, question.level, here.quantity, found, left_out + unknown)
+def _finding(plan: CohortPlan, task: Task, found: MapAnalysis) -> CohortFinding:
+    prepared = task.prepared
+    notes = list(prepared.left_out)
+    if not np.isfinite(found.effect).any():
+        notes.append(f"no voxel can be tested: fewer than {plan.min_n} subjects have it, or it is the same in all")
+    lacking = 1 - np.isfinite(found.maps.values).mean(axis=1)
+    notes += [
+        f"{unit} lacks {share:.0%} of the voxels"
+        for unit, share in zip(found.maps.units, lacking, strict=True)
+        if share > _LACKING
+    ]
+    notes += [note for note in prepared.notes if note.startswith("alone")]
+    return CohortFinding(prepared.question.asked.name, prepared.question.level, task.maps.quantity, found, tuple(notes))
 
 
-def _scans(plan: CohortPlan, table: CohortTable, visit: str) -> tuple[Scan, ...]:
-    """Of a visit; in paper mode all scans, as published, those of one subject as if they were independent."""
-    if plan.paper and not visit:
-        return table.scans
-    return table.at(visit)
-
-
-def _with_map(scans: Sequence[Scan], maps: LevelMaps) -> tuple[Scan, ...]:
-    return tuple(one for one in scans if key_of(one) in maps.units)
-
-
-def _with_values(scans: Sequence[Scan], question: Question) -> tuple[tuple[Scan, ...], tuple[str, ...]]:
-    """Scans with everything that the question asks for; the others are left out of this analysis and told."""
-    kept, left_out = [], []
-    text = question.asked.column if isinstance(question.asked, ByGroup) and question.asked.second else None
-    if isinstance(question.asked, OverTime):
-        text = question.asked.column
-    for one in scans:
-        missing = [
-            column
-            for column in question.columns
-            if (not one.values[column].strip() if column == text else math.isnan(one.number(column)))
-        ]
-        if missing:
-            left_out.append(f"{one.subject}: no {', '.join(missing)}")
-        else:
-            kept.append(one)
-    return tuple(kept), tuple(left_out)
-
-
-def _design(
-    plan: CohortPlan, question: Question, scans: Sequence[Scan], before: Sequence[Scan] | None = None
-) -> Design:
-    """The numbers of a question. In paper mode every scan is a unit of its own, as published."""
-    asked = question.asked
-    units = [_unit_name(one, plan.paper) for one in scans]
-    covariates = {
-        question.column(name): [one.number(question.column(name)) for one in scans]
-        for name in getattr(asked, "covariates", ())
-    }
-    match asked:
-        case ByVariable(variable=variable):
-            column = question.column(variable)
-            values = [one.number(column) for one in scans]
-        case ByGroup(column=column, second=second, above=above):
-            column = question.column(column)
-            values = [
-                float(one.values[column].strip() == second) if above is None else float(one.number(column) > above)
-                for one in scans
-            ]
-        case OverTime(variable=str() as variable):
-            column = question.column(variable.removesuffix("-baseline"))
-            values = [one.number(column) for one in scans]
-            if variable.endswith("-baseline") and before is not None:
-                values = [value - one.number(column) for value, one in zip(values, before, strict=True)]
-                column = f"change of {column}"
-        case OverTime(column=str() as column, second=second):
-            values = [float(one.values[column].strip() == second) for one in scans]
-        case _:
-            raise TypeError(f"{type(asked).__name__} has no design")
-    return make_design(values, covariates, units=units, variable_name=column)
-
-
-def _described(plan: CohortPlan, table: CohortTable, question: Question) -> str:
-    """What an analysis will be of, checked as far as the table tells."""
-    asked = question.asked
-    if isinstance(asked, BetweenMaps):
-        return f"{asked.name} at {question.level.name}: {len(_scans(plan, table, asked.visit))} scans"
-    if isinstance(asked, OverTime):
-        first, second = ({one.subject: one for one in table.at(visit)} for visit in (asked.baseline, asked.later))
-        both = [subject for subject in first if subject in second]
-        if len(both) < 3:
-            raise CohortError(
-                f"{len(both)} subjects have both {asked.baseline} and {asked.later}; at least 3 are needed"
-            )
-        kept, _ = _with_values([second[one] for one in both], question)
-        if asked.variable is not None or asked.column is not None:
-            _design(plan, question, kept, [first[one.subject] for one in kept])
-        return f"{asked.name} at {question.level.name}: {len(kept)} subjects with both scans"
-    kept, left_out = _with_values(_scans(plan, table, asked.visit), question)
-    design = _design(plan, question, kept)
-    if isinstance(asked, ByGroup):
-        n = int(design.variable.sum())
-        for label, count in (("first", design.n - n), ("second", n)):
-            if count < 2:
-                raise CohortError(f"the {label} group has {count} subjects; at least 2 are needed")
-    if design.n < plan.min_n:
-        raise CohortError(f"{design.n} subjects have all values; min_n is {plan.min_n}")
-    told = f", {len(left_out)} left out ({'; '.join(left_out[:3])})" if left_out else ""
-    return f"{asked.name} at {question.level.name}: {design.n} subjects{told}"
-
-
-def _named(plan: CohortPlan, maps: LevelMaps, scans: Sequence[Scan]) -> LevelMaps:
-    """The same rows under the names of their units."""
-    return replace(maps, units=tuple(_unit_name(one, plan.paper) for one in scans))
+def _named(plan: CohortPlan, maps: LevelMaps, scans: Sequence[Scan], names: tuple[str, ...] | None = None) -> LevelMaps:
+    """The maps of some scans under the names of their units."""
+    chosen = maps.of(tuple(key_of(one) for one in scans))
+    return replace(chosen, units=names or tuple(unit_name(one, plan.paper) for one in scans))
 
 
 def _without_level(column: str) -> str:
     return column.replace("_{level}", "").replace("{level}", "")
-
-
-def _unit_name(scan: Scan, paper: bool) -> str:
-    """A subject; in paper mode a scan is a unit of its own."""
-    return f"{scan.subject} {scan.visit}".strip() if paper else scan.subject
-
-
-def _blocks(plan: CohortPlan, scans: Sequence[Scan]) -> npt.NDArray[np.int64] | None:
-    if plan.site is None:
-        return None
-    sites = sorted({one.values[plan.site] for one in scans})
-    return np.array([sites.index(one.values[plan.site]) for one in scans])

@@ -1,13 +1,18 @@
 """The table of scans: a row for each, checked before anything is computed; faults name row, column and rule."""
 
 import csv
+import io
 import math
+import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 _NEEDED = ("subject", "visit", "result")
 _MISSING = frozenset({"", "na", "n/a", "nan", "null", "."})
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?inf(inity)?", re.ASCII | re.IGNORECASE)
+_FAULTS_TOLD = 20
 
 
 class CohortError(Exception):
@@ -24,6 +29,10 @@ class Scan:
     result: Path
     values: dict[str, str]
 
+    def is_empty(self, column: str) -> bool:
+        """Nothing stands there, or a word for nothing."""
+        return self.values[column].strip().lower() in _MISSING
+
     def number(self, column: str) -> float:
         """A number of the row; NaN where it is missing.
 
@@ -33,10 +42,10 @@ class Scan:
         text = self.values[column].strip()
         if text.lower() in _MISSING:
             return math.nan
-        try:
-            value = float(text)
-        except ValueError as error:
-            raise CohortError(f"line {self.line}: {column}: {text!r} is not a number") from error
+        if not _NUMBER.fullmatch(text):
+            rule = "; write a point, not a comma" if _NUMBER.fullmatch(text.replace(",", ".")) else ""
+            raise CohortError(f"line {self.line}: {column}: {text[:40]!r} is not a number{rule}")
+        value = float(text)
         if not math.isfinite(value):
             raise CohortError(f"line {self.line}: {column}: {text!r} is not a finite number")
         return value
@@ -80,48 +89,85 @@ class CohortTable:
 
 
 def read_table(path: Path) -> CohortTable:
-    """Read a table (CSV, UTF-8). Folders of results are taken from the table's folder.
+    """Read a table (CSV, UTF-8, commas). Folders of results are taken from the table's folder.
 
     Raises:
         CohortError: naming the line and what is wrong.
     """
+    names, rows = _cells(path)
+    _check_names(path, names)
+    if not rows:
+        raise CohortError(f"{path}: holds no row")
+    faults, scans, beside = [], [], path.resolve().parent
+    for line, row in rows:
+        if len(row) != len(names):
+            faults.append(f"line {line}: has another number of cells than the first line")
+            continue
+        cells = dict(zip(names, row, strict=True))
+        subject, result = cells["subject"].strip(), cells["result"].strip()
+        if not subject or not result:
+            faults.append(f"line {line}: subject and result must be given")
+            continue
+        folder = beside / result
+        if (folder / "result.json").is_file():
+            folder = folder.resolve()
+        else:
+            faults.append(f"line {line}: {result}: holds no result.json")
+        others = {name: value for name, value in cells.items() if name not in _NEEDED}
+        scans.append(Scan(line, subject, cells["visit"].strip(), folder, others))
+    faults += _twice(scans)
+    if faults:
+        told = [f"{path}: {fault}" for fault in faults[:_FAULTS_TOLD]]
+        if len(faults) > _FAULTS_TOLD:
+            told.append(f"{path}: and {len(faults) - _FAULTS_TOLD} more")
+        raise CohortError("\n".join(told))
+    return CohortTable(tuple(scans), tuple(name for name in names if name not in _NEEDED))
+
+
+def _cells(path: Path) -> tuple[tuple[str, ...], list[tuple[int, list[str]]]]:
+    """Names of the columns; every further row that is not empty, with its line."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream)
-            names = tuple(name.strip() for name in reader.fieldnames or ())
-            rows = [(reader.line_num, dict(row)) for row in reader]
+        content = path.read_bytes()
     except OSError as error:
         raise CohortError(f"{path}: cannot be read: {error.strerror}") from error
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise CohortError(f"{path}: is not CSV in UTF-8: {error}") from error
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise CohortError(f"{path}: line {line}: is not UTF-8; save the table as CSV in UTF-8") from error
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        names = tuple(name.strip() for name in next(reader, ()))
+        return names, [(reader.line_num, row) for row in reader if row]
+    except csv.Error as error:
+        raise CohortError(f"{path}: line {reader.line_num}: is not CSV: {error}") from error
+
+
+def _check_names(path: Path, names: tuple[str, ...]) -> None:
+    if len(names) == 1 and (mark := next((one for one in ";\t|" if one in names[0]), None)):
+        raise CohortError(f"{path}: line 1: columns are separated by {mark!r}; save the table with commas")
     missing = [name for name in _NEEDED if name not in names]
     if missing:
         raise CohortError(f"{path}: lacks the column {', '.join(missing)}; needed are {', '.join(_NEEDED)}")
     doubled = sorted({name for name in names if names.count(name) > 1})
     if doubled:
-        raise CohortError(f"{path}: two columns are called {', '.join(doubled)}")
-    if not rows:
-        raise CohortError(f"{path}: holds no row")
-    faults, scans = [], []
-    for line, row in rows:
-        if None in row or any(value is None for value in row.values()):
-            faults.append(f"line {line}: has another number of cells than the first line")
-            continue
-        cells = {name.strip(): value for name, value in row.items()}
-        subject, result = cells["subject"].strip(), cells["result"].strip()
-        if not subject or not result:
-            faults.append(f"line {line}: subject and result must be given")
-            continue
-        folder = path.resolve().parent / result
-        if not (folder / "result.json").is_file():
-            faults.append(f"line {line}: {result}: holds no result.json")
-        others = {name: value for name, value in cells.items() if name not in _NEEDED}
-        scans.append(Scan(line, subject, cells["visit"].strip(), folder, others))
-    seen: dict[tuple[str, str], int] = {}
+        raise CohortError(f"{path}: two columns are called {', '.join(map(repr, doubled))}")
+
+
+def _twice(scans: Sequence[Scan]) -> list[str]:
+    """What is there a second time: a visit of a subject, a result, a subject in other letters."""
+    faults = []
+    visits: dict[tuple[str, str], int] = {}
+    results: dict[Path, int] = {}
+    spelt: dict[str, Scan] = {}
     for one in scans:
-        before = seen.setdefault((one.subject, one.visit), one.line)
+        before = visits.setdefault((one.subject, one.visit), one.line)
         if before != one.line:
             faults.append(f"line {one.line}: {one.subject} has the visit {one.visit!r} in line {before}, too")
-    if faults:
-        raise CohortError("\n".join(f"{path}: {fault}" for fault in faults))
-    return CohortTable(tuple(scans), tuple(name for name in names if name not in _NEEDED))
+        before = results.setdefault(one.result, one.line)
+        if before != one.line:
+            faults.append(f"line {one.line}: {one.result.name}: is the result of line {before}, too")
+        first = spelt.setdefault(unicodedata.normalize("NFKC", one.subject).casefold(), one)
+        if first.subject != one.subject:
+            faults.append(f"line {one.line}: {one.subject!r} is written {first.subject!r} in line {first.line}")
+    return faults

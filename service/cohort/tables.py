@@ -10,6 +10,7 @@ import numpy as np
 
 from processing.cohort.inference import Control
 from processing.display import RESEARCH_USE_ONLY
+from service.cohort.models import ModelFinding
 from service.cohort.run import CohortFinding
 
 
@@ -31,7 +32,7 @@ def write_regions(findings: Sequence[CohortFinding], path: Path) -> None:
         for row in one.analysis.regions
     )
     names = ("analysis", "level", "quantity", "region", "effect", "kind", "low", "high", "t", "p", "n", "use")
-    _write(path, names, rows)
+    write_rows(path, names, rows)
 
 
 def write_clusters(findings: Sequence[CohortFinding], path: Path) -> None:
@@ -51,11 +52,13 @@ def write_clusters(findings: Sequence[CohortFinding], path: Path) -> None:
         for row in one.analysis.inference.clusters
     )
     names = ("analysis", "level", "quantity", "sign", "voxels", "mass", "peak_t", "slice", "row", "column")
-    _write(path, (*names, *(f"p_{control.value}" for control in controls), "use"), rows)
+    write_rows(path, (*names, *(f"p_{control.value}" for control in controls), "use"), rows)
 
 
-def write_summary(findings: Sequence[CohortFinding], path: Path, alpha: float) -> None:
-    """A row for each analysis: subjects, voxels, and how many voxels survive each control."""
+def write_summary(
+    findings: Sequence[CohortFinding], path: Path, alpha: float, models: Sequence[ModelFinding] = ()
+) -> None:
+    """A row for each analysis: subjects, voxels, and how many voxels survive each control; models by their notes."""
     controls = [one for one in Control if any(one in f.analysis.inference.p for f in findings)]
     rows = []
     for one in findings:
@@ -74,8 +77,17 @@ def write_summary(findings: Sequence[CohortFinding], path: Path, alpha: float) -
                 row[f"n_{control.value}"] = int(inference.survives(control, alpha).sum())
         row["notes"] = "; ".join((*inference.notes, *one.left_out))
         rows.append(row)
+    for model in models:
+        notes = (f"model of the {model.region}", *model.left_out)
+        if model.target is not None:
+            target = model.target
+            told = f"{target.words}, {target.visit}"
+            notes = (notes[0], f"{told}: {target.estimate.estimate:.3g} ms, P {target.estimate.p:.3g}", *notes[1:])
+        where = {"analysis": model.name, "level": model.level, "quantity": model.quantity}
+        use = RESEARCH_USE_ONLY.lower()
+        rows.append(where | {"subjects": model.n_subjects, "notes": "; ".join(notes), "use": use})
     names = ("analysis", "level", "quantity", "subjects", "voxels", "voxels_in_family", "fwhm_voxels", "smallest_p")
-    _write(path, (*names, *(f"n_{control.value}" for control in controls), "notes", "use"), rows)
+    write_rows(path, (*names, *(f"n_{control.value}" for control in controls), "notes", "use"), rows)
 
 
 def write_maps(finding: CohortFinding, folder: Path) -> Path:
@@ -102,7 +114,8 @@ def _where(one: CohortFinding) -> dict[str, Any]:
     return {"analysis": one.name, "level": one.level.name, "quantity": one.quantity, "use": RESEARCH_USE_ONLY.lower()}
 
 
-def _write(path: Path, names: Sequence[str], rows: Iterable[dict[str, Any]]) -> None:
+def write_rows(path: Path, names: Sequence[str], rows: Iterable[dict[str, Any]]) -> None:
+    """Rows as CSV under the names of their columns."""
     with path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.DictWriter(stream, names, restval="", lineterminator="\n")
         writer.writeheader()

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 
 from processing.cohort.design import make_design
-from processing.cohort.permutation import permute_association
+from processing.cohort.permutation import Permuting, permute_association
 
 SUBJECTS, VOXELS, COVARIATES, ROUNDS, COMPARED = 40, 20_000, 3, 3, 1_000
 LIMIT_S = 60.0
@@ -32,7 +32,7 @@ def main() -> int:
     maps = rng.standard_normal((SUBJECTS, VOXELS))
     variable, covariates = rng.standard_normal(SUBJECTS), rng.standard_normal((SUBJECTS, COVARIATES))
     design = make_design(variable.tolist(), {f"c{i}": covariates[:, i].tolist() for i in range(COVARIATES)})
-    whole_s = cpu_seconds(lambda: permute_association(maps, design, n_permutations=10_000, seed=1))
+    whole_s = cpu_seconds(lambda: permute_association(maps, design, Permuting(10_000, 1)))
     print(f"10,000 permutations: {whole_s:.1f} CPU s (limit {LIMIT_S:.0f})")
     if importlib.util.find_spec("nilearn") is not None:
         from nilearn.mass_univariate import permuted_ols
@@ -43,7 +43,7 @@ def main() -> int:
 
         ours_s, theirs_s = [], []
         for _ in range(ROUNDS):
-            ours_s.append(cpu_seconds(lambda: permute_association(maps, design, n_permutations=COMPARED, seed=1)))
+            ours_s.append(cpu_seconds(lambda: permute_association(maps, design, Permuting(COMPARED, 1))))
             theirs_s.append(cpu_seconds(theirs))
         ours, other = statistics.median(ours_s), statistics.median(theirs_s)
         print(f"{COMPARED:,}: {ours:.2f} CPU s, nilearn {other:.2f}: {other / ours:.1f} times as fast")

@@ -74,4 +74,21 @@ one <- sapply(1:3, function(v) as.numeric(long$v == v))
 x <- cbind(one, one * arm[long$i], one * (baseline[long$i] - 90), age[long$i] - 45)
 colnames(x) <- c("M3", "M6", "M12", "arm.M3", "arm.M6", "arm.M12", "baseline.M3", "baseline.M6", "baseline.M12", "age")
 model("trial", data.frame(y = y, subject = paste0("S", long$i), visit = c("M3", "M6", "M12")[long$v]), x)
+cat(",\n")
+
+# Two discs of each subject at two visits as four occasions of one covariance; sites; change by baseline of each disc
+set.seed(12)
+n <- 48
+arm <- rep(0:1, length.out = n)
+site <- sample(1:3, n, replace = TRUE)
+long <- expand.grid(v = 1:2, l = 1:2, i = 1:n)
+baseline <- matrix(rnorm(2 * n, 85, 15), n)
+subject <- rnorm(n, 0, 5)
+y <- with(long, subject[i] + arm[i] * c(3, 7)[v] - 0.15 * (baseline[cbind(i, l)] - 85) + c(0, 2, -1)[site[i]]) + rnorm(nrow(long), 0, 6)
+y[sample(length(y), 20)] <- NA
+occasion <- paste0(c("L4L5", "L5S1")[long$l], c("M6", "M12")[long$v])
+one <- sapply(unique(occasion), function(o) as.numeric(occasion == o))
+x <- cbind(one, one * arm[long$i], one * (baseline[cbind(long$i, long$l)] - 85), site[long$i] == 2, site[long$i] == 3)
+colnames(x) <- c(colnames(one), paste0("arm.", colnames(one)), paste0("baseline.", colnames(one)), "site.2", "site.3")
+model("levels_and_sites", data.frame(y = y, subject = paste0("S", long$i), visit = occasion), x)
 cat("\n }\n}\n")

@@ -10,7 +10,12 @@ import statsmodels.api as sm
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from processing.cohort.association import correlation_between_maps, group_difference, partial_correlation
+from processing.cohort.association import (
+    adjusted_difference,
+    correlation_between_maps,
+    group_difference,
+    partial_correlation,
+)
 from processing.cohort.design import DesignError, make_design
 from processing.cohort.multiplicity import adjusted, survives
 
@@ -92,6 +97,38 @@ def test_intervals_cover_the_true_correlation():
     assert np.mean(hits) == pytest.approx(0.95, abs=0.03)
 
 
+def test_intervals_of_ranks_cover_the_true_correlation():
+    rng = np.random.default_rng(18)
+    n, rho, hits = 30, 0.8, []
+    true = 6 / np.pi * np.arcsin(rho / 2)  # Spearman's, of a normal pair
+    for _ in range(60):
+        x = rng.standard_normal(n)
+        maps = rho * x[:, None] + np.sqrt(1 - rho**2) * rng.standard_normal((n, 50))
+        found = partial_correlation(maps, make_design(x), ranks=True)
+        hits.append((found.low <= true) & (true <= found.high))
+    assert np.mean(hits) == pytest.approx(0.95, abs=0.015)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2])
+def test_adjusted_groups_are_those_of_the_regression(share):
+    rng = np.random.default_rng(19)
+    n, age = 26, rng.uniform(20, 70, 26)
+    second = (np.arange(n) % 3 == 0).astype(float)
+    maps = with_holes(rng, (n, 12), share) * 6 + 80 + 4 * second[:, None] + 0.3 * age[:, None]
+    found = adjusted_difference(maps, make_design(second, {"age": age}))
+    for voxel in range(12):
+        kept = np.isfinite(maps[:, voxel])
+        fit = sm.OLS(maps[kept, voxel], sm.add_constant(np.column_stack([age, second])[kept])).fit()
+        assert found.difference[voxel] == pytest.approx(fit.params[-1], rel=1e-9)
+        assert (found.low[voxel], found.high[voxel]) == pytest.approx(tuple(fit.conf_int()[-1]), rel=1e-8)
+        assert found.p[voxel] == pytest.approx(fit.pvalues[-1], rel=1e-8)
+        assert found.df[voxel] == fit.df_resid
+    alone = adjusted_difference(maps, make_design(second))
+    pooled = group_difference(maps, second > 0.5, equal_variances=True)
+    for name in ("difference", "low", "high", "effect", "t", "p", "df"):
+        assert getattr(alone, name) == pytest.approx(getattr(pooled, name), rel=1e-8), name
+
+
 @pytest.mark.parametrize("equal", [False, True])
 def test_groups_are_compared_as_scipy_does(equal):
     rng = np.random.default_rng(13)
@@ -131,6 +168,53 @@ def test_voxels_with_too_few_subjects_have_no_result():
     assert np.isnan(found.r).all()
     assert list(found.n) == [2, 9, 12]
     assert np.isnan(found.p).all()
+
+
+def test_what_does_not_vary_has_no_result_and_never_a_small_p():
+    rng = np.random.default_rng(25)
+    second = np.arange(10) >= 5
+    two_values = np.where(second, 0.3, 0.1)[:, None]
+    constant = np.full((10, 1), 0.1)
+    for equal in (False, True):
+        for maps in (two_values, constant):
+            found = group_difference(maps, second, equal_variances=equal)
+            assert np.isnan([found.t[0], found.p[0], found.low[0]]).all()
+    design = make_design(rng.standard_normal(10), {"age": rng.standard_normal(10)})
+    partly = np.where(np.arange(10)[:, None] == 2, np.nan, constant)
+    for maps in (constant, partly):
+        assert np.isnan(partial_correlation(maps, design).p).all()
+        assert np.isnan(partial_correlation(maps, design, ranks=True).p).all()
+        assert np.isnan(correlation_between_maps(maps, rng.standard_normal((10, 1))).p).all()
+
+
+def test_subjects_left_at_a_voxel_may_not_carry_the_design():
+    rng = np.random.default_rng(26)
+    site = np.repeat([0.0, 1.0], 6)
+    design = make_design(rng.standard_normal(12), {"site": site, "age": rng.standard_normal(12)})
+    maps = rng.standard_normal((12, 2))
+    maps[site == 1, 0] = np.nan  # one site alone
+    for ranks in (False, True):
+        found = partial_correlation(maps, design, ranks=ranks)
+        assert np.isnan(found.r[0])
+        assert np.isfinite(found.r[1])
+
+
+@pytest.mark.parametrize("share", [0.0, 0.15, 0.999])
+@pytest.mark.parametrize("method", ["bonferroni", "fdr_bh", "fdr_by"])
+def test_many_p_values_are_adjusted_as_statsmodels_does_the_finite_ones(method, share):
+    rng = np.random.default_rng(27)
+    for _ in range(10):
+        p = rng.random((40, 50)) ** rng.integers(1, 6)
+        p[rng.random(p.shape) < 0.2] = p[0, 0]  # ties
+        p[rng.random(p.shape) < share] = np.nan
+        known = np.isfinite(p)
+        if not known.any():
+            continue
+        wanted = multipletests(p[known], alpha=0.05, method=method)
+        assert (adjusted(p, method)[known] == wanted[1]).all()
+        assert (survives(p, method)[known] == (wanted[1] <= 0.05)).all()
+        assert survives(p, method).sum() == wanted[0].sum()
+    assert np.isnan(adjusted(np.full(5, np.nan), method)).all()
 
 
 @pytest.mark.parametrize("method", ["bonferroni", "fdr_bh", "fdr_by"])

@@ -137,3 +137,18 @@ def test_a_mask_without_neighbours_is_refused():
     mask[::2, ::2] = True
     with pytest.raises(ValueError, match="neighbours"):
         smoothness(np.random.default_rng(1).standard_normal((5, int(mask.sum()))), mask)
+
+
+def test_holes_do_not_make_a_bound_smaller():
+    """Where subjects lack voxels the mask has holes; its Euler characteristic falls below 1 then, or below 0."""
+    mask, rng = disc_mask(), np.random.default_rng(9)
+    pierced = mask.copy()
+    pierced[3:-3:2, 6:-6:2] = False
+    assert resels_of(pierced, (8.0, 8.0))[0] < 0
+    data = null_field(rng, pierced, 8.0, 20)
+    whole = null_field(rng, mask, 8.0, 20)
+    found = smoothness(data - data.mean(axis=0), pierced)
+    assert found.resels[0] == 1
+    assert float(expected_euler(4.0, found.resels, 14)) > 0
+    filled = smoothness(whole - whole.mean(axis=0), mask)
+    assert peak_threshold(0.05, found, 14) == pytest.approx(peak_threshold(0.05, filled, 14), abs=0.6)
