@@ -9,10 +9,10 @@ import yaml
 from cohort_site import CohortSite
 from phantom_result import measured_phantom
 
-from config.cohort_plans import cohort_plan_sha256
+from config.cohort_plans import cohort_plan_sha256, load_cohort_plan
 from config.settings import Settings
 from processing.results import LUMBAR_LEVELS
-from service.cli import main
+from service.cohort import run_folder
 from service.cohort.reproduction.compared_scans import compare_scan
 from service.cohort.reproduction.item_files import LINE, ItemFolder, ItemUnavailable
 from service.cohort.reproduction.item_network import card_table, read_card
@@ -27,6 +27,7 @@ from service.cohort.reproduction.records import (
     write_scans,
     write_truth,
 )
+from service.cohort.table import read_table
 from service.result_files import write_result
 
 #: Need the networks or elastix; the whole reproduction has them.
@@ -82,9 +83,12 @@ def _run(root, cohort, way):
         "paper": way == "paper",
         "inference": {"permutations": 60, "random_fields": False},
     }
-    plan = root / f"{content['name']}.yaml"
-    plan.write_text(yaml.safe_dump(content))
-    assert main(["cohort", "run", str(plan), "--out", str(root / content["name"])]) == 0
+    path = root / f"{content['name']}.yaml"
+    path.write_text(yaml.safe_dump(content))
+    plan = load_cohort_plan(path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_folder, "write_report", lambda *_, **__: None)  # a run's own report is tested elsewhere
+        run_folder.run_to_folder(path, plan, read_table(plan.table), root / plan.name)
 
 
 @pytest.fixture(scope="module")
