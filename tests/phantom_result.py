@@ -73,9 +73,7 @@ def measured_phantom(
     return exam, images, result
 
 
-def made_up_discs(
-    dimension: int, quantities: tuple[Quantity, ...] = (Quantity.T1RHO, Quantity.T2)
-) -> tuple[RegisteredDisc, ...]:
+def made_up_discs(dimension: int, quantities: tuple[Quantity, ...] = tuple(Quantity)) -> tuple[RegisteredDisc, ...]:
     """Registered discs on the atlas of 2 or 3 dimensions, nobody's."""
     return tuple(_made_up(disc, quantities) for disc in read_atlas().discs[dimension].values())
 

@@ -84,11 +84,14 @@ def _draw_row(row: PanelRow, part: SubFigure, n_slices: int) -> None:
     for _, same in groupby(shown, key=lambda one: id(one[0].scale)):
         group = list(same)
         panel, below = group[0][0], [one for _, own in group for one in own]
-        shrink = 0.85 if len(below) < 3 else 0.5
         bar = part.colorbar(
             ScalarMappable(panel.scale.norm, panel.scale.colours),
-            **{"ax": below, "location": "bottom", "extend": panel.extend},
-            **{"shrink": shrink, "aspect": 26, "pad": 0.01},
+            ax=below,
+            location="bottom",
+            extend=panel.extend,
+            shrink=0.85 if len(below) < 3 else 0.5,
+            aspect=26,
+            pad=0.01,
         )
         bar.set_label("\n".join(wrap(panel.scale.label, 15 * len(below))), fontsize=8)
         bar.ax.tick_params(labelsize=7)

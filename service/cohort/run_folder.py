@@ -13,7 +13,7 @@ from service.cohort.maps import check_results, load_maps
 from service.cohort.model_tables import write_models
 from service.cohort.models import ModelFinding, check_models, run_models, store_models, stored_models
 from service.cohort.report import RunFacts, write_report
-from service.cohort.run import check_plan, prepare_tasks, run_plan
+from service.cohort.run import CohortFinding, check_plan, prepare_tasks, run_plan
 from service.cohort.stored import store_analyses, stored_analyses
 from service.cohort.table import CohortError, CohortTable
 from service.cohort.tables import write_clusters, write_maps, write_regions, write_summary
@@ -30,6 +30,15 @@ class RunOutcome:
     n_analyses: int
     n_models: int
     warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FinishedRun:
+    """A run as it lies in its folder; its findings hold no map of a subject."""
+
+    plan: CohortPlan
+    findings: tuple[CohortFinding, ...]
+    facts: RunFacts
 
 
 def check_all(plan: CohortPlan, table: CohortTable) -> tuple[str, ...]:
@@ -114,11 +123,19 @@ def report_again(folder: Path) -> None:
     Raises:
         CohortError: the folder is not of a finished run, or its plan is not the one that was run.
     """
-    run = _read_run(folder)
-    plan = load_cohort_plan(folder / _PLAN)
-    findings = stored_analyses(folder / _RECORD)
+    one = finished_run(folder)
     models = stored_models(folder / _RECORD / _MODELS)
-    write_report(plan, findings, folder, facts=_facts(run), models=models)
+    write_report(one.plan, one.findings, folder, facts=one.facts, models=models)
+
+
+def finished_run(folder: Path) -> FinishedRun:
+    """What a finished run found in maps, as it lies in its folder.
+
+    Raises:
+        CohortError: the folder is not of a finished run, or its plan is not the one that was run.
+    """
+    run = _read_run(folder)
+    return FinishedRun(load_cohort_plan(folder / _PLAN), stored_analyses(folder / _RECORD), _facts(run))
 
 
 def models_of(folder: Path) -> tuple[ModelFinding, ...]:

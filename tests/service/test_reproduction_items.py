@@ -9,12 +9,11 @@ import yaml
 from cohort_site import CohortSite
 from phantom_result import measured_phantom
 
+from config.cohort_plans import cohort_plan_sha256, load_cohort_plan
 from config.settings import Settings
-from processing.cohort.inference import Control
-from processing.results import LUMBAR_LEVELS, Level
-from service.cli import main
+from processing.results import LUMBAR_LEVELS
+from service.cohort import run_folder
 from service.cohort.reproduction.compared_scans import compare_scan
-from service.cohort.reproduction.found_maps import read_run
 from service.cohort.reproduction.item_files import LINE, ItemFolder, ItemUnavailable
 from service.cohort.reproduction.item_network import card_table, read_card
 from service.cohort.reproduction.item_sources import read_sources
@@ -28,6 +27,7 @@ from service.cohort.reproduction.records import (
     write_scans,
     write_truth,
 )
+from service.cohort.table import read_table
 from service.result_files import write_result
 
 #: Need the networks or elastix; the whole reproduction has them.
@@ -83,9 +83,12 @@ def _run(root, cohort, way):
         "paper": way == "paper",
         "inference": {"permutations": 60, "random_fields": False},
     }
-    plan = root / f"{content['name']}.yaml"
-    plan.write_text(yaml.safe_dump(content))
-    assert main(["cohort", "run", str(plan), "--out", str(root / content["name"])]) == 0
+    path = root / f"{content['name']}.yaml"
+    path.write_text(yaml.safe_dump(content))
+    plan = load_cohort_plan(path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_folder, "write_report", lambda *_, **__: None)  # a run's own report is tested elsewhere
+        run_folder.run_to_folder(path, plan, read_table(plan.table), root / plan.name)
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +135,7 @@ def test_an_item_is_either_made_or_told_and_its_files_carry_the_label(made, fold
     assert f"<!-- {LINE} -->" in drawn
     assert 'src="http' not in report
     for run in ("A-paper", "B-corrected"):
-        assert read_run(folder / run).plan_sha256 in report
+        assert cohort_plan_sha256(folder / f"{run}.yaml") in report
 
 
 def test_the_true_discs_agree_with_themselves(made):
@@ -161,23 +164,18 @@ def test_table_1_has_the_groups_and_the_headers_of_the_images(made):
     assert acquired["spin-lock times (ms)", "B"] == "0 / 10 / 40 / 80"
 
 
-def test_what_a_run_found_is_read_back_as_it_was(folder):
-    run = read_run(folder / "B-corrected")
-    (found,) = run.answers(run.plan.analyses[1], "T1rho").values()
-    assert found.level is Level.L4L5
-    assert run.control_of([found]) is Control.MAX_T
-    assert read_run(folder / "B-paper").control_of([found]) is Control.UNCORRECTED
-    with np.load(folder / "B-corrected" / "maps" / "odi-over-40_L4L5_T1rho.npz") as held:
-        np.testing.assert_array_equal(found.effect, held["effect"][held["regions"] > 0].astype(float))
-    assert found.means is not None
-    np.testing.assert_allclose(found.means[1] - found.means[0], found.effect, atol=1e-3)
-
-
-def test_a_run_whose_plan_was_changed_is_not_used(folder, tmp_path):
+def test_a_run_that_is_not_there_or_whose_plan_was_changed_is_told(folder, tmp_path):
     shutil.copytree(folder / "A-paper", tmp_path / "A-paper")
-    (tmp_path / "A-paper.yaml").write_text((folder / "A-paper.yaml").read_text() + "# changed\n")
-    with pytest.raises(ItemUnavailable, match="does not lie beside it"):
-        read_run(tmp_path / "A-paper")
+    plan = tmp_path / "A-paper" / "plan.yaml"
+    plan.write_text(plan.read_text() + "# changed\n")
+    sources = read_sources(tmp_path, (), Settings())
+    assert not sources.runs
+    one = make_item(next(item for item in ITEMS if item.key == "Fig 5"), sources, ItemFolder(tmp_path))
+    said = [paragraph for block in one.blocks for paragraph in block.paragraphs]
+    assert "is not the plan that was run" in said[0]
+    assert "is no folder of a finished run" in said[1]
+    assert str(tmp_path) not in " ".join(said)
+    assert one.reason
 
 
 def test_a_refused_scan_is_told_with_its_reason(folder, tmp_path):

@@ -1,26 +1,70 @@
 """Maps of associations on the spine, as published and corrected: Figs 5, 6, 7, S5 and S6 of the paper."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from config.cohort_plans import BetweenMaps, ByGroup, ByVariable, OverTime
+from config.cohort_plans import Asked, BetweenMaps, ByGroup, ByVariable, OverTime
+from processing.cohort.analysis import MapAnalysis, RegionRow
+from processing.cohort.design import FloatArray
 from processing.cohort.figures import Scale, effect_scale_of, p_scale, times_scale
 from processing.cohort.inference import CONTROL_NAMES, Control
 from processing.cohort.paper_figures import CLOSE_EFFECT, CLOSE_P, Panel, PanelRow, ShownLevel, draw_rows
 from processing.display import LEVEL_NAMES, QUANTITY_NAMES, REGION_NAMES
 from processing.results import Level, Quantity, Region
-from service.cohort.reproduction.found_maps import FoundMap, FoundRun, Question
-from service.cohort.reproduction.item_files import ItemFolder, ItemUnavailable
+from service.cohort.reproduction.item_files import LINE, ItemFolder, ItemUnavailable
 from service.cohort.reproduction.item_sources import WAYS, ItemSources
 from service.cohort.reproduction.records import Cohort
+from service.cohort.run_folder import FinishedRun
 from service.reports import words
 from service.reports.document import Block, Column, Row, Table, Text
 
-Answers = dict[Level, FoundMap]
-#: A question as both ways of analysis asked it: way -> run and what it found.
-Asked = dict[str, tuple[FoundRun, Answers]]
+#: What an item that is none of the paper's figures is called.
+_ITEM = {"time": "Over time"}
+_OF_MEANS = ("effect", "low", "high", "p")
+Question = Asked
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Found:
+    """What one way of analysis found of a question, level by level. ``control``: the one that its plan asks for."""
+
+    way: str
+    run: FinishedRun
+    question: Question
+    answers: dict[Level, MapAnalysis]
+
+    @property
+    def control(self) -> Control:
+        """None as published; the false discovery rate where the plan's control was not made (no permutation)."""
+        if self.run.plan.paper:
+            return Control.UNCORRECTED
+        asked = Control(self.run.plan.inference.headline)
+        return asked if all(asked in one.inference.p for one in self.answers.values()) else Control.FDR_BH
+
+    @property
+    def alpha(self) -> float:
+        """Of the control."""
+        return self.run.plan.inference.alpha
+
+    @property
+    def kind(self) -> str:
+        """r, or ms."""
+        return next(iter(self.answers.values())).kind
+
+    @property
+    def n_slices(self) -> int:
+        """How many central slices are shown."""
+        return min(2, max(len(one.maps.regions) for one in self.answers.values()))
+
+    def shown(self, values: Callable[[MapAnalysis], FloatArray]) -> dict[Level, ShownLevel]:
+        """Values of each level with what survives."""
+        return {
+            level: ShownLevel(one.maps, values(one), one.inference.survives(self.control, self.alpha))
+            for level, one in self.answers.items()
+        }
 
 
 def figure_5(sources: ItemSources, files: ItemFolder) -> Iterator[Block]:
@@ -83,110 +127,101 @@ def _by_question(
         names = dict.fromkeys(one.name for run in runs.values() for one in run.plan.analyses if wanted(one))
         for name in names:
             for quantity in quantities:
-                asked = _asked(runs, name, quantity)
-                if asked:
-                    yield from _draw(files, key, cohort, name, quantity, asked)
+                found = _found(runs, name, quantity)
+                if found:
+                    yield from _draw(files, key, cohort, quantity, found)
                     n_made += 1
     if not n_made:
         raise ItemUnavailable("no run of a plan asked this question and found a map")
 
 
-def _asked(runs: Mapping[str, FoundRun], name: str, quantity: Quantity) -> Asked:
-    found = {}
+def _found(runs: Mapping[str, FinishedRun], name: str, quantity: Quantity) -> list[Found]:
+    """Of the ways that asked this question and had maps."""
+    found = []
     for way, run in runs.items():
-        question = next((one for one in run.plan.analyses if one.name == name), None)
-        answers = run.answers(question, quantity.value) if question is not None else {}
+        answers = {
+            one.level: one.analysis for one in run.findings if (one.name, one.quantity) == (name, quantity.value)
+        }
         if answers:
-            found[way] = (run, answers)
+            question = next(one for one in run.plan.analyses if one.name == name)
+            found.append(Found(way, run, question, answers))
     return found
 
 
-def _draw(files: ItemFolder, key: str, cohort: Cohort, name: str, quantity: Quantity, asked: Asked) -> Iterator[Block]:
-    run, answers = next(iter(asked.values()))
-    question = next(one for one in run.plan.analyses if one.name == name)
-    stem = f"fig{key}_{cohort}_{name}_{quantity.value}"
-    heading = f"Fig {key}, cohort {cohort}: {_in_words(question, quantity)}"
-    n_slices = min(2, max(one.maps.regions.shape[0] for one in answers.values()))
-    if isinstance(question, ByGroup):
-        figure = draw_rows(_group_rows(question, asked), n_slices=n_slices, heading=heading)
-    else:
-        close = isinstance(question, BetweenMaps)
-        figure = draw_rows(
-            [_row(way, *one, close=close) for way, one in asked.items()], n_slices=n_slices, heading=heading
+def _draw(files: ItemFolder, key: str, cohort: Cohort, quantity: Quantity, found: Sequence[Found]) -> Iterator[Block]:
+    first = found[0]
+    stem = f"fig{key}_{cohort}_{first.question.name}_{quantity.value}"
+    heading = f"{_ITEM.get(key, f'Fig {key}')}, cohort {cohort}: {_in_words(first.question, quantity)}"
+    rows = _group_rows(first.question, found) if isinstance(first.question, ByGroup) else _rows(found)
+    figure = draw_rows(rows, n_slices=first.n_slices, heading=heading)
+    yield files.figure(stem, figure, f"{heading}. {_explained(found)}")
+    files.numbers(stem, _lines(cohort, quantity, found))
+    yield _region_table(found)
+
+
+def _rows(found: Sequence[Found]) -> list[PanelRow]:
+    """Effect and P of each way; the effects of all ways on one scale."""
+    is_close = isinstance(found[0].question, BetweenMaps)
+    everything = np.concatenate([one.effect for way in found for one in way.answers.values()])
+    effect = CLOSE_EFFECT if is_close else effect_scale_of(found[0].kind, everything)
+    title, beyond = ("r", "neither") if found[0].kind == "r" else ("difference", "both")
+    return [
+        PanelRow(
+            _row_title(one),
+            (
+                Panel(title, effect, one.shown(lambda level: level.effect), "min" if is_close else beyond),
+                _p_panel(one, CLOSE_P if is_close else p_scale(), "max" if is_close else "min"),
+            ),
         )
-    rest = "" if len(asked) == len(WAYS) else f" Only {', '.join(asked)}: the other way did not ask it."
-    yield files.figure(stem, figure, f"{heading}. {_explained(question, asked)}{rest}")
-    files.numbers(stem, _lines(cohort, asked))
-    yield _region_table(heading, asked)
+        for one in found
+    ]
 
 
-def _row(way: str, run: FoundRun, answers: Answers, *, close: bool) -> PanelRow:
-    control, alpha = run.control_of(answers.values()), run.plan.inference.alpha
-    effect = CLOSE_EFFECT if close else effect_scale_of(next(iter(answers.values())).kind, _effects(answers))
-    probability = CLOSE_P if close else p_scale()
-    shown = _p_scale_named(probability, control)
-    panels = (
-        Panel(
-            "r" if next(iter(answers.values())).kind == "r" else "difference",
-            effect,
-            _shown(answers, control, alpha, None),
-            "min" if close else "neither",
-        ),
-        Panel("P", shown, _shown(answers, control, alpha, control), "max" if close else "min"),
-    )
-    return PanelRow(_row_title(way, answers, control, alpha), panels)
-
-
-def _group_rows(question: ByGroup, asked: Asked) -> list[PanelRow]:
+def _group_rows(question: ByGroup, found: Sequence[Found]) -> list[PanelRow]:
     """Means of both groups on one scale, then P."""
-    everything = np.concatenate(
-        [one.means.ravel() for _, own in asked.values() for one in own.values() if one.means is not None]
-    )
-    scale = times_scale(everything)
-    rows = []
-    for way, (run, answers) in asked.items():
-        control, alpha = run.control_of(answers.values()), run.plan.inference.alpha
-        first, second = (
-            {level: ShownLevel(one.maps, one.means[k]) for level, one in answers.items() if one.means is not None}
-            for k in (0, 1)
+    means = [one.groups.means for way in found for one in way.answers.values() if one.groups is not None]
+    scale = times_scale(np.concatenate([one.ravel() for one in means]))
+    first, second = _group_names(question)
+    return [
+        PanelRow(
+            _row_title(one),
+            (_mean_panel(one, 0, first, scale), _mean_panel(one, 1, second, scale), _p_panel(one, p_scale(), "min")),
         )
-        names = _group_names(question)
-        panels = (
-            Panel(names[0], scale, first, "both"),
-            Panel(names[1], scale, second, "both"),
-            Panel("P", _p_scale_named(p_scale(), control), _shown(answers, control, alpha, control), "min"),
-        )
-        rows.append(PanelRow(_row_title(way, answers, control, alpha), panels))
-    return rows
+        for one in found
+    ]
+
+
+def _mean_panel(one: Found, k: int, name: str, scale: Scale) -> Panel:
+    """The mean maps of the ``k``-th group."""
+    groups = {level: (answer.maps, answer.groups) for level, answer in one.answers.items() if answer.groups is not None}
+    n = _counts([int(group.ns[k].max()) for _, group in groups.values()])
+    values = {level: ShownLevel(maps, group.means[k]) for level, (maps, group) in groups.items()}
+    return Panel(f"{name} (n = {n})", scale, values, "both")
+
+
+def _p_panel(one: Found, scale: Scale, extend: str) -> Panel:
+    """P by the control of its way, on its own named scale."""
+    control = one.control
+    named = "P of the voxel, not corrected" if control is Control.UNCORRECTED else f"P, {CONTROL_NAMES[control]}"
+    values = one.shown(lambda level: level.inference.p[control])
+    return Panel("P", Scale(named, scale.colours, scale.norm), values, extend)
 
 
 def _group_names(question: ByGroup) -> tuple[str, str]:
+    name = _plain(question.column)
     if question.above is not None:
-        return f"{question.column.upper()} 0–{question.above:g}", f"{question.column.upper()} > {question.above:g}"
+        return f"{name} 0–{question.above:g}", f"{name} > {question.above:g}"
     return f"not {question.second}", question.second
 
 
-def _shown(answers: Answers, control: Control, alpha: float, p_of: Control | None) -> dict[Level, ShownLevel]:
-    return {
-        level: ShownLevel(one.maps, one.effect if p_of is None else one.p[p_of], one.survives(control, alpha))
-        for level, one in answers.items()
-    }
+def _row_title(one: Found) -> str:
+    told = WAYS[one.way] if one.run.plan.paper else f"{WAYS[one.way]}: {CONTROL_NAMES[one.control]}"
+    n = _counts([int(np.nanmax(level.n)) for level in one.answers.values()])
+    return f"{told}\nn = {n}; outlined: P ≤ {one.alpha:g}"
 
 
-def _effects(answers: Answers) -> np.ndarray[Any, Any]:
-    return np.concatenate([one.effect for one in answers.values()])
-
-
-def _p_scale_named(scale: Scale, control: Control) -> Scale:
-    what = "P of the voxel, not corrected" if control is Control.UNCORRECTED else f"P, {CONTROL_NAMES[control]}"
-    return Scale(what, scale.colours, scale.norm)
-
-
-def _row_title(way: str, answers: Answers, control: Control, alpha: float) -> str:
-    n = sorted({int(np.nanmax(one.n)) for one in answers.values()})
-    counts = f"n = {n[0]}" if len(n) == 1 else f"n = {n[0]} to {n[-1]}"
-    told = WAYS[way] if way == "paper" else f"{WAYS[way]}: {CONTROL_NAMES[control]}"
-    return f"{told}\n{counts}; outlined: P ≤ {alpha:g}"
+def _counts(n: Sequence[int]) -> str:
+    return f"{min(n)}" if min(n) == max(n) else f"{min(n)} to {max(n)}"
 
 
 def _in_words(question: Question, quantity: Quantity) -> str:
@@ -199,7 +234,8 @@ def _in_words(question: Question, quantity: Quantity) -> str:
             return f"{shown} of {words.listed(_group_names(question))}"
         case BetweenMaps():
             return "T1ρ by T2, voxel by voxel"
-    return f"{question.name}, {shown}"
+        case OverTime(baseline=baseline, later=later):
+            return f"change of {shown} from {baseline} to {later}"
 
 
 def _plain(column: str) -> str:
@@ -207,59 +243,66 @@ def _plain(column: str) -> str:
     return text.upper() if text.lower() in ("odi", "bmi", "ipaq", "vas") else text
 
 
-def _explained(question: Question, asked: Asked) -> str:
-    left = "Left: means of the groups" if isinstance(question, ByGroup) else "Left: correlation of each voxel"
-    control = next((run.control_of(own.values()) for way, (run, own) in asked.items() if way != "paper"), None)
-    text = f"{left}; right: P. Each level by itself, on a cut spine seen from the left. First: as published."
+def _explained(found: Sequence[Found]) -> str:
+    question = found[0].question
+    match question:
+        case ByGroup():
+            left = "Left: means of the groups"
+        case OverTime():
+            left = "Left: mean change"
+        case _:
+            left = "Left: correlation of each voxel"
+    text = f"{left}; right: P. Each level by itself, on a cut spine seen from the left."
+    for one in found:
+        how = "" if one.run.plan.paper else f": P by {CONTROL_NAMES[one.control]}, one scan a subject"
+        text += f" {WAYS[one.way]}{how}."
     if isinstance(question, BetweenMaps):
         text += " Scales as in the paper: r from .5 to 1, P from 0 to .005. No permutation is made between maps."
-    return text if control is None else f"{text} Then: P by {CONTROL_NAMES[control]}, one independent scan a subject."
+    lacking = [way for way in WAYS if way not in [one.way for one in found]]
+    return f"{text} Not asked {' and '.join(lacking)}." if lacking else text
 
 
-def _lines(cohort: Cohort, asked: Asked) -> Iterator[dict[str, Any]]:
+def _whole(one: MapAnalysis) -> RegionRow | None:
+    return next((row for row in one.regions if row.region is Region.WHOLE_DISC), None)
+
+
+def _lines(cohort: Cohort, quantity: Quantity, found: Sequence[Found]) -> Iterator[dict[str, Any]]:
     """A line for each level and way: what the map holds, and the same question asked of the disc's means."""
-    for way, (run, answers) in asked.items():
-        control, alpha = run.control_of(answers.values()), run.plan.inference.alpha
-        for level, one in sorted(answers.items()):
-            whole = next((row for row in one.regions if row["region"] == Region.WHOLE_DISC.value), None)
+    for way in found:
+        for level, one in sorted(way.answers.items()):
+            whole, p = _whole(one), one.inference.p[Control.UNCORRECTED]
             yield {
-                **{"cohort": cohort.value, "way": way, "level": level.name, "quantity": one.quantity},
+                **{"cohort": cohort.value, "way": way.way, "level": level.name, "quantity": quantity.value},
                 **{"kind": one.kind, "n": int(np.nanmax(one.n)), "voxels": len(one.effect)},
                 **{"lowest_effect": float(np.nanmin(one.effect)), "highest_effect": float(np.nanmax(one.effect))},
-                "lowest_p_uncorrected": float(np.nanmin(one.p[Control.UNCORRECTED])),
-                **{"control": control.value, "voxels_surviving": int(one.survives(control, alpha).sum())},
-                "voxels_uncorrected": int(one.survives(Control.UNCORRECTED, alpha).sum()),
-                **{f"disc_mean_{name}": whole[name] for name in ("effect", "low", "high", "p") if whole is not None},
-                "plan_sha256": run.plan_sha256,
+                "lowest_p_uncorrected": float(np.nanmin(p)),
+                "voxels_uncorrected": int(one.inference.survives(Control.UNCORRECTED, way.alpha).sum()),
+                "control": way.control.value,
+                "voxels_surviving": int(one.inference.survives(way.control, way.alpha).sum()),
+                **({} if whole is None else {f"disc_mean_{name}": getattr(whole, name) for name in _OF_MEANS}),
+                "plan_sha256": way.run.facts.plan_sha256,
             }
 
 
-def _region_table(heading: str, asked: Asked) -> Table:
+def _region_table(found: Sequence[Found]) -> Table:
     """The whole disc's mean against the same variable, and how many voxels survive, side by side."""
     rows = []
-    for way, (run, answers) in asked.items():
-        control, alpha = run.control_of(answers.values()), run.plan.inference.alpha
-        for level, one in sorted(answers.items()):
-            whole = next((row for row in one.regions if row["region"] == Region.WHOLE_DISC.value), None)
+    for way in found:
+        for level, one in sorted(way.answers.items()):
+            whole = _whole(one)
             cells = (words.NONE,) * 3
             if whole is not None:
-                effect, low, high, p = (float(whole[key] or "nan") for key in ("effect", "low", "high", "p"))
-                cells = (
-                    words.number(effect, 2),
-                    f"{words.number(low, 2)} to {words.number(high, 2)}",
-                    "< .0001" if p < 1e-4 else words.number(p, 4),
-                )
-            count = f"{int(one.survives(control, alpha).sum()):,} of {len(one.effect):,}"
-            rows.append(Row(f"{LEVEL_NAMES[level]}, {way}", (*cells, count)))
-    unit = "r" if next(iter(next(iter(asked.values()))[1].values())).kind == "r" else "difference (ms)"
-    heads = (
-        "level, way",
-        f"{unit} of the {REGION_NAMES[Region.WHOLE_DISC]}'s mean",
-        "95 % interval",
-        "P",
-        "voxels that survive",
-    )
-    note = "P of the means: each by itself, not corrected. Voxels: by the control of their row."
-    return Table(
-        "Beside it: the mean of the disc", tuple(Column(one) for one in heads), tuple(rows), note, is_dense=True
-    )
+                between = f"{words.number(whole.low, 2)} to {words.number(whole.high, 2)}"
+                cells = (words.number(whole.effect, 2), between, _p(whole.p))
+            survive = int(one.inference.survives(way.control, way.alpha).sum())
+            rows.append(Row(f"{LEVEL_NAMES[level]}, {way.way}", (*cells, f"{survive:,} of {len(one.effect):,}")))
+    unit = "r" if found[0].kind == "r" else "difference (ms)"
+    whole_name = REGION_NAMES[Region.WHOLE_DISC]
+    heads = ("level, way", f"{unit} of the {whole_name}'s mean", "95 % interval", "P", "voxels that survive")
+    note = "P of the means: each by itself, not corrected. Voxels: by the control of their way."
+    columns = tuple(Column(one) for one in heads)
+    return Table("Beside it: the mean of the disc", columns, tuple(rows), f"{note} {LINE}", is_dense=True)
+
+
+def _p(p: float) -> str:
+    return "< .0001" if p < 1e-4 else words.number(p, 4)

@@ -7,9 +7,10 @@ from pathlib import Path
 from config.settings import Settings
 from processing.results import LUMBAR_LEVELS
 from service.cohort.reproduction.compared_scans import compare_scan, grade_of
-from service.cohort.reproduction.found_maps import FoundRun, read_run
 from service.cohort.reproduction.item_files import ItemUnavailable
 from service.cohort.reproduction.records import Cohort, ReproducedScan
+from service.cohort.run_folder import FinishedRun, finished_run
+from service.cohort.table import CohortError
 from service.evaluation import ExamOutcome, Outcome
 from service.grades import Grades
 
@@ -28,7 +29,7 @@ class ItemSources:
     settings: Settings
     scans: tuple[ReproducedScan, ...]
     outcomes: tuple[ExamOutcome, ...]
-    runs: dict[tuple[Cohort, str], FoundRun]
+    runs: dict[tuple[Cohort, str], FinishedRun]
     missing: dict[tuple[Cohort, str], str]
     seed: int | None
 
@@ -86,7 +87,7 @@ def read_sources(
     for cohort in Cohort:
         for way in WAYS:
             try:
-                runs[cohort, way] = read_run(folder / f"{cohort}-{way}")
-            except ItemUnavailable as reason:
-                missing[cohort, way] = str(reason)
+                runs[cohort, way] = finished_run(folder / f"{cohort}-{way}")
+            except CohortError as reason:
+                missing[cohort, way] = str(reason).replace(f"{folder}/", "")
     return ItemSources(folder, settings, tuple(scans), tuple(outcomes), runs, missing, seed)

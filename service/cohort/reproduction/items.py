@@ -4,13 +4,12 @@ Each item is a function of :class:`ItemSources`; this page lists them and puts t
 """
 
 import csv
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 from config.settings import Settings
-from processing.cohort.inference import Control
 from processing.display import RESEARCH_USE_ONLY
 from service.cohort.reproduction.compared_scans import result_document
 from service.cohort.reproduction.item_agreement import (
@@ -159,7 +158,6 @@ def _head(sources: ItemSources, made: Sequence[MadeItem]) -> Iterator[Block]:
             f"The paper: {_CITATION}. Its own numbers stand beside ours only where a column says so.",
         ),
     )
-    yield from _planted(sources.folder)
     rows = tuple(
         Row(one.item.key, (one.item.title, "there" if not one.reason else _sentence(one.reason))) for one in made
     )
@@ -167,52 +165,6 @@ def _head(sources: ItemSources, made: Sequence[MadeItem]) -> Iterator[Block]:
     yield Table("Items", heads, rows, LINE)
     yield Text("Methods", tuple(_methods(sources)))
     yield _made_with(sources)
-
-
-def _planted(folder: Path) -> Iterator[Block]:
-    """What was planted, what was found of it and what elsewhere, where the reproduction has judged that."""
-    if (folder / "verdict.csv").is_file():
-        rows = [row for row in _rows_of(folder / "verdict.csv") if row["control"] in _HEADLINES]
-        yield _as_table("What was planted, and what was found of it", _EFFECT_COLUMNS, rows)
-    if (folder / "false-findings.csv").is_file():
-        rows = [row for row in _rows_of(folder / "false-findings.csv") if row["control"] in _HEADLINES]
-        yield _as_table("Maps without an effect that show something", _ELSEWHERE_COLUMNS, rows)
-
-
-#: The controls that the report speaks of; the files have all of them.
-_HEADLINES = (Control.UNCORRECTED.value, Control.MAX_T.value)
-_EFFECT_COLUMNS = {
-    "run": "run",
-    "question": "question",
-    "level": "level",
-    "quantity": "quantity",
-    "control": "control",
-    "planted": "voxels planted",
-    "right": "found there",
-    "beside": "found beside",
-    "dice": "Dice",
-    "p_disc": "P, disc mean",
-}
-_ELSEWHERE_COLUMNS = {
-    "run": "run",
-    "question": "question",
-    "control": "control",
-    "tests": "maps",
-    "found": "show something",
-    "expected": "by chance",
-    "up_to": "chance, up to",
-}
-
-
-def _rows_of(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))
-
-
-def _as_table(heading: str, columns: Mapping[str, str], rows: Sequence[Mapping[str, str]]) -> Table:
-    body = tuple(Row(row["run"], tuple(row.get(name, "") or words.NONE for name in list(columns)[1:])) for row in rows)
-    heads = tuple(Column(shown) for shown in columns.values())
-    return Table(heading, heads, body, LINE, is_dense=True)
 
 
 def _methods(sources: ItemSources) -> Iterator[str]:
@@ -235,9 +187,9 @@ def _methods(sources: ItemSources) -> Iterator[str]:
     )
     for (cohort, way), run in sorted(sources.runs.items()):
         yield (
-            f"Plan {cohort}-{way}: {len(run.plan.analyses)} analyses, seed {run.seed},"
+            f"Plan {cohort}-{way}: {len(run.plan.analyses)} analyses, seed {run.plan.seed},"
             f" {'no permutation' if run.plan.paper else f'{run.plan.inference.permutations:,} permutations'}, SHA-256"
-            f" {run.plan_sha256}."
+            f" {run.facts.plan_sha256}."
         )
     for (cohort, way), reason in sorted(sources.missing.items()):
         yield f"Plan {cohort}-{way}: {_sentence(reason)}"
