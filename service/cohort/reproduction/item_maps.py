@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from config.cohort_plans import Asked, BetweenMaps, ByGroup, ByVariable, OverTime
+from config.cohort_plans import Asked, BetweenMaps, ByGroup, ByVariable, OverTime, OverVisits
 from processing.cohort.analysis import MapAnalysis, RegionRow
 from processing.cohort.design import FloatArray
 from processing.cohort.figures import Scale, effect_scale_of, p_scale, times_scale
@@ -236,6 +236,8 @@ def _in_words(question: Question, quantity: Quantity) -> str:
             return "T1ρ by T2, voxel by voxel"
         case OverTime(baseline=baseline, later=later):
             return f"change of {shown} from {baseline} to {later}"
+        case OverVisits(time=time):
+            return f"slope of {shown} over {_plain(time)}"
 
 
 def _plain(column: str) -> str:
@@ -257,7 +259,7 @@ def _explained(found: Sequence[Found]) -> str:
         how = "" if one.run.plan.paper else f": P by {CONTROL_NAMES[one.control]}, one scan a subject"
         text += f" {WAYS[one.way]}{how}."
     if isinstance(question, BetweenMaps):
-        text += " Scales as in the paper: r from .5 to 1, P from 0 to .005. No permutation is made between maps."
+        text += " Scales as in the paper: r from .5 to 1, P from 0 to .005."
     lacking = [way for way in WAYS if way not in [one.way for one in found]]
     return f"{text} Not asked {' and '.join(lacking)}." if lacking else text
 
