@@ -202,7 +202,7 @@ def _chosen(
     first = {one.subject: one for one in with_map(table.at(asked.baseline))}
     second = {one.subject: one for one in with_map(table.at(asked.later))}
     both = [subject for subject in first if subject in second]
-    left_out.extend(f"{subject}: has not both scans" for subject in sorted(first.keys() ^ second.keys()))
+    left_out.extend(f"{subject}: not both scans" for subject in sorted(first.keys() ^ second.keys()))
     if len(both) < 3:
         raise CohortError(f"{len(both)} subjects have both {asked.baseline} and {asked.later}; at least 3 are needed")
     return tuple(second[one] for one in both), tuple(first[one] for one in both), tuple(left_out)

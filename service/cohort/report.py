@@ -206,8 +206,9 @@ def _methods(plan: CohortPlan, findings: Sequence[CohortFinding], facts: RunFact
     )
     if findings:
         yield (
-            "Correlations are Pearson's, or partial with the covariates that are named; intervals are Fisher's. Groups"
-            " were compared by Welch's test unless the plan says otherwise."
+            "Correlations are Pearson's, or partial with the covariates that are named, or Spearman's where ranks are"
+            " asked for; intervals are Fisher's, of ranks those of Bonett and Wright. Groups were compared by Welch's"
+            " test unless the plan says otherwise; with covariates or sites, by a regression with one variance."
         )
     if findings and not plan.paper:
         yield (

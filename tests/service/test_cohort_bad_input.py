@@ -295,7 +295,7 @@ class TestChange:
         visits.table((*BASE, *self.LATER[:6]))
         assert visits.check(self.CHANGE) == 0
         told = capsys.readouterr().out
-        assert "6 subjects with both scans, 4 left out (S6: has not both scans" in told
+        assert "6 subjects with both scans, 4 left out (S6: not both scans" in told
         assert "only 64 permutations differ: all are made" in told
         visits.table((*BASE, *self.LATER[:4]))
         assert visits.check(self.CHANGE) == 2
