@@ -45,7 +45,7 @@ def test_the_cohorts_are_those_of_the_paper_in_size_and_kind(people):
 def test_the_same_seed_draws_the_same_people_and_another_seed_others(people):
     assert draw_cohort(Cohort.A, 16, 1) == people[Cohort.A]
     assert draw_cohort(Cohort.A, 16, 2) != people[Cohort.A]
-    with pytest.raises(ValueError, match="at least 4"):
+    with pytest.raises(ValueError, match="at least 9"):
         draw_cohort(Cohort.A, 3, 1)
 
 
@@ -124,7 +124,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path, capsys):
         claim(tmp_path / "new", replace(asked, seed=2))
     assert main(["cohort", "reproduce", "--out", str(tmp_path / "held")]) == 2
     assert main(["cohort", "reproduce", "--out", str(tmp_path / "x"), "--subjects-a", "2"]) == 2
-    assert "at least 4" in capsys.readouterr().err
+    assert "at least 9" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
 
 
@@ -237,6 +237,17 @@ def test_the_tables_hold_who_was_measured_alone(made, people):
     ]
     assert sum(one.visit == FOLLOW_UP for one in scans) == 4
     assert all((one.result / "result.json").is_file() for one in scans)
+
+
+def test_a_plan_that_was_run_on_the_same_results_is_not_run_again(made):
+    folder, _ = made
+    run, result = folder / "A-paper" / "run.json", folder / "scans" / "A01-BL" / "result" / "result.json"
+    before = run.stat().st_mtime_ns
+    run_plans([folder / "A-paper.yaml"], workers=1, tell=lambda _what, _share: None)
+    assert run.stat().st_mtime_ns == before
+    result.write_text(result.read_text() + "\n")
+    run_plans([folder / "A-paper.yaml"], workers=1, tell=lambda _what, _share: None)
+    assert run.stat().st_mtime_ns != before
 
 
 def test_a_plan_that_cannot_be_run_says_why(made):

@@ -14,7 +14,7 @@ from service.cohort.reproduction.records import Cohort
 from service.trials.simulation.subjects import generator
 
 BASELINE, FOLLOW_UP = "BL", "M12"
-N_SUBJECTS = {Cohort.A: 16, Cohort.B: 15}
+FEWEST = 9
 
 _SHARE_WITH_PAIN = 10 / 16  # of A; all of B are patients
 _SHARE_SEVERE = 6 / 15  # of B: an ODI above 40
@@ -90,10 +90,10 @@ def draw_cohort(cohort: Cohort, n: int, seed: int) -> tuple[CohortSubject, ...]:
     other variables and levels the ODI is independent.
 
     Raises:
-        ValueError: fewer than four people.
+        ValueError: fewer people than the adjusted analyses need.
     """
-    if n < 4:
-        raise ValueError(f"{n} people in cohort {cohort}: at least 4 are needed")
+    if n < FEWEST:
+        raise ValueError(f"{n} people in cohort {cohort}: at least {FEWEST} are needed for five covariates")
     rng = generator("cohort", cohort, n, seed)
     spines, grades = _choose_spines(rng, cohort, n, seed)
     age = np.clip(np.rint(26 + 6 * grades.mean(axis=1) + rng.normal(0, 9, n)), 19, 74).astype(int)
