@@ -105,5 +105,5 @@ def _draw_panel(axes: Sequence[Axes], panel: Panel, *, names: bool) -> None:
             draw_level(one, level.maps, level.values, panel.scale, index, len(axes), level.survives, name=name)
         for voxels in one.collections:  # thousands; edges, outlines and letters stay lines
             voxels.set_rasterized(isinstance(voxels, PolyCollection))
-        part = f", slice {index + 1} of the {len(axes)} central" if len(axes) > 1 else ""
+        part = f"\nslice {index + 1} of {len(axes)}" if len(axes) > 1 else ""
         one.set_title(f"{panel.title}{part}", fontsize=7)

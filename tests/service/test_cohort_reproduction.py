@@ -239,6 +239,17 @@ def test_the_tables_hold_who_was_measured_alone(made, people):
     assert all((one.result / "result.json").is_file() for one in scans)
 
 
+def test_a_plan_that_was_run_on_the_same_results_is_not_run_again(made):
+    folder, _ = made
+    run, result = folder / "A-paper" / "run.json", folder / "scans" / "A01-BL" / "result" / "result.json"
+    before = run.stat().st_mtime_ns
+    run_plans([folder / "A-paper.yaml"], workers=1, tell=lambda _what, _share: None)
+    assert run.stat().st_mtime_ns == before
+    result.write_text(result.read_text() + "\n")
+    run_plans([folder / "A-paper.yaml"], workers=1, tell=lambda _what, _share: None)
+    assert run.stat().st_mtime_ns != before
+
+
 def test_a_plan_that_cannot_be_run_says_why(made):
     folder, _ = made
     broken = folder / "broken.yaml"

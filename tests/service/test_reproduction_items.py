@@ -92,11 +92,6 @@ def _run(root, cohort, way):
 
 
 @pytest.fixture(scope="module")
-def sources(folder):
-    return read_sources(folder, read_scans(folder), Settings(), seed=11)
-
-
-@pytest.fixture(scope="module")
 def made(folder, tmp_path_factory):
     out = tmp_path_factory.mktemp("items")
     chosen = [one for one in ITEMS if one.key not in SLOW]
@@ -188,11 +183,12 @@ def test_a_refused_scan_is_told_with_its_reason(folder, tmp_path):
     assert (one.outcome.value, one.reasons[0].code.value) == ("refused", "LEVELS_AMBIGUOUS")
 
 
-def test_an_item_that_ends_early_keeps_what_it_had(sources, tmp_path):
+def test_an_item_without_anything_to_show_says_so_on_its_page(folder, tmp_path):
     def ends(_sources, _files):
         yield from ()
         raise ItemUnavailable("there is nothing to show")
 
+    sources = read_sources(folder, (), Settings())
     one = make_item(Item("Fig 99", "Nothing", ends), sources, ItemFolder(tmp_path))
     document = items_report(sources, [one])
     assert "There is nothing to show." in list(document.texts())

@@ -170,7 +170,7 @@ def _rows(found: Sequence[Found]) -> list[PanelRow]:
             _row_title(one),
             (
                 Panel(title, effect, one.shown(lambda level: level.effect), "min" if is_close else beyond),
-                _p_panel(one, CLOSE_P if is_close else p_scale(), "max" if is_close else "min"),
+                _p_panel(one, CLOSE_P, "max") if is_close and one.run.plan.paper else _p_panel(one, p_scale(), "min"),
             ),
         )
         for one in found
@@ -254,12 +254,12 @@ def _explained(found: Sequence[Found]) -> str:
             left = "Left: mean change"
         case _:
             left = "Left: correlation of each voxel"
-    text = f"{left}; right: P. Each level by itself, on a cut spine seen from the left."
+    text = f"{left}; right: P. Each level by itself, on a cut spine seen from the left, the central slices."
     for one in found:
         how = "" if one.run.plan.paper else f": P by {CONTROL_NAMES[one.control]}, one scan a subject"
         text += f" {WAYS[one.way]}{how}."
     if isinstance(question, BetweenMaps):
-        text += " Scales as in the paper: r from .5 to 1, P from 0 to .005."
+        text += " Scales as in the paper: r from .5 to 1, uncorrected P from 0 to .005."
     lacking = [way for way in WAYS if way not in [one.way for one in found]]
     return f"{text} Not asked {' and '.join(lacking)}." if lacking else text
 

@@ -1,20 +1,24 @@
 """The analyses of the paper as plans, each as published and corrected; and running them as a user would."""
 
+import hashlib
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from config.cohort_plans import load_cohort_plan
 from processing.results import LUMBAR_LEVELS
 from service.cohort.reproduction.effects import quantities_of
 from service.cohort.reproduction.records import Cohort, table_path
 from service.cohort.reproduction.subjects import BASELINE, FOLLOW_UP
+from service.cohort.table import CohortError, read_table
 from service.progress import Progress
 
 #: The two ways in which a cohort is analysed.
@@ -100,6 +104,8 @@ def write_plans(folder: Path, *, seed: int, permutations: int, has_follow_up: bo
 def run_plans(plans: Sequence[Path], *, workers: int, tell: Progress) -> None:
     """Run plans side by side with ``discnode cohort run``; each fills, whole, the folder of its name beside it.
 
+    A plan that was run on the same table and the same results is not run again.
+
     Raises:
         PlanFailed: one of them was refused.
     """
@@ -112,6 +118,10 @@ def run_plans(plans: Sequence[Path], *, workers: int, tell: Progress) -> None:
 
 def _run(plan: Path) -> None:
     out, partial = plan.with_suffix(""), plan.with_suffix(".partial")
+    stamp, ran_on = plan.with_suffix(".sha256"), digest_of(plan)
+    if (out / "run.json").is_file() and stamp.is_file() and stamp.read_text(encoding="utf-8") == ran_on:
+        return
+    stamp.unlink(missing_ok=True)
     shutil.rmtree(partial, ignore_errors=True)
     command = [sys.executable, "-m", "service.cli", "cohort", "run", str(plan), "--out", str(partial)]
     one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # they run side by side
@@ -121,3 +131,20 @@ def _run(plan: Path) -> None:
     (plan.parent / f"{plan.stem}.log").write_text(ran.stderr, encoding="utf-8")
     shutil.rmtree(out, ignore_errors=True)
     partial.rename(out)
+    stamp.write_text(ran_on, encoding="utf-8")
+
+
+def digest_of(plan: Path) -> str:
+    """Of everything that a run follows from: the plan, its table, the results in it, the version of discnode.
+
+    Raises:
+        PlanFailed: the table or a result is not there.
+    """
+    held = [plan.read_bytes(), version("discnode").encode()]
+    try:
+        table = read_table(load_cohort_plan(plan).table)
+        held += [load_cohort_plan(plan).table.read_bytes()]
+        held += [(one.result / "result.json").read_bytes() for one in table.scans]
+    except (CohortError, OSError) as error:
+        raise PlanFailed(f"{plan.name}: {error}") from error
+    return hashlib.sha256(b"".join(hashlib.sha256(one).digest() for one in held)).hexdigest()
