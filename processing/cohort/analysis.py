@@ -34,6 +34,10 @@ from processing.cohort.permutation import (
 )
 from processing.results import Level, Region
 
+#: Groups with this ratio of SDs are told to differ in spread: in null fields of 5 and 11 subjects, the few with twice
+#: the SD of the many, the largest Welch t was called significant in 0.3 of the fields, a pooled one in 0.45.
+_OTHER_SPREAD = 1.5
+
 #: Region labels of an atlas, as processing.atlas has them.
 _LABELS = {Region.NUCLEUS: 1, Region.ANTERIOR_ANNULUS: 2, Region.POSTERIOR_ANNULUS: 3}
 
@@ -210,9 +214,11 @@ def by_group(
         rules,
         _permute(rules, progress, permute),
     )
+    notes = list(inference.notes)
     if k and not equal_variances:
-        told = f"adjusted for {', '.join(in_second.names)}: one variance for both groups"
-        inference = replace(inference, notes=(*inference.notes, told))
+        notes.append(f"adjusted for {', '.join(in_second.names)}: one variance for both groups")
+    notes += _spread_notes(found.sds[:, family], rules)
+    inference = replace(inference, notes=tuple(notes))
     rows = compare(region_means(chosen))
     regions = _region_rows(rows.difference, rows.low, rows.high, rows.t, rows.p, rows.ns.sum(axis=0))
     return MapAnalysis(
@@ -228,6 +234,16 @@ def by_group(
         in_second.units,
         found,
     )
+
+
+def _spread_notes(sds: FloatArray, rules: InferenceRules) -> list[str]:
+    """Groups whose spread differs are not exchangeable, even if their means are the same."""
+    if not sds.size or not rules.n_permutations:
+        return []
+    first, second = (float(np.median(one)) for one in sds)
+    if max(first, second) <= _OTHER_SPREAD * min(first, second):
+        return []
+    return [f"the groups differ in spread (median SD {first:.3g} and {second:.3g}): permutation P may be too small"]
 
 
 def between_maps(

@@ -14,6 +14,9 @@ from processing.cohort.exchange import Orders, Signs, orders_of
 from processing.results import Level
 from service.cohort.table import CohortError, CohortTable, Scan
 
+#: Of the variable's spread that its covariates leave; a subject that holds more is named.
+_HEAVY = 0.4
+
 IntArray = npt.NDArray[np.int64]
 
 
@@ -134,6 +137,7 @@ def prepare(
     if values is not None:
         design = _design(plan, question, found, values)
         _check_groups(question, design)
+        notes += _leverage(design)
     return Prepared(question, found, earlier, design, blocks, (*left_out, *unknown), notes)
 
 
@@ -257,6 +261,15 @@ def _check_groups(question: Question, design: Design) -> None:
         if mine.sum() < 2:
             who = ", ".join(unit for unit, one in zip(design.units, mine, strict=True) if one) or "nobody"
             raise CohortError(f"the {label} group has {int(mine.sum())} subjects ({who}); at least 2 are needed")
+
+
+def _leverage(design: Design) -> tuple[str, ...]:
+    """Subjects whose own value decides the effect: P without permutations is too small then where maps are skewed."""
+    basis = np.linalg.qr(design.nuisance)[0]
+    rest = design.variable - basis @ (basis.T @ design.variable)
+    share = rest**2 / (rest @ rest)
+    heavy = [f"{unit} ({one:.0%})" for unit, one in zip(design.units, share, strict=True) if one > _HEAVY]
+    return (f"{design.variable_name} hangs on {', '.join(heavy)}: trust permutations or ranks only",) if heavy else ()
 
 
 def _blocks(plan: CohortPlan, scans: Sequence[Scan]) -> IntArray | None:

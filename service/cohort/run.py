@@ -183,7 +183,7 @@ def _finding(plan: CohortPlan, task: Task, found: MapAnalysis) -> CohortFinding:
         for unit, share in zip(found.maps.units, lacking, strict=True)
         if share > _LACKING
     ]
-    notes += [note for note in prepared.notes if note.startswith("alone")]
+    notes += [note for note in prepared.notes if not note.startswith("only")]  # the analysis tells of few permutations
     return CohortFinding(prepared.question.asked.name, prepared.question.level, task.maps.quantity, found, tuple(notes))
 
 
