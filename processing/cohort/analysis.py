@@ -38,6 +38,9 @@ from processing.results import Level, Region
 #: the SD of the many, the largest Welch t was called significant in 0.3 of the fields, a pooled one in 0.45.
 _OTHER_SPREAD = 1.5
 
+#: Changes of this skewness are told: in null fields of 16 log-normal changes nine of ten had something significant.
+_SKEWED = 1.0
+
 #: Region labels of an atlas, as processing.atlas has them.
 _LABELS = {Region.NUCLEUS: 1, Region.ANTERIOR_ANNULUS: 2, Region.POSTERIOR_ANNULUS: 3}
 
@@ -246,6 +249,16 @@ def _spread_notes(sds: FloatArray, rules: InferenceRules) -> list[str]:
     return [f"the groups differ in spread (median SD {first:.3g} and {second:.3g}): permutation P may be too small"]
 
 
+def _skew_notes(complete: FloatArray) -> list[str]:
+    """Signs are exchangeable, and Student's t holds in small samples, where changes are as often above as below."""
+    if complete.shape[0] < 5 or not complete.shape[1]:
+        return []
+    skewness = float(np.median(stats.skew(complete, axis=0)))
+    if abs(skewness) <= _SKEWED:
+        return []
+    return [f"changes are skewed (median skewness {skewness:.2g}): no P of a mean change can be trusted"]
+
+
 def between_maps(
     first: LevelMaps,
     second: LevelMaps,
@@ -321,6 +334,7 @@ def over_time(
         rules,
         _permute(rules, progress, lambda asked: flip_signs(complete, asked)),
     )
+    inference = replace(inference, notes=(*inference.notes, *_skew_notes(complete)))
     means = region_means(change)
     regions = _region_rows(*_one_sample(means, min_n), np.isfinite(means).sum(axis=0))
     return MapAnalysis(

@@ -176,7 +176,7 @@ def _chosen(
     first = {one.subject: one for one in with_map(table.at(asked.baseline))}
     second = {one.subject: one for one in with_map(table.at(asked.later))}
     both = [subject for subject in first if subject in second]
-    left_out.extend(f"{subject}: has not both scans" for subject in sorted(first.keys() ^ second.keys()))
+    left_out.extend(f"{subject}: not both scans" for subject in sorted(first.keys() ^ second.keys()))
     if len(both) < 3:
         raise CohortError(f"{len(both)} subjects have both {asked.baseline} and {asked.later}; at least 3 are needed")
     return tuple(second[one] for one in both), tuple(first[one] for one in both), tuple(left_out)
@@ -233,12 +233,12 @@ def _design(plan: CohortPlan, question: Question, scans: Sequence[Scan], values:
         raise CohortError(f"{name}: is a covariate, too: a column is a combination of itself")
     for column, numbers in covariates.items():
         _check_spread(column, numbers, scans)
-    _check_spread(name, values, scans)
+    told = name if question.change_of is None else f"change of {question.change_of}"
+    _check_spread(told, values, scans)
     if plan.site is not None:  # else the P values of no permutation would know that sites differ
         sites = [one.values[plan.site].strip() for one in scans]
         for site in sorted(set(sites))[1:]:
             covariates[f"{plan.site} {site}"] = [float(one == site) for one in sites]
-    told = f"change of {question.change_of}" if question.change_of is not None else name
     design = make_design(values, covariates, units=units, variable_name=told)
     if isinstance(question.asked, ByVariable) and question.asked.ranks:
         of = ranked(design)

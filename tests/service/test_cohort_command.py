@@ -78,6 +78,9 @@ def test_effects_are_found_where_they_were_planted(outcome, site):
     assert int(summary["grade", "L5S1", "T1rho"]["n_max_t"]) == 0
     assert int(summary["change", "L4L5", "T2"]["n_max_t"]) > 20
     assert summary["change", "L4L5", "T2"]["subjects"] == "12"
+    assert summary["change", "L4L5", "T2"]["notes"].startswith(
+        "S12, S13, S14, S15, S16, S17, S18, S19, S20, S21: not both scans"
+    )
     assert summary["grade", "L4L5", "T1rho"]["subjects"] == "22"
 
 
