@@ -34,8 +34,8 @@ from processing.cohort.permutation import (
 )
 from processing.results import Level, Region
 
-#: Groups with this ratio of SDs are told to differ in spread: in 100 null fields of 5 and 11 subjects, the few with twice
-#: the SD of the many, the largest Welch t was called significant in 31, a pooled one in 45.
+#: Groups with this ratio of SDs are told to differ in spread: in 100 null fields of 5 and 11 subjects, the few with
+#: twice the SD of the many, the largest Welch t was called significant in 31, a pooled one in 45.
 _OTHER_SPREAD = 1.5
 
 #: Changes of this skewness are told: in null fields of 16 log-normal changes nine of ten had something significant.
