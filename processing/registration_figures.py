@@ -286,6 +286,5 @@ def _write(axes: Axes, x: float, y: float, text: str, *, ha: str, va: str, fonts
 
 
 def _legend(figure: Figure, handles: Sequence[Artist], place: str) -> None:
-    """Below the panels; held by the figure's own edge, which stays where it is when more is written below."""
-    anchor = {"bbox_to_anchor": (0, 0, 1, 1), "bbox_transform": figure.transFigure}
-    figure.legend(handles=handles, loc=place, fontsize=7, ncols=len(handles), frameon=False, **anchor)
+    """Below the panels."""
+    figure.legend(handles=handles, loc=place, fontsize=7, ncols=len(handles), frameon=False)
