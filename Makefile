@@ -60,6 +60,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m tests.benchmarks.cohort
 	$(BIN)/python -m tests.benchmarks.cohort_null
 	$(BIN)/python -m tests.benchmarks.cohort_size
+	$(BIN)/python -m tests.benchmarks.cohort_planted
 	$(BIN)/python -m tests.benchmarks.receive
 
 # Long campaigns of faults and load (hours): a table for each, and failure if a limit is breached.

@@ -18,7 +18,7 @@ class ByVariable(Section):
     name: Name
     variable: Column = Field(description="Column of the table; {level} in it stands for the level, as in grade_{level}")
     covariates: tuple[Column, ...] = Field((), description="Columns that are adjusted for")
-    ranks: bool = Field(False, description="Spearman; ranks have no permutation")
+    ranks: bool = Field(False, description="Spearman: variable, covariates and maps in ranks")
     visit: str = Field("", description="Scans of this visit; empty where each subject has one scan")
 
 
@@ -30,7 +30,7 @@ class ByGroup(Section):
     column: Column
     second: str = Field("", description="Value of the second group; all others are the first")
     above: float | None = Field(None, description="Or: numbers above this are the second group")
-    covariates: tuple[Column, ...] = Field((), description="Adjusted for in the permutation")
+    covariates: tuple[Column, ...] = Field((), description="Adjusted for, with one variance for both groups")
     equal_variances: bool = Field(False, description="Student's test in place of Welch's")
     visit: str = ""
 
@@ -80,7 +80,9 @@ class Inferring(Section):
 
     alpha: float = Field(0.05, gt=0, lt=0.5)
     forming_p: float = Field(0.001, gt=0, lt=0.1, description="Two-sided P of a voxel from which clusters form")
-    permutations: int = Field(5000, ge=0, le=1_000_000, description="Besides the data as they are; 0: none")
+    permutations: int = Field(
+        5000, ge=0, le=1_000_000, description="Besides the data as they are; all once where fewer differ; 0: none"
+    )
     threshold_free: bool = Field(False, description="Threshold-free cluster enhancement, too")
     random_fields: bool = Field(True, description="Random field theory, too")
     headline: Literal["max_t", "cluster_mass", "cluster_size", "threshold_free", "fdr_bh", "uncorrected"] = Field(
@@ -98,7 +100,9 @@ class CohortPlan(Section):
     analyses: tuple[Analysis, ...] = Field((), description="Voxel by voxel")
     models: tuple[VisitModel, ...] = Field((), description="Of the means of regions, over visits")
     min_n: int = Field(5, ge=3, le=100_000, description="Fewer subjects at a voxel: it has no number")
-    site: Column | None = Field(None, description="Column of sites: subjects are exchanged within a site only")
+    site: Column | None = Field(
+        None, description="Column of sites: adjusted for, and subjects are exchanged within a site only"
+    )
     inference: Inferring = Inferring()
     paper: bool = Field(
         False,

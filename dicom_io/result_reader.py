@@ -3,6 +3,7 @@
 Only what :mod:`service.result_files` wrote is read here; a file that is not as written is an error, never a guess.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,12 +156,11 @@ def _read_maps(folder: Path, role: str, kind: MapKind, shape: tuple[int, ...]) -
         if not path.is_file():
             continue
         dataset = _open(path)
-        values = np.frombuffer(dataset.FloatPixelData, np.float32)
-        if (int(dataset.NumberOfFrames), int(dataset.Rows), int(dataset.Columns)) != shape or values.size != np.prod(
-            shape
-        ):
+        held = tuple(int(dataset.get(keyword) or 0) for keyword in ("NumberOfFrames", "Rows", "Columns"))
+        values = dataset.get("FloatPixelData") or b""
+        if held != shape or len(values) != 4 * math.prod(shape):
             raise UnreadableResult(f"{path.name} is not on the grid of the atlas")
-        maps[quantity] = values.reshape(shape)
+        maps[quantity] = np.frombuffer(values, np.float32).reshape(shape)
     return maps
 
 
@@ -170,6 +170,9 @@ def _read_series(folder: Path, role: str) -> tuple[LabelArray, Affine]:
     if not images:
         raise UnreadableResult(f"there is no series of the role {role}")
     images.sort(key=lambda image: int(image.InstanceNumber))
+    for image in images:
+        if len(image.get("PixelData") or b"") < 2 * int(image.Rows) * int(image.Columns):
+            raise UnreadableResult(f"the {role} image {image.InstanceNumber} lacks a part of its pixels")
     arrays = [
         np.frombuffer(image.PixelData, "<u2", int(image.Rows) * int(image.Columns)).reshape(image.Rows, image.Columns)
         for image in images

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,22 @@ class CohortSite:
             writer.writeheader()
             writer.writerows(self._rows)
         return path
+
+    def change_map(self, name: str, change: Callable[[np.ndarray], np.ndarray]) -> None:
+        """Replace the values of both maps of a result; 0 is no value."""
+        for file in _MAPS.values():
+            path = self.folder / name / "dicom" / file
+            dataset = pydicom.dcmread(path)
+            values = np.frombuffer(dataset.FloatPixelData, np.float32).reshape(self._labels.shape)
+            dataset.FloatPixelData = np.asarray(change(values), np.float32).tobytes()
+            dataset.save_as(path)
+
+    def forget(self, name: str, path: str) -> None:
+        """A result without one of its objects, as if it had never been made."""
+        (self.folder / name / path).unlink()
+        document = json.loads((self.folder / name / "result.json").read_text())
+        document["objects"] = [one for one in document["objects"] if one["path"] != path]
+        (self.folder / name / "result.json").write_text(json.dumps(document))
 
     def change_version(self, name: str, **versions: str) -> None:
         """Say that a result was made with something else."""

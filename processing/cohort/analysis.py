@@ -34,6 +34,13 @@ from processing.cohort.permutation import (
 )
 from processing.results import Level, Region
 
+#: Groups with this ratio of SDs are told to differ in spread: in null fields of 5 and 11 subjects, the few with twice
+#: the SD of the many, the largest Welch t was called significant in 0.3 of the fields, a pooled one in 0.45.
+_OTHER_SPREAD = 1.5
+
+#: Changes of this skewness are told: in null fields of 16 log-normal changes nine of ten had something significant.
+_SKEWED = 1.0
+
 #: Region labels of an atlas, as processing.atlas has them.
 _LABELS = {Region.NUCLEUS: 1, Region.ANTERIOR_ANNULUS: 2, Region.POSTERIOR_ANNULUS: 3}
 
@@ -210,9 +217,11 @@ def by_group(
         rules,
         _permute(rules, progress, permute),
     )
+    notes = list(inference.notes)
     if k and not equal_variances:
-        told = f"adjusted for {', '.join(in_second.names)}: one variance for both groups"
-        inference = replace(inference, notes=(*inference.notes, told))
+        notes.append(f"adjusted for {', '.join(in_second.names)}: one variance for both groups")
+    notes += _spread_notes(found.sds[:, family], rules)
+    inference = replace(inference, notes=tuple(notes))
     rows = compare(region_means(chosen))
     regions = _region_rows(rows.difference, rows.low, rows.high, rows.t, rows.p, rows.ns.sum(axis=0))
     return MapAnalysis(
@@ -228,6 +237,26 @@ def by_group(
         in_second.units,
         found,
     )
+
+
+def _spread_notes(sds: FloatArray, rules: InferenceRules) -> list[str]:
+    """Groups whose spread differs are not exchangeable, even if their means are the same."""
+    if not sds.size or not rules.n_permutations:
+        return []
+    first, second = (float(np.median(one)) for one in sds)
+    if max(first, second) <= _OTHER_SPREAD * min(first, second):
+        return []
+    return [f"the groups differ in spread (median SD {first:.3g} and {second:.3g}): permutation P may be too small"]
+
+
+def _skew_notes(complete: FloatArray) -> list[str]:
+    """Signs are exchangeable, and Student's t holds in small samples, where changes are as often above as below."""
+    if complete.shape[0] < 5 or not complete.shape[1]:
+        return []
+    skewness = float(np.median(stats.skew(complete, axis=0)))
+    if abs(skewness) <= _SKEWED:
+        return []
+    return [f"changes are skewed (median skewness {skewness:.2g}): no P of a mean change can be trusted"]
 
 
 def between_maps(
@@ -305,6 +334,7 @@ def over_time(
         rules,
         _permute(rules, progress, lambda asked: flip_signs(complete, asked)),
     )
+    inference = replace(inference, notes=(*inference.notes, *_skew_notes(complete)))
     means = region_means(change)
     regions = _region_rows(*_one_sample(means, min_n), np.isfinite(means).sum(axis=0))
     return MapAnalysis(

@@ -312,7 +312,7 @@ def ranked(design: Design) -> Design:
 def _with_inference(r: FloatArray, n: IntArray, k: int, confidence: float, *, ranks: bool = False) -> Association:
     df = (n - k - 2).astype(np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
-        t = r * np.sqrt(df / (1 - r * r))
+        t = r * np.sqrt(df / np.maximum(1 - r * r, np.finfo(np.float64).eps))  # finite for a perfect correlation, too
         p = np.where(np.isnan(r), np.nan, 2 * stats.t.sf(np.abs(t), df))
         spread = 1 + r * r / 2 if ranks else 1.0
         half = stats.norm.ppf(0.5 + confidence / 2) * np.sqrt(spread / (n - k - 3.0))

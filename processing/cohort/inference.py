@@ -133,7 +133,7 @@ def infer(
     n = int(in_family.sum())
     if n:
         thresholds[Control.BONFERRONI] = float(stats.t.isf(rules.alpha / 2 / n, df))
-    field_of, why = _smoothness(residuals, family) if rules.random_fields and n else (None, "")
+    field_of, why = _smoothness(residuals, family, df) if rules.random_fields and n else (None, "")
     if why:
         notes.append(why)
     values = np.where(in_family, t, np.nan)
@@ -179,13 +179,16 @@ def _told(result: PermutationResult, alpha: float) -> list[str]:
     return told
 
 
-def _smoothness(residuals: FloatArray | None, family: BoolArray) -> tuple[Smoothness | None, str]:
+def _smoothness(residuals: FloatArray | None, family: BoolArray, df: float) -> tuple[Smoothness | None, str]:
     if residuals is None or not residuals.shape[1]:
         return None, ""
     try:
-        return smoothness(residuals, family), ""
+        found = smoothness(residuals, family)
     except ValueError as error:
         return None, f"no random field theory: {error}"
+    if df <= found.dimension:
+        return None, f"no random field theory: {df:g} degrees of freedom are too few in {found.dimension} dimensions"
+    return found, ""
 
 
 def _of_clusters(

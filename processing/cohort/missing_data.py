@@ -126,7 +126,7 @@ def missing_data_sensitivity(
         curve = _Curve(analysis, index, at_random, shifted)
         widest = _WIDEST_DELTA_SDS * float(np.sqrt(fit.fitted.covariance[place, place]))
         tipping = curve.tipping(alpha, widest) if shifted.any() else None
-        chosen = tuple(deltas_ms) or _deltas(curve, tipping, alpha)
+        chosen = (tuple(deltas_ms) or _deltas(curve, tipping, alpha)) if shifted.any() else (0.0,)
         jump = None
         if jump_to_reference:
             jump = _Curve(analysis, index, jumped, np.zeros(len(missing))).at(0.0)

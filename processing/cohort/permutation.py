@@ -19,7 +19,7 @@ import numpy.typing as npt
 from processing.cohort.design import Design, FloatArray
 from processing.cohort.enhancement import enhance
 from processing.cohort.exchange import Orders, Signs, orders_of
-from processing.cohort.lattice import BoolArray, clusters_above, largest_cluster
+from processing.cohort.lattice import BoolArray, clusters_above, largest_clusters
 from processing.cohort.permuted_statistics import (
     BetweenMaps,
     OneSample,
@@ -212,11 +212,14 @@ def _compare(
 def _enter_clusters(t: FloatArray, asked: Permuting, null: _Null, start: int) -> None:
     if asked.mask is None:
         return
-    for index, one in enumerate(t, start=start):
-        if asked.cluster_height is not None:
-            both = [largest_cluster(sign * one, asked.mask, asked.cluster_height) for sign in (1, -1)]
-            null.extent[index], null.mass[index] = max(size for size, _ in both), max(mass for _, mass in both)
-        if asked.threshold_free:
+    these = slice(start, start + len(t))
+    if asked.cluster_height is not None:
+        for sign in (1, -1):
+            extent, mass = largest_clusters(sign * t, asked.mask, asked.cluster_height)
+            np.maximum(null.extent[these], extent, out=null.extent[these])
+            np.maximum(null.mass[these], mass, out=null.mass[these])
+    if asked.threshold_free:
+        for index, one in enumerate(t, start=start):
             null.enhanced[index] = max(enhance(sign * one, asked.mask).max() for sign in (1, -1))
 
 

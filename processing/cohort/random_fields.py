@@ -180,7 +180,14 @@ def peak_threshold(alpha: float, field: Smoothness, df: float = math.inf, *, wit
 
 
 def threshold_of_resels(alpha: float, resels: Sequence[float], df: float = math.inf) -> float:
-    """The height at which the expected Euler characteristic is ``alpha``, as in K. Worsley's stat_threshold."""
+    """The height at which the expected Euler characteristic is ``alpha``, as in K. Worsley's stat_threshold.
+
+    Raises:
+        ValueError: a t field of no more degrees of freedom than dimensions: it has no bounded peaks (Worsley, Adv Appl
+            Prob 1994;26:13).
+    """
+    if df <= len(resels) - 1:
+        raise ValueError(f"{df:g} degrees of freedom are too few for a field of {len(resels) - 1} dimensions")
     low, high = 1.0, 10.0
     while float(expected_euler(high, resels, df)) > alpha:
         high *= 2

@@ -64,7 +64,9 @@ def draw_deltas(results: Sequence[MissingDataResult], names: Sequence[str], *, h
             delta, value, np.stack([value - low, high - value]), fmt="o-", ms=3.5, lw=1, capsize=2, color=_COLOURS[0]
         )
         panel.axhline(0, color="0.5", lw=0.8)
-        if one.tipping_ms is not None:
+        if not one.n_imputed[0]:
+            panel.set_title(f"{name}\nnothing to be imputed in {one.group}", fontsize=8)
+        elif one.tipping_ms is not None:
             panel.axvline(one.tipping_ms, color=_COLOURS[1], lw=1, ls="--")
             panel.set_title(f"{name}\nP crosses {alpha:g} at {one.tipping_ms:.1f} ms", fontsize=8)
         else:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from processing.cohort.design import DesignError, FloatArray
+from processing.cohort.design import COLLINEAR, DesignError, FloatArray
 from processing.cohort.multiplicity import adjusted
 from processing.cohort.repeated_measures import Adjustment, Estimate, RepeatedMeasures, fit_repeated_measures
 
@@ -133,6 +133,7 @@ def check_visits(data: VisitData) -> None:
             raise DesignError(f"{name}: no value for {', '.join(without)}")
         if np.ptp(column) == 0:
             raise DesignError(f"{name}: the same value ({column[0]:g}) for all subjects")
+    _check_collinear(data)
     for place, occasion in enumerate(data.occasions):
         for index, group in enumerate(data.groups):
             n = int((present[:, place] & (data.group == index)).sum())
@@ -155,6 +156,18 @@ def check_visits(data: VisitData) -> None:
                     f"{data.occasions[j]} and {data.occasions[i]}: {together[i, j]} subjects have both; their"
                     f" covariance needs at least {fixed + 2}"
                 )
+
+
+def _check_collinear(data: VisitData) -> None:
+    """Each covariate tells something that groups and the covariates before it do not."""
+    basis = np.stack([data.group == index for index in range(len(data.groups))], axis=1).astype(np.float64)
+    basis = np.linalg.qr(basis[:, basis.any(axis=0)])[0]
+    for name, column in zip(data.covariate_names, _covariates(data).T, strict=True):
+        centred = column - column.mean()
+        rest = centred - basis @ (basis.T @ centred)
+        if np.linalg.norm(rest) < COLLINEAR * np.linalg.norm(centred):
+            raise DesignError(f"{name}: is a combination of the groups and the columns before it")
+        basis = np.column_stack([basis, rest / np.linalg.norm(rest)])
 
 
 def fit_visits(data: VisitData, adjustment: Adjustment = "kenward-roger", confidence: float = 0.95) -> VisitFit:

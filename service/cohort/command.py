@@ -56,8 +56,8 @@ def _run(options: argparse.Namespace) -> int:
     from service.cohort.run_folder import check_all, run_to_folder
     from service.progress import show_progress
 
-    if options.out.exists() and any(options.out.iterdir()):
-        print(f"{options.out}: is not empty", file=sys.stderr)
+    if options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
+        print(f"{options.out}: is no empty folder", file=sys.stderr)
         return _USAGE
     try:
         plan, table = _read(options.plan)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -109,6 +110,9 @@ def _document(scan: Scan) -> dict[str, Any]:
     if document.get("status") == "refused":
         codes = ", ".join(one["code"] for one in document.get("reasons", ()))
         raise CohortError(f"line {scan.line}: {scan.subject}: the exam was refused ({codes})")
+    for path in (str(one.get("path")) for one in document.get("objects", ())):
+        if "atlas" in Path(path).name and not (scan.result / path).is_file():
+            raise CohortError(f"line {scan.line}: {scan.subject}: {path} stands in result.json and is missing")
     return document
 
 

@@ -253,11 +253,11 @@ def _interval(confidence: float) -> str:
 
 
 def _value(one: Estimate) -> tuple[str, str]:
-    return f"{one.estimate:.2f}", f"{one.low:.2f} to {one.high:.2f}"
+    return f"{one.estimate:z.2f}", f"{one.low:z.2f} to {one.high:z.2f}"
 
 
 def _pooled(one: Pooled) -> tuple[str, ...]:
-    return f"{one.estimate:.2f}", f"{one.low:.2f} to {one.high:.2f}", f"{one.df:.1f}", p_text(one.p)
+    return f"{one.estimate:z.2f}", f"{one.low:z.2f} to {one.high:z.2f}", f"{one.df:.1f}", p_text(one.p)
 
 
 def _share(low: float, high: float) -> str:

@@ -14,6 +14,9 @@ from processing.cohort.exchange import Orders, Signs, orders_of
 from processing.results import Level
 from service.cohort.table import CohortError, CohortTable, Scan
 
+#: Of the variable's spread that its covariates leave; a subject that holds more is named.
+_HEAVY = 0.4
+
 IntArray = npt.NDArray[np.int64]
 
 
@@ -134,6 +137,7 @@ def prepare(
     if values is not None:
         design = _design(plan, question, found, values)
         _check_groups(question, design)
+        notes += _leverage(design)
     return Prepared(question, found, earlier, design, blocks, (*left_out, *unknown), notes)
 
 
@@ -172,7 +176,7 @@ def _chosen(
     first = {one.subject: one for one in with_map(table.at(asked.baseline))}
     second = {one.subject: one for one in with_map(table.at(asked.later))}
     both = [subject for subject in first if subject in second]
-    left_out.extend(f"{subject}: has not both scans" for subject in sorted(first.keys() ^ second.keys()))
+    left_out.extend(f"{subject}: not both scans" for subject in sorted(first.keys() ^ second.keys()))
     if len(both) < 3:
         raise CohortError(f"{len(both)} subjects have both {asked.baseline} and {asked.later}; at least 3 are needed")
     return tuple(second[one] for one in both), tuple(first[one] for one in both), tuple(left_out)
@@ -229,12 +233,12 @@ def _design(plan: CohortPlan, question: Question, scans: Sequence[Scan], values:
         raise CohortError(f"{name}: is a covariate, too: a column is a combination of itself")
     for column, numbers in covariates.items():
         _check_spread(column, numbers, scans)
-    _check_spread(name, values, scans)
+    told = name if question.change_of is None else f"change of {question.change_of}"
+    _check_spread(told, values, scans)
     if plan.site is not None:  # else the P values of no permutation would know that sites differ
         sites = [one.values[plan.site].strip() for one in scans]
         for site in sorted(set(sites))[1:]:
             covariates[f"{plan.site} {site}"] = [float(one == site) for one in sites]
-    told = f"change of {question.change_of}" if question.change_of is not None else name
     design = make_design(values, covariates, units=units, variable_name=told)
     if isinstance(question.asked, ByVariable) and question.asked.ranks:
         of = ranked(design)
@@ -257,6 +261,15 @@ def _check_groups(question: Question, design: Design) -> None:
         if mine.sum() < 2:
             who = ", ".join(unit for unit, one in zip(design.units, mine, strict=True) if one) or "nobody"
             raise CohortError(f"the {label} group has {int(mine.sum())} subjects ({who}); at least 2 are needed")
+
+
+def _leverage(design: Design) -> tuple[str, ...]:
+    """Subjects whose own value decides the effect: P without permutations is too small then where maps are skewed."""
+    basis = np.linalg.qr(design.nuisance)[0]
+    rest = design.variable - basis @ (basis.T @ design.variable)
+    share = rest**2 / (rest @ rest)
+    heavy = [f"{unit} ({one:.0%})" for unit, one in zip(design.units, share, strict=True) if one > _HEAVY]
+    return (f"{design.variable_name} hangs on {', '.join(heavy)}: trust permutations or ranks only",) if heavy else ()
 
 
 def _blocks(plan: CohortPlan, scans: Sequence[Scan]) -> IntArray | None:

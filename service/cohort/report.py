@@ -206,14 +206,16 @@ def _methods(plan: CohortPlan, findings: Sequence[CohortFinding], facts: RunFact
     )
     if findings:
         yield (
-            "Correlations are Pearson's, or partial with the covariates that are named; intervals are Fisher's. Groups"
-            " were compared by Welch's test unless the plan says otherwise."
+            "Correlations are Pearson's, or partial with the covariates that are named, or Spearman's where ranks are"
+            " asked for; intervals are Fisher's, of ranks those of Bonett and Wright. Groups were compared by Welch's"
+            " test unless the plan says otherwise; with covariates or sites, by a regression with one variance."
         )
     if findings and not plan.paper:
         yield (
             f"Family-wise error was controlled within each map: by {asked.permutations:,} permutations (Freedman–Lane;"
-            " signs were flipped for a change), by random field theory with smoothness from the residuals, and by"
-            " Bonferroni; false discoveries by Benjamini–Hochberg and Benjamini–Yekutieli. Clusters form at a two-sided"
+            " of two groups without covariates, Welch's t; of a mean change, signs; each once where fewer differ), by"
+            " random field theory with smoothness from the residuals, and by Bonferroni; false discoveries by"
+            " Benjamini–Hochberg and Benjamini–Yekutieli. Clusters form at a two-sided"
             f" P of {asked.forming_p:g} and join at faces, edges and corners. Outlined in the figures:"
             f" {CONTROL_NAMES[control]}; where no permutation is made, the false discovery rate."
         )

@@ -174,7 +174,7 @@ def _answer(plan: CohortPlan, task: Task, rules: InferenceRules, tell: Callable[
 
 def _finding(plan: CohortPlan, task: Task, found: MapAnalysis) -> CohortFinding:
     prepared = task.prepared
-    notes = list(prepared.left_out)
+    notes = _by_reason(prepared.left_out)
     if not np.isfinite(found.effect).any():
         notes.append(f"no voxel can be tested: fewer than {plan.min_n} subjects have it, or it is the same in all")
     lacking = 1 - np.isfinite(found.maps.values).mean(axis=1)
@@ -183,8 +183,17 @@ def _finding(plan: CohortPlan, task: Task, found: MapAnalysis) -> CohortFinding:
         for unit, share in zip(found.maps.units, lacking, strict=True)
         if share > _LACKING
     ]
-    notes += [note for note in prepared.notes if note.startswith("alone")]
+    notes += [note for note in prepared.notes if not note.startswith("only")]  # the analysis tells of few permutations
     return CohortFinding(prepared.question.asked.name, prepared.question.level, task.maps.quantity, found, tuple(notes))
+
+
+def _by_reason(left_out: Sequence[str]) -> list[str]:
+    """Who is left out for one reason, in one note."""
+    reasons: dict[str, list[str]] = {}
+    for one in left_out:
+        who, _, reason = one.rpartition(": ")
+        reasons.setdefault(reason, []).append(who)
+    return [f"{', '.join(who)}: {reason}" for reason, who in reasons.items()]
 
 
 def _named(plan: CohortPlan, maps: LevelMaps, scans: Sequence[Scan], names: tuple[str, ...] | None = None) -> LevelMaps:

@@ -1,8 +1,12 @@
 """The four analyses on maps with effects that are known."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy import ndimage, stats
+from statsmodels.stats.multitest import multipletests
 
 from processing.atlas import load_atlas
 from processing.cohort.analysis import (
@@ -153,3 +157,90 @@ def test_region_means_leave_out_what_has_no_value():
 def test_what_cannot_be_analysed_is_refused(change, said):
     with pytest.raises(DesignError, match=said):
         change(maps_of(np.random.default_rng(1), 8))
+
+
+NILEARN = json.loads((Path(__file__).parents[1] / "data" / "permuted_by_nilearn.json").read_text())
+
+
+@pytest.mark.parametrize("name", ["alone", "adjusted"])
+def test_voxels_that_a_subject_lacks_change_no_p_of_the_others(name):
+    """Family-wise P values are nilearn's of the complete voxels, wherever incomplete ones stand between them."""
+    complete, rng = np.array(NILEARN["maps"]), np.random.default_rng(10)
+    holes = np.zeros(60, bool)
+    holes[rng.permutation(60)[:20]] = True
+    values = np.empty((24, 60))
+    values[:, ~holes] = complete
+    values[:, holes] = rng.standard_normal((24, 20)) + 3 * np.array(NILEARN["variable"])[:, None]
+    values[rng.integers(0, 24, 20), np.flatnonzero(holes)] = np.nan
+    units = tuple(f"S{i}" for i in range(24))
+    maps = LevelMaps(Level.L4L5, "T1rho", np.ones((1, 6, 10), np.uint8), (4.0, 0.78, 0.78), values, units)
+    covariates = np.array(NILEARN["covariates"])
+    columns = {"a": covariates[:, 0], "b": covariates[:, 1]} if name == "adjusted" else {}
+    design = make_design(NILEARN["variable"], columns, units=units)
+    found = by_variable(maps, design, InferenceRules(n_permutations=5000, seed=4)).inference
+    p = np.array(NILEARN[name]["p"])
+    error = np.sqrt(p * (1 - p) * (1 / 5_000 + 1 / 20_000)) + 1 / 5_000
+    assert (np.abs(found.p[Control.MAX_T][~holes] - p) <= 4 * error).all()
+    assert np.isnan(found.p[Control.MAX_T][holes]).all()
+    uncorrected = found.p[Control.UNCORRECTED]
+    for control, method in ((Control.FDR_BH, "fdr_bh"), (Control.BONFERRONI, "bonferroni")):
+        assert (found.p[control][~holes] == multipletests(uncorrected[~holes], method=method)[1]).all()
+        assert np.isnan(found.p[control][holes]).all()
+
+
+def test_ranks_are_permuted_as_ranks():
+    rng = np.random.default_rng(11)
+    n = 20
+    grade = np.exp(2 * rng.standard_normal(n))
+    maps = maps_of(rng, n, planted=MASK * 30.0, weight=np.argsort(np.argsort(grade)) / n)
+    found = by_variable(maps, make_design(grade, units=maps.units), RULES, ranks=True)
+    voxel = int(np.argmax(np.abs(found.effect)))
+    assert found.effect[voxel] == pytest.approx(stats.spearmanr(maps.values[:, voxel], grade).statistic)
+    assert found.inference.p[Control.MAX_T].min() == found.inference.p[Control.MAX_T][voxel] <= 0.05
+
+
+def test_groups_with_covariates_are_compared_as_they_are_shown():
+    rng = np.random.default_rng(12)
+    n = 24
+    age, severe = rng.uniform(20, 70, n), np.arange(n) % 2 == 0
+    maps = maps_of(rng, n, planted=MASK * 1.0, weight=0.5 * age + 15 * severe)
+    found = by_group(maps, group_design(severe, maps.units, "severe", {"age": age.tolist()}), RULES)
+    assert np.median(found.effect) == pytest.approx(15, abs=6)
+    assert any("adjusted for age" in note for note in found.inference.notes)
+    survivors = found.inference.survives(Control.MAX_T)
+    assert survivors.any()
+    assert found.inference.p[Control.UNCORRECTED][survivors].max() < 0.01
+
+
+def test_groups_that_differ_in_spread_are_told():
+    rng = np.random.default_rng(13)
+    maps = maps_of(rng, 20)
+    few = np.arange(20) < 7
+    maps.values[few] = 80 + 3 * (maps.values[few] - 80)
+    found = by_group(maps, group_design(few, maps.units, "few"), RULES)
+    assert any("differ in spread" in note for note in found.inference.notes)
+
+
+def test_changes_that_are_skewed_are_told():
+    rng = np.random.default_rng(16)
+    first, later = maps_of(rng, 16), maps_of(rng, 16)
+    assert not any("skewed" in note for note in over_time(first, later, RULES).inference.notes)
+    first.values[:] = 80
+    later.values[:] = 80 + 5 * np.exp((later.values - 80) / 8)
+    assert any("changes are skewed" in note for note in over_time(first, later, RULES).inference.notes)
+
+
+def test_few_permutations_are_told_with_the_smallest_p():
+    rng = np.random.default_rng(14)
+    maps = maps_of(rng, 4)
+    found = over_time(maps, maps_of(rng, 4), RULES)
+    assert "only 16 permutations differ: all were made, the smallest P is 0.125" in found.inference.notes
+    assert "no permutation P can be as small as 0.05" in found.inference.notes
+    assert found.inference.p[Control.MAX_T].min() >= 0.125
+
+
+def test_a_map_that_is_its_own_copy_has_a_small_p_and_stays_in_the_family():
+    maps = maps_of(np.random.default_rng(15), 12)
+    found = between_maps(maps, maps, RULES)
+    assert found.inference.in_family.all()
+    assert found.inference.survives(Control.MAX_T).all()

@@ -17,7 +17,7 @@ from scipy import ndimage, stats
 from processing.cohort.association import equivalent_t, partial_correlation
 from processing.cohort.design import make_design
 from processing.cohort.enhancement import enhance
-from processing.cohort.lattice import structure
+from processing.cohort.lattice import clusters_above, largest_clusters, structure
 from processing.cohort.permutation import (
     Permuting,
     flip_signs,
@@ -143,6 +143,19 @@ def test_enhancement_is_the_integral_over_heights(shape):
     values = picture[mask]
     by_steps = enhanced_by_steps(np.where(mask, picture, -1), 0.001)[mask]
     assert enhance(values, mask) == pytest.approx(by_steps, rel=0.01, abs=0.01)
+
+
+@pytest.mark.parametrize("shape", [(15, 22), (4, 9, 10), (1, 8, 12)])
+@pytest.mark.parametrize("height", [-0.5, 0.5, 1.5, 2.5, 9.0])
+def test_the_largest_clusters_of_many_maps_are_those_of_each(shape, height):
+    rng = np.random.default_rng(29)
+    mask = rng.random(shape) < 0.9
+    values = rng.standard_normal((12, int(mask.sum())))
+    sizes, masses = largest_clusters(values, mask, height)
+    for index, one in enumerate(values):
+        found = clusters_above(one, mask, height)
+        assert sizes[index] == max((cluster.size for cluster in found), default=0)
+        assert masses[index] == pytest.approx(max((cluster.mass for cluster in found), default=0.0))
 
 
 def test_enhancement_of_nothing_is_nothing():

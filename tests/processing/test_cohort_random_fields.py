@@ -111,6 +111,17 @@ def test_smoothness_is_found_again(fwhm):
     assert found.fwhm == pytest.approx((fwhm, fwhm), rel=0.08)
 
 
+def test_smoothness_of_three_axes_is_found_again_in_a_mask():
+    places = np.indices((13, 19, 49))
+    mask = sum(((p - m) / h) ** 2 for p, m, h in zip(places, (6, 9, 24), (6.6, 9, 24), strict=True)) <= 1
+    rng, fwhm = np.random.default_rng(4), np.array([2.5, 3.5, 5.0])
+    noise = ndimage.gaussian_filter(rng.standard_normal((40, 27, 41, 79)), [0, *(fwhm / math.sqrt(8 * math.log(2)))])
+    data = noise[:, 7:-7, 11:-11, 15:-15][:, mask]
+    found = smoothness(data - data.mean(axis=0), mask)
+    assert found.fwhm == pytest.approx(fwhm, rel=0.08)
+    assert found.resels == pytest.approx(resels_of(mask, fwhm), rel=0.2)
+
+
 def test_null_fields_are_called_significant_as_rarely_as_promised():
     mask, rng = disc_mask(), np.random.default_rng(7)
     n, n_fields, forming = 16, 150, 3.787  # p .001 with 15 degrees of freedom
@@ -152,3 +163,10 @@ def test_holes_do_not_make_a_bound_smaller():
     assert float(expected_euler(4.0, found.resels, 14)) > 0
     filled = smoothness(whole - whole.mean(axis=0), mask)
     assert peak_threshold(0.05, found, 14) == pytest.approx(peak_threshold(0.05, filled, 14), abs=0.6)
+
+
+@pytest.mark.parametrize("df", [1, 2, 3])
+def test_a_t_field_of_as_few_degrees_of_freedom_as_dimensions_is_refused(df):
+    with pytest.raises(ValueError, match="too few for a field of 3 dimensions"):
+        threshold_of_resels(0.05, (1.0, 5.0, 8.0, 4.0), df)
+    assert threshold_of_resels(0.05, (1.0, 5.0, 8.0, 4.0), 4) > 10

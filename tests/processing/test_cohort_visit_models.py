@@ -143,6 +143,7 @@ def test_p_of_models_for_each_level_are_adjusted_by_holm():
     [
         (lambda d: d.of(np.arange(40) < 6), "6 subjects are too few for an unstructured covariance of 3 occasions"),
         (lambda d: d.of((d.group == 0) | (np.arange(40) == 1)), "'b' has 1 subjects"),
+        (lambda d: replace(d, covariates=3.0 * d.group[:, None]), "age: is a combination of the groups"),
         (lambda d: replace(d, covariates=0 * d.covariates), "age: the same value"),
         (
             lambda d: replace(d, covariates=np.where(np.arange(40)[:, None] == 4, np.nan, d.covariates)),
@@ -156,12 +157,12 @@ def test_what_cannot_be_told_is_refused(change, said):
 
 
 def test_the_difference_of_shares_has_newcombes_interval_and_fishers_p():
-    """Newcombe 1998, Table II, (a): 56/70 less 48/80, 0.0524 to 0.3339; R's fisher.test of the same."""
+    """Newcombe 1998, Table II, (a): 56/70 less 48/80, 0.0524 to 0.3339; P as R 4.2.2's fisher.test has it."""
     responds = np.concatenate([np.repeat([1.0, 0.0], [48, 32]), np.repeat([1.0, 0.0], [56, 14])])
     known, _ = count_responders(responds, np.repeat([0, 1], [80, 70]), ("a", "b"))
     (difference,) = known.differences
     assert (difference.difference, difference.low, difference.high) == pytest.approx((0.2, 0.0524, 0.3339), abs=5e-5)
-    assert difference.p == pytest.approx(stats.fisher_exact([[56, 14], [48, 32]]).pvalue)
+    assert difference.p == pytest.approx(0.01252112975, abs=1e-10)
 
 
 def test_missing_subjects_are_left_out_or_did_not_respond():
@@ -199,6 +200,19 @@ def test_imputed_at_random_the_difference_is_that_of_the_model(holes):
     assert found.at_random.estimate == pytest.approx(wanted.estimate, abs=0.15 * wanted.standard_error)
     assert found.at_random.standard_error == pytest.approx(wanted.standard_error, rel=0.07)
     assert abs(found.jump.estimate) < abs(found.at_random.estimate)  # towards no difference
+
+
+def test_where_nothing_is_missing_it_is_the_analysis_of_covariance_and_there_is_no_tipping_point():
+    data = trial(seed=7)
+    fit = fit_visits(data)
+    (found,) = missing_data_sensitivity(fit, data, "M12", imputations=20, seed=1)
+    design = np.column_stack([np.ones(40), data.group, data.baseline[:, 2], data.covariates])
+    wanted = sm.OLS(data.values[:, 2], design).fit()
+    assert found.at_random.estimate == pytest.approx(wanted.params[1])
+    assert found.at_random.standard_error == pytest.approx(wanted.bse[1])
+    assert found.jump == pytest.approx(found.at_random)
+    assert found.tipping_ms is None
+    assert [row.delta_ms for row in found.deltas] == [0.0]
 
 
 def test_the_tipping_point_is_where_p_crosses_alpha_and_shifts_by_the_share_that_is_missing(holes):

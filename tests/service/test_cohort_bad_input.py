@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import yaml
@@ -253,3 +254,70 @@ def test_a_file_that_is_not_there_is_told(desk, capsys, name):
     (desk.folder / name).unlink()
     assert main(["cohort", "check", str(desk.folder / "plan.yaml")]) == 2
     assert name in capsys.readouterr().err
+
+
+class TestChange:
+    """Questions about two visits of the same subjects."""
+
+    LATER = tuple(row.replace(",BL,r", ",M12,later") for row in BASE)
+    CHANGE: ClassVar = {"kind": "time", "name": "q", "baseline": "BL", "later": "M12"}
+
+    @pytest.fixture
+    def visits(self, desk):
+        for i in range(10):
+            desk.result(f"later{i}")
+        desk.table((*BASE, *self.LATER))
+        return desk
+
+    def test_the_change_of_a_column_needs_both(self, visits, capsys):
+        visits.table((*changed(3, "odi", ""), *self.LATER[:4], self.LATER[4].replace(",68,", ",,"), *self.LATER[5:]))
+        assert visits.check(self.CHANGE | {"variable": "odi-baseline"}) == 2  # nobody's has changed
+        told = capsys.readouterr().err
+        assert "change of odi: the same value (0) for all" in told
+        rows = tuple(row.replace("north", "7").replace("south", str(i)) for i, row in enumerate(self.LATER))
+        visits.table((*changed(3, "site", ""), *rows), HEADER.replace("site", "pain"))
+        assert visits.check(self.CHANGE | {"variable": "arm"}) == 2
+        assert "line 12: arm: 'a' is not a number" in capsys.readouterr().err
+
+    def test_a_baseline_without_the_value_leaves_its_subject_out(self, visits, capsys):
+        later = tuple(
+            ",".join([*row.split(",")[:5], str(i * i), *row.split(",")[6:]]) for i, row in enumerate(self.LATER)
+        )
+        visits.table((*changed(3, "odi", ""), *later))
+        assert visits.check(self.CHANGE | {"variable": "odi-baseline"}) == 0
+        assert "9 subjects with both scans, 1 left out (line 15: S3: no odi at BL)" in capsys.readouterr().out
+
+    def test_a_mean_change_is_not_adjusted(self, visits, capsys):
+        assert visits.check(self.CHANGE | {"covariates": ["age"]}) == 2
+        assert "covariates without variable or column" in capsys.readouterr().err
+
+    def test_subjects_without_a_follow_up_are_told(self, visits, capsys):
+        visits.table((*BASE, *self.LATER[:6]))
+        assert visits.check(self.CHANGE) == 0
+        told = capsys.readouterr().out
+        assert "6 subjects with both scans, 4 left out (S6: not both scans" in told
+        assert "only 64 permutations differ: all are made" in told
+        visits.table((*BASE, *self.LATER[:4]))
+        assert visits.check(self.CHANGE) == 2
+        assert "4 subjects have all values; min_n is 5" in capsys.readouterr().err
+
+    def test_a_group_of_one_is_told(self, visits, capsys):
+        rows = (*self.LATER[:9], self.LATER[9].replace(",b", ",c"))
+        visits.table((*BASE, *rows))
+        assert visits.check(self.CHANGE | {"column": "arm", "second": "c"}) == 2
+        assert "the second group has 1 subjects (S9); at least 2 are needed" in capsys.readouterr().err
+
+    def test_paper_mode_takes_a_scan_as_a_unit(self, visits, capsys):
+        asked = {key: value for key, value in VARIABLE.items() if key != "visit"}
+        assert visits.check(asked) == 2
+        assert "scans of one subject are not independent" in capsys.readouterr().err
+        assert visits.check(asked, paper=True) == 0
+        assert "20 subjects" in capsys.readouterr().out
+
+
+def test_results_are_written_into_an_empty_folder_only(desk, capsys):
+    desk.check()
+    plan = str(desk.folder / "plan.yaml")
+    for place in (desk.folder / "plan.yaml", desk.folder):
+        assert main(["cohort", "run", plan, "--out", str(place)]) == 2
+        assert "is no empty folder" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -77,6 +78,9 @@ def test_effects_are_found_where_they_were_planted(outcome, site):
     assert int(summary["grade", "L5S1", "T1rho"]["n_max_t"]) == 0
     assert int(summary["change", "L4L5", "T2"]["n_max_t"]) > 20
     assert summary["change", "L4L5", "T2"]["subjects"] == "12"
+    assert summary["change", "L4L5", "T2"]["notes"].startswith(
+        "S12, S13, S14, S15, S16, S17, S18, S19, S20, S21: not both scans"
+    )
     assert summary["grade", "L4L5", "T1rho"]["subjects"] == "22"
 
 
@@ -155,6 +159,85 @@ def test_a_table_with_a_fault_names_the_line(site, tmp_path, capsys, change, sai
     plan = plan_of(site, tmp_path / "plan.yaml", table=str(site.folder / "broken.csv"))
     assert main(["cohort", "check", str(plan)]) == 2
     assert said in capsys.readouterr().err
+
+
+class TestMapsThatCannotBeAnalysed:
+    """Faults that only the maps tell: nothing is computed or left behind."""
+
+    @pytest.fixture
+    def few(self, template, tmp_path):
+        site = CohortSite(template, tmp_path)
+        for index in range(8):
+            site.add(f"S{index}", shift=index, age=20 + index * index, arm="b" if index > 5 else "a")
+        site.write_table(tmp_path / "cohort.csv")
+        return site
+
+    def run(self, site, **changes):
+        settings = {"analyses": [{"kind": "variable", "name": "age", "variable": "age"}], "levels": ["L4L5"]}
+        plan = plan_of(site, site.folder / "plan.yaml", **(settings | {"quantities": ["T1rho"]} | changes))
+        assert main(["cohort", "check", str(plan)]) == 0
+        return main(["cohort", "run", str(plan), "--out", str(site.folder / "out")])
+
+    def test_a_map_without_any_value_is_left_out_and_told(self, few):
+        few.change_map("S3-BL", lambda values: 0 * values)
+        assert self.run(few) == 0
+        (row,) = rows_of(few.folder / "out" / "summary.csv")
+        assert row["subjects"] == "7"
+        assert "line 5: S3 BL: no map" in row["notes"]
+
+    def test_a_map_with_many_holes_is_named(self, few):
+        few.change_map("S3-BL", lambda values: np.where(np.arange(values.size).reshape(values.shape) % 2, values, 0))
+        assert self.run(few) == 0
+        (row,) = rows_of(few.folder / "out" / "summary.csv")
+        assert row["subjects"] == "8"
+        assert 0 < int(row["voxels_in_family"]) < 0.6 * int(row["voxels"])
+        assert "S3 lacks 5" in row["notes"]
+
+    def test_a_group_that_loses_a_map_is_too_small(self, few, capsys):
+        few.change_map("S6-BL", lambda values: 0 * values)
+        asked = {"kind": "group", "name": "arm", "column": "arm", "second": "b"}
+        assert self.run(few, analyses=[asked]) == 2
+        told = capsys.readouterr().err
+        assert "arm at L4L5, T1rho: the second group has 1 subjects (S7); at least 2 are needed" in told
+        assert not (few.folder / "out").exists()
+
+    def test_voxels_that_do_not_vary_have_no_result(self, few):
+        for index in range(8):
+            few.change_map(f"S{index}-BL", lambda values: np.where(values > 0, 77.7, 0))
+        assert self.run(few, inference={"permutations": 20, "threshold_free": True}) == 0
+        (row,) = rows_of(few.folder / "out" / "summary.csv")
+        assert row["voxels_in_family"] == "0"
+        assert "no voxel can be tested" in row["notes"]
+
+    def test_a_quantity_that_nobody_has_is_no_analysis(self, few, capsys):
+        for index in range(8):
+            few.forget(f"S{index}-BL", "dicom/t2-atlas.dcm")
+        assert self.run(few, quantities=["T2"]) == 2
+        assert "no scan has any map that is asked for" in capsys.readouterr().err
+        assert self.run(few, quantities=["T1rho", "T2"]) == 0
+        assert "no scan has T2 at L4L5" in (few.folder / "out" / "run.json").read_text()
+
+    @pytest.mark.parametrize(
+        ("harm", "said"),
+        [
+            (lambda folder: shutil.rmtree(folder), "line 4: S2-BL: holds no result.json"),
+            (lambda folder: shutil.rmtree(folder / "dicom"), "line 4: S2: dicom/atlas-001.dcm stands in result.json"),
+            (lambda folder: (folder / "dicom" / "t1rho-atlas.dcm").write_bytes(b"x" * 500), "line 4: t1rho-atlas.dcm"),
+            (lambda folder: truncate(folder / "dicom" / "t1rho-atlas.dcm"), "line 4: t1rho-atlas.dcm"),
+            (lambda folder: truncate(folder / "dicom" / "atlas-003.dcm"), "line 4: "),
+        ],
+    )
+    def test_a_result_that_is_harmed_after_the_check_is_told_with_its_line(self, few, capsys, harm, said):
+        plan = plan_of(few, few.folder / "plan.yaml", analyses=[{"kind": "variable", "name": "age", "variable": "age"}])
+        assert main(["cohort", "check", str(plan)]) == 0
+        harm(few.folder / "S2-BL")
+        assert main(["cohort", "run", str(plan), "--out", str(few.folder / "out")]) == 2
+        assert said in capsys.readouterr().err
+        assert not (few.folder / "out").exists()
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
 def test_results_of_two_atlases_are_not_mixed(template, tmp_path, capsys):

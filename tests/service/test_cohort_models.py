@@ -51,7 +51,7 @@ def site(tmp_path_factory):
     for index in range(24):
         active, shift = index % 2, 8 * rng.standard_normal()
         columns = {"arm": "active" if active else "placebo", "age": round(float(rng.uniform(20, 70)), 1)}
-        columns |= {"centre": "north" if index % 3 else "south", "flat": 1}
+        columns |= {"centre": "north" if index % 3 else "south", "flat": 1, "age_too": 2 * columns["age"]}
         site.add(f"S{index}", "BL", shift=shift, **columns)
         for visit, gain in (("M6", 4), ("M12", 9)):
             if (index, visit) in {(3, "M12"), (8, "M12"), (11, "M6"), (11, "M12")}:
@@ -205,6 +205,7 @@ def test_a_folder_that_is_no_run_or_was_changed_is_refused(run, tmp_path, capsys
         ({"responders": {"visit": "M9", "limit_ms": 5}}, "'M9' is none of the visits M6, M12"),
         ({"responders": {"visit": "M12", "limit_ms": 5, "limit_percent": 9}}, "give one of limit_ms"),
         ({"baseline": None}, "a change needs a baseline"),
+        ({"covariates": ["age", "age_too"]}, "age_too: is a combination of the groups and the columns before it"),
         ({"site": True}, "the plan names no column of sites"),
         ({"levels_as": "together"}, "needs levels_as: each or mean"),
         ({"quantity": "T2"}, "T2 is none of the plan's quantities"),
@@ -279,7 +280,7 @@ def test_power_of_maps_is_told_beside_that_of_the_mean(tmp_path, capsys):
     (row,) = rows_of(tmp_path / "maps.csv")
     assert float(row["power"]) > 0.8
     assert float(row["region_power"]) < 0.5
-    assert main([*asked, "--sd", "10", "--radius", "0.1", "--n", "20"]) == 2
+    assert main([*asked, "--sd", "10", "--radius=-1", "--n", "20"]) == 2
     assert "holds no voxel" in capsys.readouterr().err
     assert main(asked) == 2
     assert "needs one --sd" in capsys.readouterr().err
