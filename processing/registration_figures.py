@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, Normalize
@@ -84,7 +85,7 @@ def before_after_figure(discs: Sequence[BeforeAfter], heading: str) -> Figure:
         Patch(color=_BEFORE, label="before"),
         Line2D([], [], color=_AFTER, label="after (lines: kernel density)"),
     ]
-    figure.legend(handles=handles, loc="outside lower right", fontsize=7, ncols=2, frameon=False)
+    _legend(figure, handles, "outside lower right")
     return figure
 
 
@@ -210,7 +211,7 @@ def carried_figure(
         Line2D([], [], color=_PATIENT, label="edge of the patient's disc"),
         Line2D([], [], color=_INK, linewidth=2, label=f"bar: {_BAR_MM:g} mm"),
     ]
-    figure.legend(handles=handles, loc="outside lower center", fontsize=7, ncols=3, frameon=False)
+    _legend(figure, handles, "outside lower center")
     return figure
 
 
@@ -282,3 +283,8 @@ def _frame(axes: Axes, extent: tuple[float, float, float, float], title: str) ->
 def _write(axes: Axes, x: float, y: float, text: str, *, ha: str, va: str, fontsize: float) -> None:
     """A text at shares of the panel's width and height."""
     axes.text(x, y, text, transform=axes.transAxes, ha=ha, va=va, fontsize=fontsize, color=_INK)
+
+
+def _legend(figure: Figure, handles: Sequence[Artist], place: str) -> None:
+    """Below the panels."""
+    figure.legend(handles=handles, loc=place, fontsize=7, ncols=len(handles), frameon=False)

@@ -33,6 +33,7 @@ def test_numbers_are_tested_and_summarised_without_the_missing_ones():
     first, second = [24.0, 31.5, 28.0, math.nan, 40.0], [22.0, 25.0, 19.5]
     known = [one for one in first if not math.isnan(one)]
     assert two_sided_t(first, second) == pytest.approx(stats.ttest_ind(known, second).pvalue)
+    assert 0 < two_sided_t([4.0, 4.0, 4.0], [5.0, 7.0]) < 1
     found = summarise_numbers(first)
     assert (found.n, found.lowest, found.highest) == (4, 24.0, 40.0)
     assert found.mean == pytest.approx(np.mean(known))

@@ -2,7 +2,9 @@
 
 import csv
 import json
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from multiprocessing import get_context
 
 import numpy as np
 import pytest
@@ -18,7 +20,14 @@ from service.cohort.reproduction.effects import ODI_LEVEL, odi_change, planted_e
 from service.cohort.reproduction.plans import PlanFailed, run_plans, runs_of, write_plans
 from service.cohort.reproduction.planted import effect_found, judge, verdict_lines, write_verdict
 from service.cohort.reproduction.records import Cohort, read_scans, write_scans
-from service.cohort.reproduction.scans import measure_scans, scan_of, simulate, visits_of, write_recipe
+from service.cohort.reproduction.scans import (
+    end_registration_at_exit,
+    measure_scans,
+    scan_of,
+    simulate,
+    visits_of,
+    write_recipe,
+)
 from service.cohort.reproduction.subjects import FOLLOW_UP, draw_cohort
 from service.cohort.reproduction.whole import Asked, NotOurs, claim
 
@@ -126,6 +135,13 @@ def test_a_folder_of_something_else_is_refused(tmp_path, capsys):
     assert main(["cohort", "reproduce", "--out", str(tmp_path / "x"), "--subjects-a", "2"]) == 2
     assert "at least 9" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.timeout(180)
+def test_a_process_that_measured_ends_with_its_registration_process():
+    pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
+    pool.submit(end_registration_at_exit).result()
+    pool.shutdown()  # would wait for ever
 
 
 # -- verdict on findings that are made up -----------------------------------------------------------------------------

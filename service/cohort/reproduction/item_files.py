@@ -72,6 +72,8 @@ def _signed(figure: Figure) -> Bbox:
     """
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
+    for legend in figure.legends:  # held by the figure's edge: what is written is larger, and would move them
+        legend.set_bbox_to_anchor((0, 0, 1, 1), figure.transFigure)
     drawn = figure.get_tightbbox()
     assert drawn is not None  # a figure always has an edge
     y = (drawn.y0 - _GAP_IN) / figure.get_figheight()

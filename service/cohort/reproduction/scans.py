@@ -7,8 +7,10 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from functools import cache
 from importlib.metadata import version
 from multiprocessing import get_context
+from multiprocessing.util import Finalize
 from pathlib import Path
 
 from config.settings import Settings
@@ -17,7 +19,7 @@ from dicom_io.simulated_scanner import write_exam
 from processing.phantom import PhantomExam, simulate_exam
 from service.cohort.reproduction.records import Cohort, ReproducedScan, ScanTruth, write_truth
 from service.cohort.reproduction.subjects import FOLLOW_UP, CohortSubject
-from service.pipeline import analyse_job
+from service.pipeline import analyse_job, open_instruments
 from service.progress import Progress
 
 _SNR = 40.0
@@ -87,8 +89,19 @@ def measure_scan(one: CohortSubject, folder: Path) -> None:
     exam = simulate(one)
     write_exam(exam, at / "images", appointment=_appointment(one), with_anatomy=False)
     write_truth(ScanTruth(exam.labels, exam.t1rho_ms, exam.t2_ms, exam.affine), at / "truth.npz")
+    end_registration_at_exit()
     analyse_job([at / "images"], at / "result", scan_settings(), datetime.now(UTC), progress=lambda _step, _share: None)
     write_recipe(one, folder)
+
+
+@cache
+def end_registration_at_exit() -> None:
+    """Let the registration process of this process end before this one does.
+
+    A process of multiprocessing waits for its children before anything that ``atexit`` knows is done; the registration
+    process would wait for a word from its parent, and each for the other.
+    """
+    Finalize(None, open_instruments(scan_settings()).registration.close, exitpriority=10)
 
 
 def write_recipe(one: CohortSubject, folder: Path) -> None:

@@ -18,7 +18,7 @@ def draw_table(table: Table) -> Figure:
     heads = [one.heading for one in table.columns]
     cells = [[_broken(cell) for cell in (row.name, *row.cells)] for row in table.rows]
     widths = [
-        max(len(line) for cell in (head, *column) for line in cell.split("\n")) * _CHAR_IN + _GAP_IN
+        max(_width_in(line) for cell in (head, *column) for line in cell.split("\n")) + _GAP_IN
         for head, column in zip(heads, zip(*cells, strict=True), strict=True)
     ]
     heights = [max(cell.count("\n") + 1 for cell in row) * _LINE_IN + 0.06 for row in cells]
@@ -65,6 +65,10 @@ def _place(figure: Figure, text: str, x: float, width: float, y: float, *, left:
 
 def _rule(figure: Figure, y: float, width: float) -> None:
     figure.add_artist(Line2D((0, 1), (y, y), color=_FAINT, linewidth=width))
+
+
+def _width_in(line: str) -> float:
+    return sum(1.3 if letter.isupper() else 1.0 for letter in line) * _CHAR_IN
 
 
 def _broken(cell: str) -> str:
