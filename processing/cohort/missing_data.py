@@ -104,7 +104,7 @@ def missing_data_sensitivity(
         visit: at which the difference is looked at.
         imputations: how many.
         seed: of the draws.
-        alpha: that P is to cross.
+        alpha: that P is to cross; intervals are of 1 - alpha.
         deltas_ms: that are told; () : five from zero to where the difference is gone, or beyond the tipping point.
         jump_to_reference: too.
 
@@ -123,13 +123,13 @@ def missing_data_sensitivity(
     results = []
     for index in range(1, len(data.groups)):
         shifted = (missing & (data.group == index)).astype(float)
-        curve = _Curve(analysis, index, at_random, shifted)
+        curve = _Curve(analysis, index, at_random, shifted, 1 - alpha)
         widest = _WIDEST_DELTA_SDS * float(np.sqrt(fit.fitted.covariance[place, place]))
         tipping = curve.tipping(alpha, widest) if shifted.any() else None
         chosen = (tuple(deltas_ms) or _deltas(curve, tipping, alpha)) if shifted.any() else (0.0,)
         jump = None
         if jump_to_reference:
-            jump = _Curve(analysis, index, jumped, np.zeros(len(missing))).at(0.0)
+            jump = _Curve(analysis, index, jumped, np.zeros(len(missing)), 1 - alpha).at(0.0)
         n_imputed = int(shifted.sum()), int((missing & (data.group == 0)).sum())
         results.append(
             MissingDataResult(
@@ -183,17 +183,20 @@ class _Ancova:
 class _Curve:
     """Pooled difference by delta; ``completed`` (imputations, subjects), ``shifted`` (subjects,) 0 or 1."""
 
-    def __init__(self, analysis: _Ancova, group: int, completed: FloatArray, shifted: FloatArray) -> None:
+    def __init__(
+        self, analysis: _Ancova, group: int, completed: FloatArray, shifted: FloatArray, confidence: float
+    ) -> None:
         self._estimates, self._slope = analysis.estimate(group, completed), float(analysis.estimate(group, shifted))
         rest, turned = analysis.rest(completed), analysis.rest(shifted)
         self._squares = (rest**2).sum(axis=1), 2 * rest @ turned, float(turned @ turned)
         self._scale, self._df = analysis.scale(group), analysis.df
+        self._confidence = confidence
 
     def at(self, delta_ms: float) -> Pooled:
         """The pooled difference."""
         constant, linear, square = self._squares
         variances = (constant + delta_ms * linear + delta_ms**2 * square) / self._df * self._scale
-        return pool(self._estimates + delta_ms * self._slope, variances, self._df)
+        return pool(self._estimates + delta_ms * self._slope, variances, self._df, self._confidence)
 
     def tipping(self, alpha: float, widest_ms: float) -> float | None:
         """The delta nearest to zero at which P crosses alpha, to either side."""

@@ -42,7 +42,7 @@ def draw_visits(
             axes[place].set_ylabel(label, fontsize=8)
     for spare in axes[len(panels) :]:
         spare.axis("off")
-    figure.suptitle(f"{heading}\nestimated means, {confidence:.0%} intervals".replace("%", " %"), fontsize=9)
+    figure.suptitle(f"{heading}\nestimated means, {100 * confidence:g} % intervals", fontsize=9)
     _sign(figure)
     return figure
 
@@ -52,7 +52,7 @@ def draw_deltas(results: Sequence[MissingDataResult], names: Sequence[str], *, h
     n_columns = min(len(results), 3)
     n_rows = -(-len(results) // n_columns)
     figure = Figure(
-        figsize=(_PANEL_IN[0] * max(n_columns, 1.6), _PANEL_IN[1] * n_rows + 0.4), dpi=150, layout="constrained"
+        figsize=(_PANEL_IN[0] * max(n_columns, 1.6), _PANEL_IN[1] * n_rows + 0.55), dpi=150, layout="constrained"
     )
     axes = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
     for panel, one, name in zip(axes, results, names, strict=False):
@@ -76,7 +76,8 @@ def draw_deltas(results: Sequence[MissingDataResult], names: Sequence[str], *, h
         _tidy(panel)
     for spare in axes[len(results) :]:
         spare.axis("off")
-    figure.suptitle(heading, fontsize=9)
+    interval = f"{100 * (1 - alpha):g} % intervals"
+    figure.suptitle(f"{heading}\npooled differences, {interval}", fontsize=9)
     _sign(figure)
     return figure
 

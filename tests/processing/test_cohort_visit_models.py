@@ -228,6 +228,15 @@ def test_the_tipping_point_is_where_p_crosses_alpha_and_shifts_by_the_share_that
     assert shift == pytest.approx(share * found.tipping_ms, rel=0.1)
 
 
+def test_intervals_of_imputed_differences_are_of_one_less_alpha(holes):
+    fit = fit_visits(holes)
+    (found,) = missing_data_sensitivity(fit, holes, "M12", imputations=20, seed=2, alpha=0.2)
+    assert len(found.deltas) > 1
+    for one in (found.at_random, found.jump, *(row.pooled for row in found.deltas)):
+        half = stats.t.ppf(0.9, one.df) * one.standard_error
+        assert (one.low, one.high) == pytest.approx((one.estimate - half, one.estimate + half))
+
+
 def test_jump_to_reference_gives_those_that_left_at_once_the_mean_of_the_reference():
     """No visits but the last: the jump takes from the difference the share that is missing."""
     data = trial(seed=6, n=200, effect=(0, 0, 10))
