@@ -8,8 +8,8 @@ from math import comb
 import numpy as np
 from scipy import stats
 
-#: Tables of the same margins look alike in probability up to this share of rounding (as R's fisher.test).
-_ALIKE = 1 + 1e-7
+#: Tables of the same margins look alike in probability up to one part in this many (as R's fisher.test).
+_ALIKE = 10**7
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ def fisher_exact(first: Sequence[str], second: Sequence[str]) -> float:
         if 0 <= rest <= totals[-1]:
             ways = _ways((*cells, rest), totals)
             all_ways += ways
-            less += ways if ways <= weight * _ALIKE else 0
+            less += ways if ways * _ALIKE <= weight * (_ALIKE + 1) else 0  # in integers: they outgrow floats
     return less / all_ways
 
 

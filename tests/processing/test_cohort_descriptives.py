@@ -15,6 +15,12 @@ def test_two_categories_are_tested_as_scipy_does(table):
     assert fisher_exact(first, second) == pytest.approx(stats.fisher_exact(table).pvalue, rel=1e-9)
 
 
+def test_large_groups_are_tested_too():
+    table = ((300, 300), (330, 270))
+    first, second = (["yes"] * yes + ["no"] * no for yes, no in table)
+    assert fisher_exact(first, second) == pytest.approx(stats.fisher_exact(table).pvalue, rel=1e-6)
+
+
 def test_more_categories_are_summed_over_all_tables_of_their_margins():
     first, second = ["a", "a"], ["b", "c"]
     # tables by the first group's counts of a, b, c: (2,0,0) 1 way, (1,1,0) 2, (1,0,1) 2, (0,1,1) 1; of 6 in all
