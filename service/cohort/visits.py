@@ -114,7 +114,7 @@ def _check_alike(chosen: _Subjects, columns: Sequence[str]) -> None:
         for column in columns:
             told: dict[str, int] = {}
             for one in sorted(mine.values(), key=lambda scan: scan.line):
-                if one.values[column].strip():
+                if not one.is_empty(column):
                     told.setdefault(one.values[column].strip(), one.line)
             if len(told) > 1:
                 what = ", ".join(f"{value!r} in line {line}" for value, line in told.items())
@@ -128,7 +128,7 @@ def _check_given(scans: Iterable[Scan], columns: Sequence[str]) -> None:
         f"line {one.line}: {column}: no value for {one.subject}"
         for one in scans
         for column in columns
-        if not one.values[column].strip()
+        if one.is_empty(column)
     ]
     if faults:
         raise CohortError("\n".join(faults))

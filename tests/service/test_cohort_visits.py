@@ -1,0 +1,92 @@
+"""Visits of subjects from a table: who is in a model, of which group, and who counts as missing; maps in memory."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from config.cohort_plans import CohortPlan
+from processing.cohort.analysis import LevelMaps
+from processing.results import Level, Quantity
+from service.cohort.maps import CohortMaps, key_of
+from service.cohort.models import check_models, run_models
+from service.cohort.table import CohortError, CohortTable, Scan
+
+MODEL = {
+    "name": "primary",
+    "quantity": "T1rho",
+    "baseline": "BL",
+    "visits": ["M6", "M12"],
+    "group": "arm",
+    "reference": "placebo",
+}
+GAIN = {"BL": 0.0, "M6": 4.0, "M12": 9.0}
+
+
+def rows_of_trial(n=24):
+    """Every subject at three visits; every second is active."""
+    arms = ("placebo", "active")
+    return [
+        {"subject": f"S{index}", "visit": visit, "arm": arms[index % 2], "centre": "north" if index % 3 else "south"}
+        for index in range(n)
+        for visit in GAIN
+    ]
+
+
+def table_of(rows):
+    columns = tuple(name for name in rows[0] if name not in ("subject", "visit"))
+    scans = (
+        Scan(line, row["subject"], row["visit"], Path(f"/{line}"), {name: row[name] for name in columns})
+        for line, row in enumerate(rows, start=2)
+    )
+    return CohortTable(tuple(scans), columns)
+
+
+def maps_of(table, levels=(Level.L4L5,), empty=()):
+    """Subjects differ by some ms, actives gain over the visits; of ``empty`` (subject, visit) no voxel is known."""
+    rng = np.random.default_rng(3)
+    regions = np.ones((1, 3, 4), np.uint8)
+    of_subject = {one: 80 + 10 * rng.standard_normal() for one in dict.fromkeys(one.subject for one in table.scans)}
+    found = {}
+    for level in levels:
+        values = np.array(
+            [
+                of_subject[one.subject]
+                + 2 * rng.standard_normal()
+                + GAIN[one.visit] * (one.values["arm"] == "active")
+                + (np.nan if (one.subject, one.visit) in empty else 0.0)
+                for one in table.scans
+            ]
+        )
+        maps = np.repeat(values[:, None], regions.size, axis=1)
+        found[level, Quantity.T1RHO] = LevelMaps(
+            level, "T1rho", regions, (4.0, 1.0, 1.0), maps, tuple(key_of(one) for one in table.scans)
+        )
+    return CohortMaps(found, (), {})
+
+
+def plan_of(*models, levels=("L4L5",), **more):
+    content = {"name": "p", "table": "t.csv", "levels": levels, "quantities": ["T1rho"], "models": list(models)}
+    return CohortPlan(**content, **more)
+
+
+@pytest.mark.parametrize("word", ["NA", "nan", ".", "n/a", ""])
+@pytest.mark.parametrize("column", ["arm", "centre"])
+def test_a_word_for_nothing_is_no_group_and_no_site(word, column):
+    rows = rows_of_trial()
+    for row in rows:
+        if row["subject"] in ("S4", "S9", "S14"):
+            row[column] = word
+    with pytest.raises(CohortError) as raised:
+        check_models(plan_of(MODEL | {"site": True}, site="centre"), table_of(rows))
+    lines = {14: "S4", 29: "S9", 44: "S14"}
+    told = [f"primary at L4L5: line {line}: {column}: no value for {subject}" for line, subject in lines.items()]
+    assert str(raised.value).split("\n") == told
+
+
+def test_a_word_for_nothing_at_a_follow_up_is_not_another_group():
+    rows = rows_of_trial()
+    for row in rows:
+        if row["visit"] != "BL":
+            row["arm"] = "NA"
+    check_models(plan_of(MODEL), table_of(rows))
