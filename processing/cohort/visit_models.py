@@ -18,6 +18,9 @@ from processing.cohort.multiplicity import adjusted
 from processing.cohort.repeated_measures import Adjustment, Estimate, RepeatedMeasures, fit_repeated_measures
 
 
+_ASKED_FIRST = ("change between", "between", "change", "mean")
+
+
 class Occasion(NamedTuple):
     """When and where a subject is measured: ``level``, or what stands for several; ``visit``."""
 
@@ -86,8 +89,9 @@ class MeanRow:
 class ContrastRow:
     """One difference of estimated means, ms. ``level`` empty: the mean over all levels of the model.
 
-    ``kind``: ``between`` (group less reference), ``change`` (from the baseline visit, of a group), ``change between``.
-    ``p_levels``: P adjusted by Holm where levels have models of their own; NaN where not.
+    ``kind``: ``between`` (group less reference), ``change`` (from the baseline visit, of a group), ``change between``;
+    ``mean``: of a model without groups and without a baseline visit; P, that it is zero, of a change only, else NaN.
+    ``p_holm``: P adjusted by Holm for all levels and groups that are asked at the visit; NaN where it is one alone.
     """
 
     kind: str
@@ -96,11 +100,13 @@ class ContrastRow:
     level: str
     visit: str
     estimate: Estimate
-    p_levels: float = float("nan")
+    p_holm: float = float("nan")
 
     @property
     def words(self) -> str:
         """What is compared."""
+        if self.kind == "mean":
+            return "mean"
         if self.kind == "change":
             return f"{self.group}: change".removeprefix(": ")
         compared = f"{self.group} less {self.reference}"
@@ -194,11 +200,18 @@ def fit_visits(data: VisitData, adjustment: Adjustment = "kenward-roger", confid
     return VisitFit(data, fitted, adjustment, rows.means(), rows.contrasts())
 
 
-def target_contrast(contrasts: Sequence[ContrastRow]) -> ContrastRow | None:
-    """The last group less the reference at the last visit (over all levels), else a change; None where none is."""
-    between = [one for one in contrasts if one.kind != "change"] or list(contrasts)
-    whole = [one for one in between if not one.level] or between
-    return whole[-1] if whole else None
+def target_contrasts(contrasts: Sequence[ContrastRow]) -> tuple[ContrastRow, ...]:
+    """What a model is asked first, at the last visit and over all its levels: each group less the reference.
+
+    Of values with a baseline visit, the change of each group less that of the reference. Without groups, the change
+    from the baseline visit, else the mean.
+    """
+    for kind in _ASKED_FIRST:
+        rows = [one for one in contrasts if one.kind == kind]
+        rows = [one for one in rows if not one.level] or rows
+        if rows:
+            return tuple(one for one in rows if (one.level, one.visit) == (rows[-1].level, rows[-1].visit))
+    raise ValueError("a model has a contrast at least")
 
 
 def some_finite(values: FloatArray) -> npt.NDArray[np.bool_]:
@@ -248,18 +261,22 @@ def centred_baseline(data: VisitData) -> FloatArray:
 
 
 def with_holm(fits: tuple[VisitFit, ...]) -> tuple[VisitFit, ...]:
-    """Models of one level each: every contrast's P also adjusted for being asked of all levels (Holm)."""
-    if len(fits) < 2:
-        return fits
-    keys: dict[tuple[str, str, str], list[tuple[int, int]]] = {}
+    """One model, or one for each level: P also adjusted (Holm) for all levels and groups that are asked at a visit.
+
+    Levels are a family where they have models of their own; groups where several are compared with the reference.
+    """
+    families: dict[tuple[str, str, str, str], list[tuple[int, int]]] = {}
     for at, fit in enumerate(fits):
         for place, row in enumerate(fit.contrasts):
-            keys.setdefault((row.kind, row.group, row.visit), []).append((at, place))
+            group, level = row.group if row.kind == "change" else "", row.level if len(fits) == 1 else ""
+            families.setdefault((row.kind, group, level, row.visit), []).append((at, place))
     changed = [list(fit.contrasts) for fit in fits]
-    for places in keys.values():
+    for places in families.values():
+        if len(places) < 2:
+            continue
         p = adjusted(np.array([changed[at][place].estimate.p for at, place in places]), "holm")
         for (at, place), value in zip(places, p, strict=True):
-            changed[at][place] = replace(changed[at][place], p_levels=float(value))
+            changed[at][place] = replace(changed[at][place], p_holm=float(value))
     return tuple(replace(fit, contrasts=tuple(rows)) for fit, rows in zip(fits, changed, strict=True))
 
 
@@ -299,6 +316,8 @@ class _Rows:
                     is_later = bool(self.data.baseline_visit) and visit != self.data.baseline_visit
                     before = self._at(index, level, self.data.baseline_visit) if is_later else cell
                     before_first = self._at(0, level, self.data.baseline_visit) if is_later else first
+                    if len(self.data.groups) == 1 and not self.data.baseline_visit:
+                        rows.append(self._mean(group, level, visit, cell))
                     if is_later:
                         rows.append(self._row("change", group, "", level, visit, cell - before))
                     if index:
@@ -307,6 +326,12 @@ class _Rows:
                         weights = cell - before - first + before_first
                         rows.append(self._row("change between", group, self.data.groups[0], level, visit, weights))
         return tuple(rows)
+
+    def _mean(self, group: str, level: str, visit: str, weights: FloatArray) -> ContrastRow:
+        row = self._row("mean", group, "", level, visit, weights)
+        if self.data.baseline is not None:
+            return row
+        return replace(row, estimate=replace(row.estimate, p=float("nan")))  # that a value is zero is no question
 
     def _row(self, kind: str, group: str, reference: str, level: str, visit: str, weights: FloatArray) -> ContrastRow:
         return ContrastRow(kind, group, reference, level, visit, self._estimate(weights))

@@ -1,5 +1,6 @@
 """The models of a cohort in its report: means over visits, differences, responders, missing visits, and the methods."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from config.cohort_plans import CohortPlan
 from processing.cohort.missing_data import MissingDataResult, Pooled
 from processing.cohort.repeated_measures import Estimate
 from processing.cohort.visit_figures import draw_deltas, draw_visits
-from processing.cohort.visit_models import MeanRow
+from processing.cohort.visit_models import ContrastRow, MeanRow
 from processing.display import LEVEL_NAMES, QUANTITY_NAMES, REGION_NAMES
 from processing.results import Level, Quantity, Region
 from service.cohort.models import ModelFinding
@@ -31,22 +32,23 @@ def model_pages(plan: CohortPlan, findings: Sequence[ModelFinding], figures: Pat
 
 def targets_table(findings: Sequence[ModelFinding], confidence: float) -> Table:
     """What each model was asked first."""
-    columns = (Column("Model"), Column("Difference"), Column("ms"), Column(_interval(confidence)), Column("P"))
-    rows = []
-    for one in findings:
-        row = one.target
-        if row is not None:
-            cells = (f"{row.words}, {row.visit}", *_value(row.estimate), p_text(row.estimate.p))
-            rows.append(Row(f"{one.name}, {level_name(one.level)}", cells))
-        else:
-            last = one.means[-1]
-            rows.append(
-                Row(
-                    f"{one.name}, {level_name(one.level)}",
-                    (last.visit, *_value(last.estimate), p_text(last.estimate.p)),
-                )
-            )
-    return Table("What the models were asked first", columns, tuple(rows), "P of each row by itself.")
+    has_holm = any(_has_holm(row) for one in findings for row in one.targets)
+    columns = (
+        Column("Model"),
+        Column("Difference"),
+        Column("ms"),
+        Column(_interval(confidence)),
+        *_p_columns(has_holm),
+    )
+    rows = tuple(
+        Row(
+            f"{one.name}, {level_name(one.level)}",
+            (f"{row.words}, {row.visit}", *_value(row.estimate), *_p_cells(row, has_holm)),
+        )
+        for one in findings
+        for row in one.targets
+    )
+    return Table("What the models were asked first", columns, rows, _p_note(has_holm))
 
 
 def _title(asked: VisitModel) -> str:
@@ -116,14 +118,14 @@ def _means(findings: Sequence[ModelFinding], confidence: float) -> Table:
 
 
 def _contrasts(findings: Sequence[ModelFinding], confidence: float) -> Table:
-    has_holm = any(row.p_levels == row.p_levels for one in findings for row in one.contrasts)
+    has_holm = any(_has_holm(row) for one in findings for row in one.contrasts)
     columns = (
         Column("Difference"),
         Column("ms"),
         Column(_interval(confidence)),
         Column("SE"),
         Column("df"),
-        Column("P"),
+        *_p_columns(has_holm),
     )
     rows = []
     for one in findings:
@@ -132,15 +134,11 @@ def _contrasts(findings: Sequence[ModelFinding], confidence: float) -> Table:
                 *_value(row.estimate),
                 f"{row.estimate.standard_error:.2f}",
                 f"{row.estimate.df:.1f}",
-                p_text(row.estimate.p),
+                *_p_cells(row, has_holm),
             )
-            holm = (p_text(row.p_levels),) if has_holm else ()
             level = level_name(row.level) if row.level else "all levels"
-            rows.append(Row(f"{level}, {row.words}, {row.visit}", cells + holm))
-    note = (
-        "P of each row by itself." if not has_holm else "P of each row by itself; Holm: for the levels, not for visits."
-    )
-    return Table("Differences", (*columns, *((Column("P, Holm"),) if has_holm else ())), tuple(rows), note)
+            rows.append(Row(f"{level}, {row.words}, {row.visit}", cells))
+    return Table("Differences", columns, tuple(rows), _p_note(has_holm))
 
 
 def _spread(findings: Sequence[ModelFinding]) -> Table:
@@ -246,6 +244,23 @@ def _methods(plan: CohortPlan, asked: VisitModel, findings: Sequence[ModelFindin
             " Rubin's rules with the degrees of freedom of Barnard and Rubin. Jump to reference: after the last known"
             f" visit as if of {asked.reference}."
         )
+
+
+def _has_holm(row: ContrastRow) -> bool:
+    return not math.isnan(row.p_holm)
+
+
+def _p_columns(has_holm: bool) -> tuple[Column, ...]:
+    return (Column("P"), Column("P, Holm")) if has_holm else (Column("P"),)
+
+
+def _p_cells(row: ContrastRow, has_holm: bool) -> tuple[str, ...]:
+    return (p_text(row.estimate.p), *((p_text(row.p_holm),) if has_holm else ()))
+
+
+def _p_note(has_holm: bool) -> str:
+    holm = "; Holm: of one model, for its levels (each a model) and groups at a visit, not for visits"
+    return f"P of each row by itself{holm if has_holm else ''}."
 
 
 def _interval(confidence: float) -> str:

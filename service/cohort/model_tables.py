@@ -1,5 +1,6 @@
 """The numbers of a cohort's models as CSV: estimated means and differences, covariances, responders, missing visits."""
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ _ESTIMATE = ("estimate_ms", "standard_error_ms", "df", "t", "p", "low_ms", "high
 
 def write_models(findings: Sequence[ModelFinding], folder: Path) -> None:
     """``models.csv``, ``model_covariance.csv``, and ``responders.csv`` and ``missing_data.csv`` where they are."""
-    write_rows(folder / "models.csv", (*_WHERE, *_MODELS, *_ESTIMATE, "p_holm_levels", *_END), _estimates(findings))
+    write_rows(folder / "models.csv", (*_WHERE, *_MODELS, *_ESTIMATE, "p_holm", *_END), _estimates(findings))
     write_rows(folder / "model_covariance.csv", (*_WHERE, *_COVARIANCE, "use"), _covariances(findings))
     if any(one.responders for one in findings):
         write_rows(folder / "responders.csv", (*_WHERE, *_RESPONDERS, "use"), _responders(findings))
@@ -45,6 +46,7 @@ def _where(one: ModelFinding, level: str | None = None) -> dict[str, Any]:
 
 def _estimates(findings: Sequence[ModelFinding]) -> Iterator[dict[str, Any]]:
     for one in findings:
+        asked = {(row.level, row.visit): row.p_holm for row in one.contrasts if row.kind == "mean"}
         for mean in one.means:
             yield {
                 **_where(one, mean.level),
@@ -55,9 +57,12 @@ def _estimates(findings: Sequence[ModelFinding]) -> Iterator[dict[str, Any]]:
                 "mean_ms": mean.mean_ms,
                 "sd_ms": mean.sd_ms,
                 **_numbers(mean.estimate),
+                "p_holm": asked.get((mean.level, mean.visit), math.nan),
                 "degrees_of_freedom": one.adjustment,
             }
         for row in one.contrasts:
+            if row.kind == "mean" and row.level:
+                continue  # stands above
             yield {
                 **_where(one, row.level or "all"),
                 "what": row.kind,
@@ -65,7 +70,7 @@ def _estimates(findings: Sequence[ModelFinding]) -> Iterator[dict[str, Any]]:
                 "reference": row.reference,
                 "visit": row.visit,
                 **_numbers(row.estimate),
-                "p_holm_levels": row.p_levels,
+                "p_holm": row.p_holm,
                 "degrees_of_freedom": one.adjustment,
             }
 

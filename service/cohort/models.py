@@ -23,7 +23,7 @@ from processing.cohort.visit_models import (
     fit_visits,
     measured_only,
     some_finite,
-    target_contrast,
+    target_contrasts,
     with_holm,
 )
 from processing.precision_profile import read_precision
@@ -69,9 +69,9 @@ class ModelFinding:
     __pydantic_config__ = ConfigDict(ser_json_inf_nan="strings")
 
     @property
-    def target(self) -> ContrastRow | None:
-        """What is asked first: see :func:`processing.cohort.visit_models.target_contrast`."""
-        return target_contrast(self.contrasts)
+    def targets(self) -> tuple[ContrastRow, ...]:
+        """What is asked first: see :func:`processing.cohort.visit_models.target_contrasts`."""
+        return target_contrasts(self.contrasts)
 
 
 def check_models(plan: CohortPlan, table: CohortTable) -> tuple[str, ...]:
@@ -116,8 +116,7 @@ def run_models(plan: CohortPlan, table: CohortTable, maps: CohortMaps) -> Iterat
             except (CohortError, DesignError) as error:
                 raise CohortError(f"{called(asked, levels)}: {error}") from error
             prepared.append((levels, data, left_out))
-        adjusted = with_holm(tuple(fits)) if asked.levels_as == "each" else tuple(fits)
-        for fit, (levels, data, left_out) in zip(adjusted, prepared, strict=True):
+        for fit, (levels, data, left_out) in zip(with_holm(tuple(fits)), prepared, strict=True):
             yield _finding(plan, asked, levels, fit, data, left_out)
 
 

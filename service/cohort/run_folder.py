@@ -1,8 +1,9 @@
 """The folder of a run: everything that ``discnode cohort run`` writes, and its report made again from it."""
 
 import json
+import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -109,7 +110,7 @@ def run_to_folder(
         "discnode": packages["discnode"],
         "packages": packages,
         "made_of": maps.versions,
-        "models": [_in_short(one) for one in models],
+        "models": [told for one in models for told in _in_short(one)],
         "warnings": list(maps.warnings),
     }
     (out / _RUN).write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
@@ -163,8 +164,8 @@ def _facts(run: dict[str, Any]) -> RunFacts:
     return RunFacts(run["plan_sha256"], tuple(run["warnings"]), run["packages"], run["made_of"])
 
 
-def _in_short(one: ModelFinding) -> dict[str, Any]:
-    target = one.target
+def _in_short(one: ModelFinding) -> Iterator[dict[str, Any]]:
+    """What the model was asked first, of each group."""
     told: dict[str, Any] = {
         "model": one.name,
         "level": one.level,
@@ -173,8 +174,8 @@ def _in_short(one: ModelFinding) -> dict[str, Any]:
         "subjects": one.n_subjects,
         "values": one.n_values,
     }
-    if target is not None:
-        told |= {
+    for target in one.targets:
+        yield told | {
             "what": target.kind,
             "group": target.group,
             "reference": target.reference,
@@ -183,6 +184,11 @@ def _in_short(one: ModelFinding) -> dict[str, Any]:
             "low_ms": target.estimate.low,
             "high_ms": target.estimate.high,
             "df": target.estimate.df,
-            "p": target.estimate.p,
+            "p": _known(target.estimate.p),
+            "p_holm": _known(target.p_holm),
         }
-    return told
+
+
+def _known(p: float) -> float | None:
+    """None where there is none: JSON knows no NaN."""
+    return None if math.isnan(p) else p

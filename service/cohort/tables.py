@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from processing.cohort.inference import Control
+from processing.cohort.visit_models import ContrastRow
 from processing.display import RESEARCH_USE_ONLY
 from service.cohort.models import ModelFinding
 from service.cohort.run import CohortFinding
@@ -71,23 +72,31 @@ def write_summary(
             "smallest_p": inference.smallest_p,
         }
         if inference.smoothness is not None:
-            row["fwhm_voxels"] = " x ".join(f"{width:.2f}" for width in inference.smoothness.fwhm if math.isfinite(width))
+            row["fwhm_voxels"] = " x ".join(
+                f"{width:.2f}" for width in inference.smoothness.fwhm if math.isfinite(width)
+            )
         for control in controls:
             if control in inference.p:
                 row[f"n_{control.value}"] = int(inference.survives(control, alpha).sum())
         row["notes"] = "; ".join((*inference.notes, *one.left_out))
         rows.append(row)
     for model in models:
-        notes = (f"model of the {model.region}", *model.left_out)
-        if model.target is not None:
-            target = model.target
-            told = f"{target.words}, {target.visit}"
-            notes = (notes[0], f"{told}: {target.estimate.estimate:.3g} ms, P {target.estimate.p:.3g}", *notes[1:])
+        notes = (f"model of the {model.region}", *map(_target, model.targets), *model.left_out)
         where = {"analysis": model.name, "level": model.level, "quantity": model.quantity}
         use = RESEARCH_USE_ONLY.lower()
         rows.append(where | {"subjects": model.n_subjects, "notes": "; ".join(notes), "use": use})
     names = ("analysis", "level", "quantity", "subjects", "voxels", "voxels_in_family", "fwhm_voxels", "smallest_p")
     write_rows(path, (*names, *(f"n_{control.value}" for control in controls), "notes", "use"), rows)
+
+
+def _target(row: ContrastRow) -> str:
+    """What a model was asked first, in one line."""
+    p = "".join(
+        f", {name} {value:.3g}"
+        for name, value in (("P", row.estimate.p), ("P by Holm", row.p_holm))
+        if not math.isnan(value)
+    )
+    return f"{row.words}, {row.visit}: {row.estimate.estimate:.3g} ms{p}"
 
 
 def write_maps(finding: CohortFinding, folder: Path) -> Path:

@@ -12,7 +12,7 @@ from scipy import stats
 from processing.cohort.design import DesignError
 from processing.cohort.missing_data import missing_data_sensitivity, pool
 from processing.cohort.responders import count_responders, is_responder
-from processing.cohort.visit_models import Occasion, VisitData, fit_visits, target_contrast, with_holm
+from processing.cohort.visit_models import Occasion, VisitData, fit_visits, target_contrasts, with_holm
 
 COVARIANCE = np.array([[60.0, 30, 20], [30, 80, 40], [20, 40, 100]])
 
@@ -51,7 +51,7 @@ def test_without_missing_visits_a_visit_is_its_analysis_of_covariance():
         means = {one.group: one for one in fit.means if one.visit == visit}
         assert means["a"].estimate.estimate == pytest.approx(wanted.params[0], rel=1e-6)
         assert means["b"].n == 20
-    assert target_contrast(fit.contrasts).visit == "M12"
+    assert target_contrasts(fit.contrasts)[-1].visit == "M12"
 
 
 R = json.loads((Path(__file__).parents[1] / "data" / "repeated_measures_by_r.json").read_text())["models"]
@@ -123,8 +123,11 @@ def test_levels_of_a_subject_are_occasions_and_their_mean_is_the_model_of_means(
         data.group,
         data.groups,
     )
-    found, wanted = target_contrast(together.contrasts).estimate, target_contrast(fit_visits(mean).contrasts).estimate
-    assert target_contrast(together.contrasts).level == ""
+    found, wanted = (
+        target_contrasts(together.contrasts)[-1].estimate,
+        target_contrasts(fit_visits(mean).contrasts)[-1].estimate,
+    )
+    assert target_contrasts(together.contrasts)[-1].level == ""
     assert found.estimate == pytest.approx(wanted.estimate, rel=1e-6)
     assert found.standard_error == pytest.approx(wanted.standard_error, rel=1e-4)
     assert found.df == pytest.approx(58, rel=1e-3)
@@ -132,8 +135,8 @@ def test_levels_of_a_subject_are_occasions_and_their_mean_is_the_model_of_means(
 
 def test_p_of_models_for_each_level_are_adjusted_by_holm():
     fits = with_holm(tuple(fit_visits(trial(seed)) for seed in (1, 2, 3)))
-    p = sorted(target_contrast(fit.contrasts).estimate.p for fit in fits)
-    adjusted = sorted(target_contrast(fit.contrasts).p_levels for fit in fits)
+    p = sorted(target_contrasts(fit.contrasts)[-1].estimate.p for fit in fits)
+    adjusted = sorted(target_contrasts(fit.contrasts)[-1].p_holm for fit in fits)
     assert adjusted[0] == pytest.approx(min(1, 3 * p[0]))
     assert adjusted[-1] >= p[-1]
 
@@ -195,7 +198,7 @@ def holes():
 def test_imputed_at_random_the_difference_is_that_of_the_model(holes):
     fit = fit_visits(holes)
     (found,) = missing_data_sensitivity(fit, holes, "M12", imputations=250, seed=1)
-    wanted = target_contrast(fit.contrasts).estimate
+    wanted = target_contrasts(fit.contrasts)[-1].estimate
     assert found.n_imputed == tuple(int(np.isnan(holes.values[holes.group == one, 2]).sum()) for one in (1, 0))
     assert found.at_random.estimate == pytest.approx(wanted.estimate, abs=0.15 * wanted.standard_error)
     assert found.at_random.standard_error == pytest.approx(wanted.standard_error, rel=0.07)
@@ -228,6 +231,33 @@ def test_the_tipping_point_is_where_p_crosses_alpha_and_shifts_by_the_share_that
     assert shift == pytest.approx(share * found.tipping_ms, rel=0.1)
 
 
+def test_every_group_is_asked_first_against_the_reference_and_adjusted_for():
+    data = trial(n=45)
+    three = replace(data, group=np.arange(45) % 3, groups=("placebo", "dose", "a zero"))
+    (fit,) = with_holm((fit_visits(three),))
+    first = target_contrasts(fit.contrasts)
+    assert [(row.group, row.reference, row.visit) for row in first] == [
+        ("dose", "placebo", "M12"),
+        ("a zero", "placebo", "M12"),
+    ]
+    low, high = sorted((row.estimate.p, row.p_holm) for row in first)
+    assert low[1] == pytest.approx(min(1, 2 * low[0]))
+    assert high[1] == pytest.approx(max(high[0], low[1]))
+
+
+def test_without_groups_the_mean_over_levels_is_asked_first():
+    data = trial(n=40, levels=("L4L5", "L5S1"))
+    bare = VisitData(data.subjects, data.occasions, data.values, np.zeros(40, np.int64), ("",), data.baseline)
+    (row,) = target_contrasts(fit_visits(bare).contrasts)
+    assert (row.kind, row.words, row.level, row.visit) == ("mean", "mean", "", "M12")
+    assert row.estimate.estimate == pytest.approx(data.values[:, [2, 5]].mean(), rel=1e-6)
+    assert row.estimate.p < 0.01
+    (value,) = target_contrasts(fit_visits(replace(bare, baseline=None)).contrasts)
+    assert np.isnan(value.estimate.p)  # that a relaxation time is zero is no question
+    (change,) = target_contrasts(fit_visits(replace(bare, baseline=None, baseline_visit="M3")).contrasts)
+    assert (change.kind, change.level) == ("change", "")
+
+
 def test_intervals_of_imputed_differences_are_of_one_less_alpha(holes):
     fit = fit_visits(holes)
     (found,) = missing_data_sensitivity(fit, holes, "M12", imputations=20, seed=2, alpha=0.2)
@@ -245,5 +275,5 @@ def test_jump_to_reference_gives_those_that_left_at_once_the_mean_of_the_referen
     one = VisitData(data.subjects, data.occasions[2:], values, data.group, data.groups)
     fit = fit_visits(one)
     (found,) = missing_data_sensitivity(fit, one, "M12", imputations=250, seed=3)
-    assert found.jump.estimate == pytest.approx(0.5 * target_contrast(fit.contrasts).estimate.estimate, abs=0.15)
-    assert found.at_random.estimate == pytest.approx(target_contrast(fit.contrasts).estimate.estimate, abs=0.15)
+    assert found.jump.estimate == pytest.approx(0.5 * target_contrasts(fit.contrasts)[-1].estimate.estimate, abs=0.15)
+    assert found.at_random.estimate == pytest.approx(target_contrasts(fit.contrasts)[-1].estimate.estimate, abs=0.15)

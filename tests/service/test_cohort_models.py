@@ -100,7 +100,7 @@ def test_the_gain_of_the_active_arm_is_found_at_each_level(run):
     for row in rows:
         truth = 4 if row["visit"] == "M6" else 9
         assert float(row["low_ms"]) < truth < float(row["high_ms"])
-        assert float(row["p_holm_levels"]) >= float(row["p"])
+        assert float(row["p_holm"]) >= float(row["p"])
         assert 12 < float(row["df"]) < 21
 
 

@@ -9,8 +9,10 @@ from config.cohort_plans import CohortPlan
 from processing.cohort.analysis import LevelMaps
 from processing.results import Level, Quantity
 from service.cohort.maps import CohortMaps, key_of
+from service.cohort.model_report import targets_table
 from service.cohort.models import check_models, run_models
 from service.cohort.table import CohortError, CohortTable, Scan
+from service.cohort.tables import write_summary
 
 MODEL = {
     "name": "primary",
@@ -90,3 +92,31 @@ def test_a_word_for_nothing_at_a_follow_up_is_not_another_group():
         if row["visit"] != "BL":
             row["arm"] = "NA"
     check_models(plan_of(MODEL), table_of(rows))
+
+
+def test_without_groups_several_levels_have_one_row_that_is_of_all(tmp_path):
+    table = table_of(rows_of_trial(30))
+    model = {"name": "course", "quantity": "T1rho", "baseline": "BL", "visits": ["M12"], "levels_as": "together"}
+    levels = (Level.L4L5, Level.L5S1)
+    (found,) = run_models(plan_of(model, levels=("L4L5", "L5S1")), table, maps_of(table, levels))
+    (row,) = targets_table([found], 0.95).rows
+    whole = next(one for one in found.contrasts if one.level == "")
+    assert row.name == "course, L4/5, L5/S1"
+    assert row.cells[:2] == ("mean, M12", f"{whole.estimate.estimate:.2f}")
+    write_summary([], tmp_path / "summary.csv", 0.05, [found])
+    assert f"mean, M12: {whole.estimate.estimate:.3g} ms" in (tmp_path / "summary.csv").read_text()
+
+
+def test_of_three_groups_two_are_in_the_headline_and_the_summary(tmp_path):
+    rows = rows_of_trial(36)
+    for row in rows:
+        row["arm"] = ("placebo", "active", "a zero dose")[int(row["subject"][1:]) % 3]
+    table = table_of(rows)
+    (found,) = run_models(plan_of(MODEL), table, maps_of(table))
+    told = targets_table([found], 0.95)
+    assert [row.cells[0] for row in told.rows] == ["a zero dose less placebo, M12", "active less placebo, M12"]
+    assert "Holm: of one model, for its levels (each a model) and groups" in told.note
+    write_summary([], tmp_path / "summary.csv", 0.05, [found])
+    summary = (tmp_path / "summary.csv").read_text()
+    assert "active less placebo, M12" in summary and "a zero dose less placebo, M12" in summary
+    assert "P by Holm" in summary
