@@ -17,7 +17,6 @@ from processing.cohort.design import COLLINEAR, DesignError, FloatArray
 from processing.cohort.multiplicity import adjusted
 from processing.cohort.repeated_measures import Adjustment, Estimate, RepeatedMeasures, fit_repeated_measures
 
-
 _ASKED_FIRST = ("change between", "between", "change", "mean")
 
 

@@ -31,7 +31,7 @@ from processing.results import Level, Quantity, Region
 from processing.visits import Cell, Precision
 from service.cohort.maps import CohortMaps
 from service.cohort.table import CohortError, CohortTable
-from service.cohort.visits import called, levels_of, visit_data
+from service.cohort.visits import ModelVisits, called, levels_of, visit_data
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +39,10 @@ class ModelFinding:
     """One model, of one level where levels have models of their own; as it is stored.
 
     ``level``: name of a level, of several, or of their mean. ``covariance`` of the ``occasions``, ms². ``terms``:
-    coefficients. ``n_known`` (visits,): subjects with a value, of ``n_subjects`` in the model. ``limit``: of a
-    responder, in words. ``responders``: missing left out, and as non-responders. ``left_out``: subjects, with reason.
+    coefficients. ``n_known`` (visits,): subjects with a value, of ``n_subjects`` in the model. ``n_begun``: subjects
+    with a baseline, those who never came again too (of values: with one at the baseline visit, where there is one).
+    ``limit``: of a responder, in words. ``responders``: missing left out, and as non-responders. ``left_out``:
+    subjects, with reason.
     """
 
     name: str
@@ -55,6 +57,7 @@ class ModelFinding:
     groups: tuple[str, ...]
     terms: tuple[str, ...]
     n_subjects: int
+    n_begun: int
     n_values: int
     n_known: tuple[int, ...]
     minus_two_reml: float
@@ -86,19 +89,24 @@ def check_models(plan: CohortPlan, table: CohortTable) -> tuple[str, ...]:
         for levels in levels_of(plan, asked):
             name = called(asked, levels)
             try:
-                data, left_out = visit_data(plan, table, asked, levels, None)
-                check_visits(measured_only(data))
+                visits = visit_data(plan, table, asked, levels, None)
+                check_visits(measured_only(visits.data))
                 _precision(asked, levels[0])
             except (CohortError, DesignError) as error:
                 for fault in str(error).split("\n"):
                     faults.setdefault((asked.name, fault), []).extend(one.name for one in levels)
                 continue
-            told = f", {len(left_out)} left out ({'; '.join(left_out[:3])})" if left_out else ""
-            notes.append(f"{name}: {len(data.subjects)} subjects at {len(data.occasions)} occasions{told}")
+            notes.append(f"{name}: {_counted(visits)}")
     if faults:
         lines = (f"{name} at {', '.join(at)}: {fault}" for (name, fault), at in faults.items())
         raise CohortError("\n".join(lines))
     return tuple(notes)
+
+
+def _counted(visits: ModelVisits) -> str:
+    data, left_out = visits.data, visits.left_out
+    told = f", {len(left_out)} left out ({'; '.join(left_out[:3])})" if left_out else ""
+    return f"{len(data.subjects)} subjects at {len(data.occasions)} occasions{told}"
 
 
 def run_models(plan: CohortPlan, table: CohortTable, maps: CohortMaps) -> Iterator[ModelFinding]:
@@ -111,24 +119,20 @@ def run_models(plan: CohortPlan, table: CohortTable, maps: CohortMaps) -> Iterat
         prepared, fits = [], []
         for levels in levels_of(plan, asked):
             try:
-                data, left_out = visit_data(plan, table, asked, levels, maps)
-                fits.append(fit_visits(data, asked.degrees_of_freedom, 1 - plan.inference.alpha))
+                visits = visit_data(plan, table, asked, levels, maps)
+                fits.append(fit_visits(visits.data, asked.degrees_of_freedom, 1 - plan.inference.alpha))
             except (CohortError, DesignError) as error:
                 raise CohortError(f"{called(asked, levels)}: {error}") from error
-            prepared.append((levels, data, left_out))
-        for fit, (levels, data, left_out) in zip(with_holm(tuple(fits)), prepared, strict=True):
-            yield _finding(plan, asked, levels, fit, data, left_out)
+            prepared.append((levels, visits))
+        for fit, (levels, visits) in zip(with_holm(tuple(fits)), prepared, strict=True):
+            yield _finding(plan, asked, levels, fit, visits)
 
 
 def _finding(
-    plan: CohortPlan,
-    asked: VisitModel,
-    levels: tuple[Level, ...],
-    fit: VisitFit,
-    data: VisitData,
-    left_out: tuple[str, ...],
+    plan: CohortPlan, asked: VisitModel, levels: tuple[Level, ...], fit: VisitFit, visits: ModelVisits
 ) -> ModelFinding:
-    limit, responders = _responders(plan, asked, levels, data)
+    data = visits.data
+    limit, responders = _responders(plan, asked, levels, visits)
     return ModelFinding(
         name=asked.name,
         level=", ".join(fit.data.levels),
@@ -142,6 +146,7 @@ def _finding(
         groups=fit.data.groups,
         terms=fit.fitted.names,
         n_subjects=fit.fitted.n_subjects,
+        n_begun=_begun(data),
         n_values=fit.fitted.n,
         n_known=tuple(int(one) for one in np.isfinite(fit.data.values).sum(axis=0)),
         minus_two_reml=fit.fitted.minus_two_reml,
@@ -151,8 +156,16 @@ def _finding(
         limit=limit,
         responders=responders,
         missing=_missing(plan, asked, fit, data),
-        left_out=left_out + _without_value(data),
+        left_out=visits.left_out + _without_value(data),
     )
+
+
+def _begun(data: VisitData) -> int:
+    """Subjects that could have been lost: with a baseline, whether they came again or not."""
+    if data.baseline is not None:
+        return int(some_finite(data.baseline).sum())
+    at_baseline = [one.visit == data.baseline_visit for one in data.occasions]
+    return int(some_finite(data.values[:, at_baseline] if any(at_baseline) else data.values).sum())
 
 
 def _without_value(data: VisitData) -> tuple[str, ...]:
@@ -179,14 +192,15 @@ def _precision(asked: VisitModel, level: Level) -> Precision | None:
 
 
 def _responders(
-    plan: CohortPlan, asked: VisitModel, levels: tuple[Level, ...], data: VisitData
+    plan: CohortPlan, asked: VisitModel, levels: tuple[Level, ...], visits: ModelVisits
 ) -> tuple[str, tuple[ResponderTable, ...]]:
-    rule = asked.responders
+    """The limit in words, and both counts; who has no baseline is missing, too."""
+    rule, data = asked.responders, visits.data
     if rule is None or data.baseline is None:
         return "", ()
     place = data.visits.index(rule.visit)
-    with_baseline = data.of(np.isfinite(data.baseline[:, place]))
-    changes, baseline = with_baseline.values[:, place], with_baseline.baseline[:, place]  # type: ignore[index]
+    has_baseline = np.isfinite(data.baseline[:, place])
+    changes, baseline = data.values[has_baseline, place], data.baseline[has_baseline, place]
     known = _precision(asked, levels[0])
     if known is not None:
         limits = [change_limits(float(one), known, limit="rcv", confidence=0.95, upper_bound=True) for one in baseline]
@@ -199,8 +213,11 @@ def _responders(
         upper, limit = (rule.limit_percent or 0.0) / 100 * baseline, f"{rule.limit_percent:g} % of the baseline"
         lower = -upper
     words = {"increase": "increase by more than", "decrease": "decrease by more than", "either": "change by more than"}
-    responds = is_responder(changes, lower, upper, rule.direction)
-    tables = count_responders(responds, with_baseline.group, with_baseline.groups, 1 - plan.inference.alpha)
+    elsewhere = visits.group_of_left_out[visits.group_of_left_out >= 0]
+    responds = np.full(len(data.subjects) + len(elsewhere), np.nan)
+    responds[np.flatnonzero(has_baseline)] = is_responder(changes, lower, upper, rule.direction)
+    group = np.concatenate([data.group, elsewhere])
+    tables = count_responders(responds, group, data.groups, 1 - plan.inference.alpha)
     return f"{words[rule.direction]} {limit} at {rule.visit}", tables
 
 

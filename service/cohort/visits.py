@@ -21,11 +21,24 @@ MEAN_OF_LEVELS = "mean of levels"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class ModelVisits:
+    """What a model takes, and who is not in it for want of a scan at the baseline.
+
+    ``left_out``: they, with the reason; ``group_of_left_out`` the places of their groups in ``data.groups``, -1 of a
+    subject that no scan tells the group of.
+    """
+
+    data: VisitData
+    left_out: tuple[str, ...]
+    group_of_left_out: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class _Subjects:
-    """Who is in a model: the scans of each subject by visit, and what is known of each."""
+    """Who is in a model: the scans of each subject by visit; and those without a scan at the baseline of a change."""
 
     scans: dict[str, dict[str, Scan]]
-    left_out: tuple[str, ...]
+    without_baseline: dict[str, dict[str, Scan]]
 
     def told_by(self, subject: str, asked: VisitModel) -> Scan:
         """The scan whose columns hold: of the baseline, else the first."""
@@ -46,7 +59,7 @@ def called(asked: VisitModel, levels: Sequence[Level]) -> str:
 
 def visit_data(
     plan: CohortPlan, table: CohortTable, asked: VisitModel, levels: tuple[Level, ...], maps: CohortMaps | None
-) -> tuple[VisitData, tuple[str, ...]]:
+) -> ModelVisits:
     """The visits of each subject, and who is left out. Without maps: who has a scan when, every value zero.
 
     Raises:
@@ -85,7 +98,20 @@ def visit_data(
         covariate_names,
         asked.baseline or "" if asked.response == "value" else "",
     )
-    return data, chosen.left_out
+    return _with_left_out(data, asked, chosen, columns)
+
+
+def _with_left_out(data: VisitData, asked: VisitModel, chosen: _Subjects, columns: Sequence[str]) -> ModelVisits:
+    """Beside the data, who has no scan at the baseline, and of which group they are by their first scan that tells."""
+    left_out, places = [], []
+    for subject, mine in chosen.without_baseline.items():
+        telling = [one for one in mine.values() if asked.group and not one.is_empty(columns[0])]
+        held = [one.values[columns[0]].strip() for one in telling] if asked.group else [""]
+        place = data.groups.index(held[0]) if held and held[0] in data.groups else -1
+        places.append(place)
+        unknown = f", and no {columns[0]} that is one of the groups" if place < 0 else ""
+        left_out.append(f"{subject}: no scan at {asked.baseline}{unknown}")
+    return ModelVisits(data, tuple(left_out), np.array(places, np.int64))
 
 
 def _subjects(table: CohortTable, asked: VisitModel) -> _Subjects:
@@ -99,18 +125,15 @@ def _subjects(table: CohortTable, asked: VisitModel) -> _Subjects:
             scans.setdefault(one.subject, {})[visit] = one
     ordered = {one.subject: scans[one.subject] for one in table.scans if one.subject in scans}
     if asked.response == "value":
-        return _Subjects(ordered, ())
-    left_out = tuple(
-        f"{one}: no scan at {asked.baseline}" for one, mine in ordered.items() if asked.baseline not in mine
-    )
+        return _Subjects(ordered, {})
     kept = {one: mine for one, mine in ordered.items() if asked.baseline in mine}
-    return _Subjects(kept, left_out)
+    return _Subjects(kept, {one: mine for one, mine in ordered.items() if one not in kept})
 
 
 def _check_alike(chosen: _Subjects, columns: Sequence[str]) -> None:
     """Groups and sites are a subject's: rows of other visits may leave them empty, but not differ."""
     faults = []
-    for subject, mine in chosen.scans.items():
+    for subject, mine in (chosen.scans | chosen.without_baseline).items():
         for column in columns:
             told: dict[str, int] = {}
             for one in sorted(mine.values(), key=lambda scan: scan.line):
