@@ -25,7 +25,7 @@ class TrialAssumptions:
     """What is assumed. ``covariance`` (visits, visits) ms², of changes less what baseline and covariates explain.
 
     ``effect_ms`` at the last visit; ``missing`` (visits,): share of subjects that have left by each visit, rising;
-    ``n_covariates``: baseline and others, each x visit; ``alpha`` two-sided.
+    ``n_covariates``: baseline and others, each x visit; ``alpha`` two-sided. ``visits``: what they are called, if told.
     """
 
     covariance: FloatArray
@@ -33,6 +33,7 @@ class TrialAssumptions:
     missing: tuple[float, ...]
     n_covariates: int = 0
     alpha: float = 0.05
+    visits: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +81,15 @@ def make_assumptions(
         raise DesignError("the correlation with the baseline must lie between -1 and 1")
     covariance = np.outer(sd, sd) * (correlation + (1 - correlation) * np.eye(m))
     covariance = covariance - np.outer(sd, sd) * baseline_correlation**2
-    shares = tuple(dropout) if len(dropout) > 1 or m == 1 else tuple(dropout[0] * (i + 1) / m for i in range(m))
+    shares = dropout_by_visit(dropout, m)
     return check_assumptions(TrialAssumptions(covariance, effect_ms, shares, int(baseline_correlation != 0), alpha))
+
+
+def dropout_by_visit(shares: Sequence[float], n_visits: int) -> tuple[float, ...]:
+    """Share that has left by each visit; of one number, that by the last, rising evenly."""
+    if len(shares) > 1:
+        return tuple(shares)
+    return tuple(shares[0] * (place + 1) / n_visits for place in range(n_visits))
 
 
 def check_assumptions(assumed: TrialAssumptions) -> TrialAssumptions:

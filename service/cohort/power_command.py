@@ -8,18 +8,20 @@ from collections.abc import Sequence
 import numpy as np
 
 from processing.atlas import read_atlas
-from processing.cohort.design import DesignError
+from processing.cohort.design import DesignError, FloatArray
 from processing.cohort.map_power import MapAssumptions, MapPower, ball_in, simulate_map_power
 from processing.cohort.power import (
     PowerEstimate,
     TrialAssumptions,
     check_assumptions,
+    dropout_by_visit,
     make_assumptions,
     simulate_power,
     smallest_n,
 )
 from processing.display import RESEARCH_USE_ONLY
 from processing.results import Level
+from service.cohort.models import ModelFinding
 from service.cohort.table import CohortError
 
 _OK, _USAGE = 0, 2
@@ -38,7 +40,11 @@ def tell_power(options: argparse.Namespace) -> int:
     except (CohortError, DesignError) as error:
         print(error, file=sys.stderr)
         return _USAGE
-    sds = ", ".join(f"{value**0.5:.1f}" for value in assumed.covariance.diagonal())
+    names = assumed.visits or ("",) * len(assumed.covariance)
+    sds = ", ".join(
+        f"{value**0.5:.1f} {name and f'({name})'}".strip()
+        for value, name in zip(assumed.covariance.diagonal(), names, strict=True)
+    )
     gone = ", ".join(f"{100 * one:.0f}" for one in assumed.missing)
     print(
         f"Effect {assumed.effect_ms:g} ms at the last visit; SD {sds} ms; left {gone} %; two-sided α {assumed.alpha:g}"
@@ -81,7 +87,7 @@ def _assumed(options: argparse.Namespace) -> TrialAssumptions:
     if (options.run is None) == (options.sd is None):
         raise DesignError("give either --sd, or --run and --model")
     if options.run is not None:
-        return _of_run(options)
+        return assumed_of_run(options)
     return make_assumptions(
         options.sd,
         options.correlation,
@@ -92,7 +98,7 @@ def _assumed(options: argparse.Namespace) -> TrialAssumptions:
     )
 
 
-def _of_run(options: argparse.Namespace) -> TrialAssumptions:
+def assumed_of_run(options: argparse.Namespace) -> TrialAssumptions:
     """Covariance and missing visits of a model that was fitted; missing ones as if subjects had left for good."""
     from service.cohort.run_folder import models_of
 
@@ -103,19 +109,37 @@ def _of_run(options: argparse.Namespace) -> TrialAssumptions:
     one = found[0]
     if len({occasion.level for occasion in one.occasions}) > 1:
         raise CohortError(f"{one.name}: levels together have no single last visit; take a model of one level")
-    missing, most = [], 0.0
-    for n in one.n_known:
-        most = max(most, 1 - n / one.n_subjects)
-        missing.append(most)
-    if options.dropout:
-        missing = list(options.dropout)
     m = len(one.occasions)
-    baseline = int(one.response == "change")
-    others = len(one.terms) - (len(one.groups) + baseline) * m
-    covariance = np.array(one.covariance)
+    adjusted = int(one.response == "change")
+    others = len(one.terms) - (len(one.groups) + adjusted) * m
+    covariance, n_known = np.array(one.covariance), list(one.n_known)
+    visits = tuple(occasion.visit for occasion in one.occasions)
+    is_value = one.response == "value" and one.baseline != ""
+    if is_value:
+        covariance, n_known, visits = _as_changes(one, covariance)
+    missing: list[float] = []
+    for n in n_known:
+        missing.append(max(1 - n / one.n_begun, *missing[-1:], 0.0))
+    if options.dropout:
+        before = [0.0] if is_value else []
+        missing = [*before, *dropout_by_visit(options.dropout, m - len(before))]
     return check_assumptions(
-        TrialAssumptions(covariance, options.effect, tuple(missing), baseline + others, options.alpha)
+        TrialAssumptions(covariance, options.effect, tuple(missing), adjusted + others, options.alpha, visits)
     )
+
+
+def _as_changes(one: ModelFinding, covariance: FloatArray) -> tuple[FloatArray, list[int], tuple[str, ...]]:
+    """Of values with a baseline visit: it first, then the changes from it, whose last is what groups are asked for.
+
+    The model of values is that of baseline and changes: one is a combination of the other, both unstructured.
+    """
+    visits = [occasion.visit for occasion in one.occasions]
+    first = visits.index(one.baseline)
+    order = [first, *(place for place in range(len(visits)) if place != first)]
+    turn = np.eye(len(visits))[order]
+    turn[1:, first] -= 1
+    names = one.baseline, *(f"change at {visits[place]}" for place in order[1:])
+    return turn @ covariance @ turn.T, [one.n_known[place] for place in order], names
 
 
 def _map_power(options: argparse.Namespace) -> int:

@@ -111,6 +111,21 @@ def test_values_tell_the_change_from_baseline_of_each_group_and_their_difference
     assert ("change", "b", "M3") not in rows
 
 
+def test_the_model_of_values_is_that_of_baseline_and_changes_where_subjects_leave_too():
+    """What simulated power rests on: one is a combination of the other, both unstructured."""
+    data = trial(n=60)
+    values = data.values.copy()
+    values[:12, 2], values[:6, 1] = np.nan, np.nan
+    bare = VisitData(data.subjects, data.occasions, values, data.group, data.groups)
+    turned = np.column_stack([values[:, 0], values[:, 1] - values[:, 0], values[:, 2] - values[:, 0]])
+    asked = target_contrasts(fit_visits(replace(bare, baseline_visit="M3")).contrasts)[-1]
+    found = target_contrasts(fit_visits(replace(bare, values=turned)).contrasts)[-1]
+    assert (asked.kind, found.kind) == ("change between", "between")
+    assert found.estimate.estimate == pytest.approx(asked.estimate.estimate, rel=1e-5)
+    assert found.estimate.standard_error == pytest.approx(asked.estimate.standard_error, rel=1e-4)
+    assert found.estimate.df == pytest.approx(asked.estimate.df, rel=1e-3)
+
+
 def test_levels_of_a_subject_are_occasions_and_their_mean_is_the_model_of_means():
     """Two discs of a subject add little to one: taken as independent they would halve the variance."""
     data = trial(n=60, levels=("L4L5", "L5S1"))
