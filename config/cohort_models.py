@@ -31,6 +31,13 @@ class Responding(Section):
             raise ValueError("give one of limit_ms, limit_percent and precision")
         return self
 
+    @property
+    def own_precision(self) -> Path | None:
+        """The site's own file of precision; None where it is a shipped profile, or none."""
+        if self.precision is None or not self.precision.endswith((".yaml", ".yml")):
+            return None
+        return Path(self.precision)
+
 
 class MissingVisits(Section):
     """What becomes of the difference between groups where visits that are missing were worse than alike ones."""
@@ -109,7 +116,7 @@ class VisitModel(Section):
     def with_files_in(self, folder: Path) -> Self:
         """The same, a relative file of the precision taken from ``folder``."""
         asked = self.responders
-        if asked is None or asked.precision is None or not asked.precision.endswith((".yaml", ".yml")):
+        if asked is None or asked.own_precision is None:
             return self
-        moved = asked.model_copy(update={"precision": str(folder / asked.precision)})
+        moved = asked.model_copy(update={"precision": str(folder / asked.own_precision)})
         return self.model_copy(update={"responders": moved})

@@ -205,7 +205,8 @@ def _responders(
     if known is not None:
         limits = [change_limits(float(one), known, limit="rcv", confidence=0.95, upper_bound=True) for one in baseline]
         lower, upper = np.array([one.lower_ms for one in limits]), np.array([one.upper_ms for one in limits])
-        limit = f"the {limits[0].basis}, by {rule.precision}" if limits else str(rule.precision)
+        name = rule.own_precision.name if rule.own_precision is not None else str(rule.precision)
+        limit = f"the {limits[0].basis}, by {name}" if limits else name
     elif rule.limit_ms is not None:
         upper, limit = np.full(len(changes), rule.limit_ms), f"{rule.limit_ms:g} ms"
         lower = -upper

@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from matplotlib import rc_context
@@ -27,15 +27,18 @@ _CITATION = "Iriondo C, Pedoia V, Majumdar S. Magn Reson Med 2020;84:1376–1390
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """What a report tells of its run: SHA-256 of the plan, what to bear in mind, and versions.
+    """What a report tells of its run: SHA-256 of plan and table, what to bear in mind, and versions.
 
-    ``packages``: with which the numbers were made; ``made_of``: what the results of single exams were made with.
+    ``packages``: with which the numbers were made; ``made_of``: what the results of single exams were made with;
+    ``precision_sha256``: of a site's own files of precision, by their names.
     """
 
     plan_sha256: str
     warnings: tuple[str, ...]
     packages: Mapping[str, str]
     made_of: Mapping[str, str]
+    table_sha256: str = ""
+    precision_sha256: Mapping[str, str] = field(default_factory=dict)
 
 
 def write_report(
@@ -99,7 +102,9 @@ def _head(
         )
     if models:
         asked.append(f"{len(models)} repeated-measures models of the means of regions were fitted.")
-    yield Text("What was asked", (*asked, f"Plan SHA-256 {facts.plan_sha256}; seed {plan.seed}."))
+    files = {"Table": facts.table_sha256, **facts.precision_sha256}
+    hashes = tuple(f"{name}: SHA-256 {sha256}." for name, sha256 in files.items() if sha256)
+    yield Text("What was asked", (*asked, f"Plan SHA-256 {facts.plan_sha256}; seed {plan.seed}.", *hashes))
     if findings:
         yield _control_table(findings, alpha)
     if models:

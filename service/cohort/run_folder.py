@@ -1,5 +1,6 @@
 """The folder of a run: everything that ``discnode cohort run`` writes, and its report made again from it."""
 
+import hashlib
 import json
 import math
 import shutil
@@ -105,6 +106,8 @@ def run_to_folder(
     run = {
         "plan": plan.name,
         "plan_sha256": cohort_plan_sha256(path),
+        "table_sha256": table.sha256,
+        "precision_sha256": _own_precision(plan),
         "seed": plan.seed,
         "paper_mode": plan.paper,
         "discnode": packages["discnode"],
@@ -155,13 +158,26 @@ def _read_run(folder: Path) -> dict[str, Any]:
         sha256 = cohort_plan_sha256(folder / _PLAN)
     except (OSError, ValueError) as error:
         raise CohortError(f"{folder}: is no folder of a finished run ({type(error).__name__})") from error
-    if run.get("plan_sha256") != sha256 or "packages" not in run:
+    if run.get("plan_sha256") != sha256 or not {"packages", "table_sha256"} <= run.keys():
         raise CohortError(f"{folder}: {_PLAN} is not the plan that was run, or the run is of an older version")
     return run
 
 
+def _own_precision(plan: CohortPlan) -> dict[str, str]:
+    """SHA-256 of the site's own files of precision, by name; shipped profiles are of the version of discnode."""
+    files = (one.responders.own_precision for one in plan.models if one.responders is not None)
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files if path is not None}
+
+
 def _facts(run: dict[str, Any]) -> RunFacts:
-    return RunFacts(run["plan_sha256"], tuple(run["warnings"]), run["packages"], run["made_of"])
+    return RunFacts(
+        run["plan_sha256"],
+        tuple(run["warnings"]),
+        run["packages"],
+        run["made_of"],
+        run["table_sha256"],
+        run["precision_sha256"],
+    )
 
 
 def _in_short(one: ModelFinding) -> Iterator[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """The table of scans: a row for each, checked before anything is computed; faults name row, column and rule."""
 
 import csv
+import hashlib
 import io
 import math
 import re
@@ -53,10 +54,11 @@ class Scan:
 
 @dataclass(frozen=True, slots=True)
 class CohortTable:
-    """All rows, and the names of the further columns."""
+    """All rows, and the names of the further columns; ``sha256`` of the file as it was read, if it was one."""
 
     scans: tuple[Scan, ...]
     columns: tuple[str, ...]
+    sha256: str = ""
 
     def at(self, visit: str) -> tuple[Scan, ...]:
         """The scans of a visit, or all where ``visit`` is empty; one for each subject.
@@ -94,7 +96,8 @@ def read_table(path: Path) -> CohortTable:
     Raises:
         CohortError: naming the line and what is wrong.
     """
-    names, rows = _cells(path)
+    content = _content(path)
+    names, rows = _cells(path, content)
     _check_names(path, names)
     if not rows:
         raise CohortError(f"{path}: holds no row")
@@ -121,15 +124,19 @@ def read_table(path: Path) -> CohortTable:
         if len(faults) > _FAULTS_TOLD:
             told.append(f"{path}: and {len(faults) - _FAULTS_TOLD} more")
         raise CohortError("\n".join(told))
-    return CohortTable(tuple(scans), tuple(name for name in names if name not in _NEEDED))
+    further = tuple(name for name in names if name not in _NEEDED)
+    return CohortTable(tuple(scans), further, hashlib.sha256(content).hexdigest())
 
 
-def _cells(path: Path) -> tuple[tuple[str, ...], list[tuple[int, list[str]]]]:
-    """Names of the columns; every further row that is not empty, with its line."""
+def _content(path: Path) -> bytes:
     try:
-        content = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise CohortError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _cells(path: Path, content: bytes) -> tuple[tuple[str, ...], list[tuple[int, list[str]]]]:
+    """Names of the columns; every further row that is not empty, with its line."""
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

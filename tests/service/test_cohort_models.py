@@ -1,6 +1,7 @@
 """``discnode cohort`` on the visits of a trial: models, what becomes of missing visits, its report again, its power."""
 
 import csv
+import hashlib
 import json
 import shutil
 
@@ -142,7 +143,7 @@ def test_who_left_is_imputed_the_one_that_never_came_again_too(run):
     assert float(jump["estimate_ms"]) < float(at_random["estimate_ms"])
 
 
-def test_the_run_its_summary_and_its_report_tell_of_the_models(run):
+def test_the_run_its_summary_and_its_report_tell_of_the_models(site, run):
     told = json.loads((run / "run.json").read_text())
     assert [(one["model"], one["level"], one["subjects"]) for one in told["models"]] == [
         ("primary", "L4L5", 23), ("primary", "L5S1", 23), ("values", "L4L5, L5S1", 24),
@@ -152,7 +153,9 @@ def test_the_run_its_summary_and_its_report_tell_of_the_models(run):
         for row in rows_of(run / "summary.csv")
     )
     html = (run / "report.html").read_text(encoding="utf-8")
+    assert told["table_sha256"] == hashlib.sha256((site.folder / "cohort.csv").read_bytes()).hexdigest()
     for text in (
+        told["table_sha256"],
         "arm × visit",
         "Kenward and Roger",
         "baseline × visit",
@@ -258,6 +261,24 @@ def test_sites_and_means_of_levels_are_terms_of_a_model_without_maps(site, tmp_p
         encoding="utf-8"
     )
     assert not (tmp_path / "out" / "regions.csv").exists()
+
+
+def test_a_precision_of_ones_own_is_told_by_its_name_and_its_digest(site, tmp_path):
+    entry = {"quantity": "T1rho", "regions": ["nucleus"], "within_cv": 0.03, "borrowed": False, "source": "measured"}
+    own = tmp_path / "own.yaml"
+    profile = {"name": "here", "description": "our scanner", "entries": [entry]}
+    own.write_text(yaml.safe_dump({"profiles": [profile]}))
+    model = PRIMARY | {"responders": {"visit": "M12", "precision": "own.yaml"}, "missing": None}
+    plan = plan_of(site, tmp_path / "plan.yaml", analyses=[], models=[model], levels=["L4L5"])
+    assert main(["cohort", "run", str(plan), "--out", str(tmp_path / "out")]) == 0
+    sha256 = hashlib.sha256(own.read_bytes()).hexdigest()
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["precision_sha256"] == {"own.yaml": sha256}
+    html = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert sha256 in html
+    assert str(tmp_path) not in html
+    assert {row["responder"].rpartition(", ")[2] for row in rows_of(tmp_path / "out" / "responders.csv")} == {
+        "by own.yaml at M12"
+    }
 
 
 def test_power_is_told_from_numbers_and_from_a_run(run, tmp_path, capsys):
