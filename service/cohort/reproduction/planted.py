@@ -87,7 +87,7 @@ class Verdict:
     elsewhere: tuple[FalseFindings, ...]
 
 
-def judge(folder: Path, cohorts: Sequence[Cohort] = tuple(Cohort)) -> Verdict:
+def judge(folder: Path, cohorts: Sequence[Cohort] = tuple(Cohort), ways: Sequence[str] = (PAPER, CORRECTED)) -> Verdict:
     """Compare the runs in the folder of a reproduction with what was planted.
 
     Raises:
@@ -97,7 +97,7 @@ def judge(folder: Path, cohorts: Sequence[Cohort] = tuple(Cohort)) -> Verdict:
     elsewhere: list[FalseFindings] = []
     for cohort in cohorts:
         planted = planted_effects(cohort)
-        for way in (PAPER, CORRECTED):
+        for way in ways:
             run = folder / f"{cohort}-{way}"
             regions = _regions(run / "regions.csv")
             for one in planted:
