@@ -169,7 +169,7 @@ def test_a_region_found_exactly_has_dice_one_and_voxels_alone_see_it(tmp_path):
     assert (one.dice, one.right, one.significant, one.beside) == (1.0, there.sum(), there.sum(), 0)
     assert one.effect == pytest.approx(-0.9)
     assert (one.p_disc, one.p_region) == (0.4, 0.03)
-    assert one.is_seen_by_voxels_alone
+    assert one.is_not_seen_by_disc
     assert list(effect_found(planted, tmp_path / "A-corrected", "odi-graded", p_of)) == []
 
 
@@ -181,7 +181,7 @@ def test_voxels_of_the_wrong_sign_or_elsewhere_are_no_finding(tmp_path):
     (one,) = effect_found(planted, tmp_path / "A-corrected", "odi", {})
     assert (one.dice, one.right) == (0.0, 0)
     assert one.beside == nowhere.sum()
-    assert not one.is_seen_by_voxels_alone
+    assert not one.is_not_seen_by_disc
 
 
 def test_maps_on_another_atlas_are_refused(tmp_path):
