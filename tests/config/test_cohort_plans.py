@@ -20,7 +20,7 @@ def changed(tmp_path, **changes):
 
 def test_the_example_is_a_plan_of_maps_and_of_a_model():
     plan = load_cohort_plan(EXAMPLE)
-    assert len(plan.analyses) == 5
+    assert len(plan.analyses) == 6
     (model,) = plan.models
     assert (model.group, model.levels_as, model.responders.limit_percent) == ("arm", "each", 15)
 
