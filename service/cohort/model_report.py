@@ -178,7 +178,7 @@ def _responders(findings: Sequence[ModelFinding], confidence: float) -> Iterator
                          p_text(difference.p))  # fmt: skip
                 rows.append(Row(name, cells))
         limits = "; ".join(dict.fromkeys(one.limit for one in findings if one.limit))
-        yield Table(f"Responders, {title}", columns, tuple(rows), f"A responder: {limits}.")
+        yield Table(f"Responders, {title}", columns, tuple(rows), f"A responder: {limits}. {_p_note(False)}")
 
 
 def _missing(results: Sequence[tuple[ModelFinding, MissingDataResult]], alpha: float, confidence: float) -> Table:
@@ -201,7 +201,10 @@ def _missing(results: Sequence[tuple[ModelFinding, MissingDataResult]], alpha: f
         for one, result in results
     )
     return Table(
-        "Where missing visits were worse", columns, tuple(rows), f"Delta at which P crosses {alpha:g}: {told}."
+        "Where missing visits were worse",
+        columns,
+        tuple(rows),
+        f"Delta at which P crosses {alpha:g}: {told}. {_p_note(False)}",
     )
 
 
@@ -235,7 +238,7 @@ def _methods(plan: CohortPlan, asked: VisitModel, findings: Sequence[ModelFindin
     if asked.responders is not None:
         yield (
             "Shares have Wilson's intervals, their differences Newcombe's hybrid score intervals; P by Fisher's exact"
-            " test. The limit was set in the plan."
+            " test. The limit was set in the plan. Subjects without a baseline are missing, too."
         )
     if asked.missing is not None:
         yield (

@@ -103,7 +103,7 @@ def _head(
     if models:
         asked.append(f"{len(models)} repeated-measures models of the means of regions were fitted.")
     files = {"Table": facts.table_sha256, **facts.precision_sha256}
-    hashes = tuple(f"{name}: SHA-256 {sha256}." for name, sha256 in files.items() if sha256)
+    hashes = tuple(f"{name} SHA-256 {sha256}." for name, sha256 in files.items() if sha256)
     yield Text("What was asked", (*asked, f"Plan SHA-256 {facts.plan_sha256}; seed {plan.seed}.", *hashes))
     if findings:
         yield _control_table(findings, alpha)
