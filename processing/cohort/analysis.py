@@ -255,9 +255,10 @@ def between_maps(
     if len(units) < 3:
         raise DesignError(f"{len(units)} subjects have both maps; at least 3 are needed")
     one, other = first.of(units), second.of(units)
-    df = len(units) - 2 if blocks is None else len(units) - 1 - len(np.unique(blocks))
+    n_sites = 1 if blocks is None else len(np.unique(blocks))
+    df = len(units) - 1 - n_sites
     if df < 1:
-        raise DesignError(f"{len(units)} subjects are too few for {len(np.unique(blocks))} sites")
+        raise DesignError(f"{len(units)} subjects are too few for {n_sites} sites")
     found = correlation_between_maps(one.values, other.values, blocks=blocks, min_n=min_n)
     family = _family(one, found.t) & _family(other, found.t)
     x, y = one.values[:, family], other.values[:, family]
