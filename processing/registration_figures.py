@@ -211,7 +211,7 @@ def carried_figure(
         Line2D([], [], color=_PATIENT, label="edge of the patient's disc"),
         Line2D([], [], color=_INK, linewidth=2, label=f"bar: {_BAR_MM:g} mm"),
     ]
-    _legend(figure, handles, "outside lower center")
+    _legend(figure, handles, "outside lower right")
     return figure
 
 

@@ -71,7 +71,9 @@ def write_summary(
             "smallest_p": inference.smallest_p,
         }
         if inference.smoothness is not None:
-            row["fwhm_voxels"] = " x ".join(f"{width:.2f}" for width in inference.smoothness.fwhm if math.isfinite(width))
+            row["fwhm_voxels"] = " x ".join(
+                f"{width:.2f}" for width in inference.smoothness.fwhm if math.isfinite(width)
+            )
         for control in controls:
             if control in inference.p:
                 row[f"n_{control.value}"] = int(inference.survives(control, alpha).sum())

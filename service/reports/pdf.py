@@ -110,7 +110,8 @@ def _decorator(document: Document, title: str, sheets: list[str]) -> Any:
         sheets.append(title)
         canvas.saveState()
         canvas.setFillColor(_INK)
-        canvas.setFont(_BOLD, 13)
+        room = right - _MARGIN - canvas.stringWidth(document.use, _BOLD, 7.5) - 4 * mm
+        canvas.setFont(_BOLD, min(13, 13 * room / canvas.stringWidth(title, _BOLD, 13)))
         canvas.drawString(_MARGIN, top, title)
         canvas.setFillColor(_USE)
         canvas.setFont(_BOLD, 7.5)

@@ -30,8 +30,8 @@ from service.cohort.reproduction.records import (
 from service.cohort.table import read_table
 from service.result_files import write_result
 
-#: Need the networks or elastix; the whole reproduction has them.
-SLOW = {"Fig 2", "S2", "S10, S11"}
+#: Need the networks or elastix, or are drawn as S3 is; the whole reproduction has them.
+SLOW = {"Fig 2", "S2", "S4", "S10, S11"}
 SUBJECTS = 5
 
 
@@ -78,7 +78,7 @@ def _run(root, cohort, way):
         "table": f"cohort-{cohort}.csv",
         "levels": ["L4L5"],
         "quantities": ["T1rho"],
-        "analyses": [grade] if cohort is Cohort.A else [grade, severe],
+        "analyses": [grade] if cohort is Cohort.A else [severe],
         "min_n": 4,
         "paper": way == "paper",
         "inference": {"permutations": 60, "random_fields": False},

@@ -134,8 +134,8 @@ def _effects_table(rows: Sequence[EffectFound], control: Control) -> Table:
 def _seen_by(one: EffectFound) -> str:
     by_disc = one.p_disc <= ALPHA
     if one.right:
-        return "both" if by_disc else "voxels alone"
-    return "the mean alone" if by_disc else "neither"
+        return "both" if by_disc else "voxels, not the disc"
+    return "the disc alone" if by_disc else "neither"
 
 
 def _elsewhere_table(rows: Sequence[FalseFindings]) -> Table:

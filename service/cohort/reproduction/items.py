@@ -132,14 +132,14 @@ def make_item(item: Item, sources: ItemSources, files: ItemFolder) -> MadeItem:
 
 def items_report(sources: ItemSources, made: Sequence[MadeItem]) -> Document:
     """The report: what this is, how it was made, and a page for each item."""
-    pages = [Page(f"{LABEL}: every table and figure", tuple(_head(sources, made)))]
+    pages = [Page(LABEL, tuple(_head(sources, made)))]
     for one in made:
         blocks = list(one.blocks)
         if one.reason:
             title = "Not there" if not blocks else "Not all of it is there"
             blocks.append(Notice(Tone.CAUTION, title, (_sentence(one.reason),)))
         pages.append(Page(f"{one.item.key}: {one.item.title}", (*_labelled(blocks),)))
-    return Document(f"{LABEL}: {_CITATION}", f"{words.USE} {LABEL.upper()}.", LINE, tuple(pages))
+    return Document(f"{LABEL}: {_CITATION}", words.USE, LINE, tuple(pages))
 
 
 def _labelled(blocks: Sequence[Block]) -> Iterator[Block]:

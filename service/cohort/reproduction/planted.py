@@ -58,8 +58,8 @@ class EffectFound:
     told: str
 
     @property
-    def is_seen_by_voxels_alone(self) -> bool:
-        """The paper's claim: averages do not show it, voxels do."""
+    def is_not_seen_by_disc(self) -> bool:
+        """The claim of the paper: the average of the disc does not show it, voxels do."""
         return self.right > 0 and self.p_disc > ALPHA
 
 
@@ -87,7 +87,7 @@ class Verdict:
     elsewhere: tuple[FalseFindings, ...]
 
 
-def judge(folder: Path, cohorts: Sequence[Cohort] = tuple(Cohort)) -> Verdict:
+def judge(folder: Path, cohorts: Sequence[Cohort] = tuple(Cohort), ways: Sequence[str] = (PAPER, CORRECTED)) -> Verdict:
     """Compare the runs in the folder of a reproduction with what was planted.
 
     Raises:
@@ -97,7 +97,7 @@ def judge(folder: Path, cohorts: Sequence[Cohort] = tuple(Cohort)) -> Verdict:
     elsewhere: list[FalseFindings] = []
     for cohort in cohorts:
         planted = planted_effects(cohort)
-        for way in (PAPER, CORRECTED):
+        for way in ways:
             run = folder / f"{cohort}-{way}"
             regions = _regions(run / "regions.csv")
             for one in planted:
@@ -192,7 +192,7 @@ def _regions(path: Path) -> dict[tuple[str, str, str], dict[str, float]]:
 
 def write_verdict(verdict: Verdict, folder: Path) -> None:
     """Write verdict.csv (effects), false-findings.csv (elsewhere) and verdict.json (both)."""
-    effects = [{**_row(one), "seen_by_voxels_alone": one.is_seen_by_voxels_alone} for one in verdict.effects]
+    effects = [{**_row(one), "not_seen_by_disc": one.is_not_seen_by_disc} for one in verdict.effects]
     elsewhere = [_row(one) for one in verdict.elsewhere]
     _write_table(folder / "verdict.csv", effects)
     _write_table(folder / "false-findings.csv", elsewhere)
@@ -239,7 +239,7 @@ def verdict_lines(verdict: Verdict) -> Iterable[str]:
     for one in verdict.effects:
         if one.control != headline(one.run).value:
             continue
-        mark = "  voxels alone" if one.is_seen_by_voxels_alone else ""
+        mark = "  not by the disc" if one.is_not_seen_by_disc else ""
         yield (
             f"{one.run:12s} {one.level:5s}  {one.question:20s} {one.quantity:8s} {one.planted:8d} {one.right:7d}"
             f" {one.beside:7d}  {one.dice:5.2f}  {one.p_disc:9.4f}  {one.p_region:9.4f}{mark}"
