@@ -118,8 +118,16 @@ class Inferring(Section):
     threshold_free: bool = Field(False, description="Threshold-free cluster enhancement, too")
     random_fields: bool = Field(True, description="Random field theory, too")
     headline: Literal["max_t", "cluster_mass", "cluster_size", "threshold_free", "fdr_bh", "uncorrected"] = Field(
-        "max_t", description="The control that the figures outline"
+        "max_t", description="The control that the figures outline; it must be one that is made"
     )
+
+    @model_validator(mode="after")
+    def _headline_is_made(self) -> Self:
+        if self.headline not in ("fdr_bh", "uncorrected") and not self.permutations:
+            raise ValueError(f"headline: {self.headline} needs permutations; without, name fdr_bh or uncorrected")
+        if self.headline == "threshold_free" and not self.threshold_free:
+            raise ValueError("headline: threshold_free is made with threshold_free: true only")
+        return self
 
 
 class CohortPlan(Section):

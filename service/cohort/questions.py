@@ -79,6 +79,8 @@ def prepare(
     notes = _exchangeable(plan, question, chosen, values, blocks)
     if plan.site is not None and question.is_mean_change:
         notes += (f"{plan.site} is not adjusted for: the mean is that of all subjects, each with the same weight",)
+    if blocks is not None and len(set(blocks.tolist())) == 1:
+        notes += (f"all subjects are of one {plan.site}: nothing is adjusted for it",)
     design = None
     if values is not None:
         design = _design(plan, question, chosen, values)
@@ -236,7 +238,7 @@ def _exchangeable(
     if ways.n_distinct == 1 and len(set(values or (0, 1))) > 1:
         raise CohortError(
             f"within {plan.site} no two subjects differ that could change places: leave {plan.site} out of the plan, or"
-            " set inference: permutations: 0"
+            " set inference: permutations: 0 and headline: fdr_bh"
         )
     notes = _few(ways, is_mirrored, plan.inference.alpha)
     if blocks is not None and not isinstance(ways, Signs):
