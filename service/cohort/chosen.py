@@ -8,6 +8,8 @@ from config.cohort_plans import CohortPlan, OverTime, OverVisits
 from service.cohort.asked import Question
 from service.cohort.table import CohortError, CohortTable, Scan
 
+_FAULTS_TOLD = 5
+
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
@@ -74,7 +76,8 @@ def check_alike(plan: CohortPlan, question: Question, chosen: Chosen) -> None:
                 what = ", ".join(f"{word!r} in line {line}" for word, line in words.items())
                 faults.append(f"{column}: {scans[0].subject} has {what}; a subject has one")
     if faults:
-        raise CohortError("; ".join(faults))
+        more = f"; and {len(faults) - _FAULTS_TOLD} more" if len(faults) > _FAULTS_TOLD else ""
+        raise CohortError("; ".join(faults[:_FAULTS_TOLD]) + more)
 
 
 def lines_of(scans: Iterable[Scan]) -> str:

@@ -140,9 +140,7 @@ def _of_changes(plan: CohortPlan, asked: OverTime | OverVisits) -> str:
         told = f"the change of {variable}" if is_change else f"{variable}{when}"
         read = read if _covariates(plan, asked) else ""
         return f"{maps}. {_correlation(plan, asked)} with {told}{_adjusted(plan, asked)}; {_FISHER}{read}"
-    return f"{maps}. Its mean against zero by Student's one-sample t" + (
-        f"; {plan.site} is not adjusted for" if plan.site is not None else ""
-    )
+    return f"{maps}. Its mean against zero by Student's one-sample t"
 
 
 def _permuted(plan: CohortPlan) -> str:

@@ -77,10 +77,8 @@ def prepare(
     blocks = _blocks(plan, chosen.told)
     values = _values(question, chosen) if question.has_variable else None
     notes = _exchangeable(plan, question, chosen, values, blocks)
-    if plan.site is not None and question.is_mean_change:
-        notes += (f"{plan.site} is not adjusted for: the mean is that of all subjects, each with the same weight",)
-    if blocks is not None and len(set(blocks.tolist())) == 1:
-        notes += (f"all subjects are of one {plan.site}: nothing is adjusted for it",)
+    if blocks is not None:
+        notes += _sites(plan, question, blocks)
     design = None
     if values is not None:
         design = _design(plan, question, chosen, values)
@@ -214,6 +212,23 @@ def _blocks(plan: CohortPlan, scans: Sequence[Scan]) -> IntArray | None:
     return np.array([sites.index(name) for name in names])
 
 
+def _sites(plan: CohortPlan, question: Question, blocks: IntArray) -> tuple[str, ...]:
+    """Whether sites are adjusted for.
+
+    Raises:
+        CohortError: there is nothing to adjust for, or nothing is left.
+    """
+    n_sites = len(np.unique(blocks))
+    if question.is_mean_change:
+        told = f"{plan.site} is not adjusted for: the mean is that of all subjects, each with the same weight"
+        return (told,) if n_sites > 1 else ()
+    if n_sites == 1:
+        raise CohortError(f"{plan.site}: the same for all {len(blocks)} subjects: leave site out of the plan")
+    if isinstance(question.asked, BetweenMaps) and len(blocks) < n_sites + 2:
+        raise CohortError(f"{len(blocks)} subjects are too few for {n_sites} sites: at least {n_sites + 2} are needed")
+    return ()
+
+
 def _exchangeable(
     plan: CohortPlan, question: Question, chosen: Chosen, values: Sequence[float] | None, blocks: IntArray | None
 ) -> tuple[str, ...]:
@@ -234,7 +249,7 @@ def _exchangeable(
         is_mirrored = not names and _is_mirrored(rankdata(values) if ranks else np.asarray(values), blocks)
     elif isinstance(question.asked, BetweenMaps):
         ways = orders_of(np.arange(n, dtype=np.float64)[:, None], asked, plan.seed, blocks)
-        is_mirrored = False
+        is_mirrored = blocks is not None and np.bincount(blocks).max() <= 2  # what is left of two is one, negated
     if ways.n_distinct == 1 and len(set(values or (0, 1))) > 1:
         raise CohortError(
             f"within {plan.site} no two subjects differ that could change places: leave {plan.site} out of the plan, or"

@@ -335,3 +335,13 @@ def test_two_maps_permuted_within_sites_are_those_less_the_means_of_sites():
     np.testing.assert_allclose(shifted.t, plain.t, atol=1e-4)
     np.testing.assert_allclose(shifted.p, plain.p)
     np.testing.assert_allclose(plain.t, correlation_between_maps(first, second, blocks=site).t, atol=1e-4)
+
+
+@pytest.mark.parametrize(("size", "fewest"), [(2, 2), (3, 1)])
+def test_the_least_p_of_two_maps_within_small_sites(size, fewest):
+    rng = np.random.default_rng(32)
+    site = np.arange(6) // size
+    first = rng.standard_normal((6, 1))
+    found = permute_between(first, first, Permuting(500, 5), blocks=site)
+    assert found.is_exact
+    assert found.p[0] == pytest.approx(fewest / (found.n_permutations + 1))

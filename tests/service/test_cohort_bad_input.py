@@ -187,6 +187,21 @@ class TestSites:
         assert desk.check(site="site") == 2
         assert "line 9: S7: no site" in capsys.readouterr().err
 
+    @pytest.mark.parametrize("analysis", [VARIABLE, {"kind": "between", "name": "q", "visit": "BL"}])
+    def test_one_site_is_none_to_adjust_for(self, desk, capsys, analysis):
+        desk.table(everywhere("site", ["north"] * 10))
+        assert desk.check(analysis, site="site") == 2
+        assert "site: the same for all 10 subjects: leave site out of the plan" in capsys.readouterr().err
+
+    def test_too_many_sites_leave_nothing_to_correlate(self, desk, capsys):
+        between = {"kind": "between", "name": "q", "visit": "BL"}
+        desk.table(everywhere("site", [f"site {i % 9}" for i in range(10)]))
+        assert desk.check(between, site="site") == 2
+        assert "10 subjects are too few for 9 sites: at least 11 are needed" in capsys.readouterr().err
+        desk.table(everywhere("site", [f"site {i % 5}" for i in range(10)]))
+        assert desk.check(between, site="site") == 0
+        assert "only 32 permutations differ: all are made, P is not below 0.0625" in capsys.readouterr().out
+
     def test_a_subject_alone_at_its_site_is_told(self, desk, capsys):
         desk.table(changed(7, "site", "west"))
         assert desk.check(site="site") == 0

@@ -51,14 +51,13 @@ def plan_of(analysis=PLAIN, **changes):
             BETWEEN,
             {"site": "centre"},
             "Pearson's correlation of T1ρ and T2 over subjects, voxel by voxel; intervals are Fisher's; the means of"
-            " each centre are taken out of both maps and of the means of regions. Subjects change places within their centre"
-            " only.",
+            " each centre are taken out of both maps and of the means of regions. Subjects change places within their"
+            " centre only.",
         ),
         (
             CHANGE,
             {"site": "centre"},
-            "The change of each subject, M12 less BL. Its mean against zero by Student's one-sample t; centre is not"
-            " adjusted for.",
+            "The change of each subject, M12 less BL. Its mean against zero by Student's one-sample t.",
         ),
         (
             CHANGE | {"variable": "odi-baseline", "covariates": ["age"]},
