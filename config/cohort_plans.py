@@ -143,7 +143,9 @@ class CohortPlan(Section):
     models: tuple[VisitModel, ...] = Field((), description="Of the means of regions, over visits")
     min_n: int = Field(5, ge=3, le=100_000, description="Fewer subjects at a voxel: it has no number")
     site: Column | None = Field(
-        None, description="Column of sites: adjusted for, and subjects are exchanged within a site only"
+        None,
+        description="Column of sites: adjusted for, and subjects are exchanged within a site only; mean changes and"
+        " mean slopes are not adjusted",
     )
     inference: Inferring = Inferring()
     paper: bool = Field(
