@@ -50,16 +50,20 @@ class BetweenMaps(Section):
 
 
 class OverTime(Section):
-    """Voxel by time: the change of each subject; against a variable or between groups where one is named."""
+    """Voxel by time: the change of each subject; against a variable or between groups where one is named.
+
+    Groups, sites and covariates are read at the baseline, as those of models; the later row may leave them empty. Only
+    the variable is read at the later visit.
+    """
 
     kind: Literal["time"]
     name: Name
     baseline: str
     later: str
     variable: Column | None = Field(None, description="Column at the later visit; '-baseline' appended: its change")
-    column: Column | None = Field(None, description="Column of groups")
+    column: Column | None = Field(None, description="Column of groups, as it is at the baseline")
     second: str = Field("", description="Value of the second group")
-    covariates: tuple[Column, ...] = ()
+    covariates: tuple[Column, ...] = Field((), description="As they are at the baseline")
 
     @model_validator(mode="after")
     def _one_question(self) -> Self:
@@ -73,7 +77,11 @@ class OverTime(Section):
 
 
 class OverVisits(Section):
-    """Voxel by time over any number of visits: the slope of each subject; against a variable or between groups."""
+    """Voxel by time over any number of visits: the slope of each subject; against a variable or between groups.
+
+    Columns are read at a subject's first scan that has a time, even where it has no map; other rows may leave groups,
+    sites and covariates empty.
+    """
 
     kind: Literal["slope"]
     name: Name
@@ -110,22 +118,34 @@ class Inferring(Section):
     threshold_free: bool = Field(False, description="Threshold-free cluster enhancement, too")
     random_fields: bool = Field(True, description="Random field theory, too")
     headline: Literal["max_t", "cluster_mass", "cluster_size", "threshold_free", "fdr_bh", "uncorrected"] = Field(
-        "max_t", description="The control that the figures outline"
+        "max_t", description="The control that the figures outline; it must be one that is made"
     )
+
+    @model_validator(mode="after")
+    def _headline_is_made(self) -> Self:
+        if self.headline not in ("fdr_bh", "uncorrected") and not self.permutations:
+            raise ValueError(f"headline: {self.headline} needs permutations; without, name fdr_bh or uncorrected")
+        if self.headline == "threshold_free" and not self.threshold_free:
+            raise ValueError("headline: threshold_free is made with threshold_free: true only")
+        return self
 
 
 class CohortPlan(Section):
     """One analysis of a cohort."""
 
     name: Name
-    table: Path = Field(description="CSV file, a row for each scan: subject, visit, result, and columns of numbers")
+    table: Path = Field(
+        description="CSV file, a row for each scan: subject, visit, result, and columns of numbers and words"
+    )
     levels: tuple[LevelName, ...] = Field(("L5S1", "L4L5", "L3L4", "L2L3", "L1L2"), min_length=1)
     quantities: tuple[QuantityName, ...] = Field(("T1rho", "T2"), min_length=1)
     analyses: tuple[Analysis, ...] = Field((), description="Voxel by voxel")
     models: tuple[VisitModel, ...] = Field((), description="Of the means of regions, over visits")
     min_n: int = Field(5, ge=3, le=100_000, description="Fewer subjects at a voxel: it has no number")
     site: Column | None = Field(
-        None, description="Column of sites: adjusted for, and subjects are exchanged within a site only"
+        None,
+        description="Column of sites: adjusted for, and subjects are exchanged within a site only; mean changes and"
+        " mean slopes are not adjusted",
     )
     inference: Inferring = Inferring()
     paper: bool = Field(
@@ -142,6 +162,13 @@ class CohortPlan(Section):
             raise ValueError("give analyses, models, or both")
         if len(set(names)) < len(names):
             raise ValueError("analyses, models: two have the same name")
+        return self
+
+    @model_validator(mode="after")
+    def _two_quantities_are_there(self) -> Self:
+        for one in self.analyses:
+            if isinstance(one, BetweenMaps) and len(set(self.quantities)) < 2:
+                raise ValueError(f"analyses: {one.name}: between needs two quantities; the plan has one")
         return self
 
     @model_validator(mode="after")

@@ -245,24 +245,26 @@ def between_maps(
 ) -> MapAnalysis:
     """Voxel by voxel: two quantities over subjects that have both. No random field theory: it is no t field.
 
-    ``blocks``: (subjects that have both,), in the order of ``first``.
+    ``blocks``: sites, (subjects that have both,), in the order of ``first``: their means are taken out of both maps and
+    of the means of regions, and subjects change places within a site only.
 
     Raises:
-        DesignError: fewer than three subjects have both.
+        DesignError: fewer than three subjects have both, or than two more than there are sites.
     """
     units = tuple(unit for unit in first.units if unit in set(second.units))
     if len(units) < 3:
         raise DesignError(f"{len(units)} subjects have both maps; at least 3 are needed")
     one, other = first.of(units), second.of(units)
-    found = correlation_between_maps(one.values, other.values, min_n=min_n)
+    n_sites = 1 if blocks is None else len(np.unique(blocks))
+    df = len(units) - 1 - n_sites
+    if df < 1:
+        raise DesignError(f"{len(units)} subjects are too few for {n_sites} sites")
+    found = correlation_between_maps(one.values, other.values, blocks=blocks, min_n=min_n)
     family = _family(one, found.t) & _family(other, found.t)
     x, y = one.values[:, family], other.values[:, family]
     permute = _permute(rules, progress, lambda asked: permute_between(x, y, asked, blocks=blocks))
-    inference = infer(found.t, found.p, len(units) - 2, None, family, one.mask, rules, permute)
-    if blocks is not None:
-        told = "only permutations allow for sites: uncorrected, Bonferroni and false discovery rate do not"
-        inference = replace(inference, notes=(*inference.notes, told))
-    regions = correlation_between_maps(region_means(one), region_means(other), min_n=min_n)
+    inference = infer(found.t, found.p, df, None, family, one.mask, rules, permute)
+    regions = correlation_between_maps(region_means(one), region_means(other), blocks=blocks, min_n=min_n)
     return MapAnalysis(
         title or f"{one.quantity} by {other.quantity}",
         "r",

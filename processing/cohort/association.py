@@ -113,21 +113,45 @@ def _fit(maps: FloatArray, design: Design, *, ranks: bool, min_n: int) -> _Fit:
 
 
 def correlation_between_maps(
-    first: FloatArray, second: FloatArray, *, min_n: int = 0, confidence: float = 0.95
+    first: FloatArray,
+    second: FloatArray,
+    *,
+    blocks: IntArray | None = None,
+    min_n: int = 0,
+    confidence: float = 0.95,
 ) -> Association:
-    """Pearson correlation over subjects of two maps, voxel by voxel: both (subjects, voxels), NaN where no value is."""
+    """Pearson correlation over subjects of two maps, voxel by voxel: both (subjects, voxels), NaN where no value is.
+
+    ``blocks`` (subjects,): sites whose means are taken out of both maps: r is partial, and each site but one that has
+    values at a voxel costs a degree of freedom there.
+    """
     both = np.isfinite(first) & np.isfinite(second)
     n = both.sum(axis=0)
+    block_of = np.zeros(len(first), np.int64) if blocks is None else blocks
+    present = np.stack([both[block_of == one].any(axis=0) for one in np.unique(block_of)]).sum(axis=0)
+    k = np.maximum(present - 1, 0)
     with np.errstate(invalid="ignore", divide="ignore"):
         x, y = (np.where(both, one, 0.0) for one in (first, second))
         squares = [(one * one).sum(axis=0) for one in (x, y)]
-        x, y = (np.where(both, one - one.sum(axis=0) / n, 0.0) for one in (x, y))
+        x, y = (within_blocks(one, block_of, both) for one in (x, y))
         xx, yy = (x * x).sum(axis=0), (y * y).sum(axis=0)
         r = (x * y).sum(axis=0) / np.sqrt(xx * yy)
     r = np.clip(r, -1, 1)
     flat = (xx <= _FLAT * squares[0]) | (yy <= _FLAT * squares[1])
-    r[flat | (n < max(min_n, 3))] = np.nan
-    return _with_inference(r, n, 0, confidence)
+    r[flat | (n < np.maximum(min_n, k + 3))] = np.nan
+    return _with_inference(r, n, k, confidence)
+
+
+def within_blocks(maps: FloatArray, blocks: IntArray, known: npt.NDArray[np.bool_] | None = None) -> FloatArray:
+    """Maps (subjects, voxels) less the mean of each block at each voxel, over the ``known`` values; 0 elsewhere."""
+    centred = np.zeros_like(maps)
+    for block in np.unique(blocks):
+        mine = blocks == block
+        part = maps[mine]
+        weight = np.ones(part.shape, bool) if known is None else known[mine]
+        mean = np.where(weight, part, 0.0).sum(axis=0) / np.maximum(weight.sum(axis=0), 1)
+        centred[mine] = np.where(weight, part - mean, 0.0)
+    return centred
 
 
 def group_difference(
@@ -309,7 +333,9 @@ def ranked(design: Design) -> Design:
     return replace(design, variable=stats.rankdata(design.variable), covariates=covariates)
 
 
-def _with_inference(r: FloatArray, n: IntArray, k: int, confidence: float, *, ranks: bool = False) -> Association:
+def _with_inference(
+    r: FloatArray, n: IntArray, k: int | IntArray, confidence: float, *, ranks: bool = False
+) -> Association:
     df = (n - k - 2).astype(np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
         t = r * np.sqrt(df / np.maximum(1 - r * r, np.finfo(np.float64).eps))  # finite for a perfect correlation, too

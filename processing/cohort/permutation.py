@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from processing.cohort.association import within_blocks
 from processing.cohort.design import Design, FloatArray
 from processing.cohort.enhancement import enhance
 from processing.cohort.exchange import Orders, Signs, orders_of
@@ -118,12 +119,17 @@ def permute_groups(
 def permute_between(
     first: FloatArray, second: FloatArray, asked: Permuting, *, blocks: npt.NDArray[np.int64] | None = None
 ) -> PermutationResult:
-    """Correlation over subjects of two maps, (subjects, voxels) each; the subjects of one change places."""
+    """Correlation over subjects of two maps, (subjects, voxels) each; the subjects of one change places.
+
+    With ``blocks`` the means of the blocks are taken out of both: what is left is exchangeable within a block, as it
+    sums to zero there in any order.
+    """
     _check(first, second.shape[0], asked)
     _check(second, first.shape[0], asked)
     orders = orders_of(np.arange(len(first), dtype=np.float64)[:, None], asked.n_permutations, asked.seed, blocks)
-    one, other = (unit_columns(maps - maps.mean(axis=0)).astype(np.float32) for maps in (first, second))
-    return _run(orders, BetweenMaps(one, other), asked)
+    one, other = (unit_columns(within_blocks(maps, orders.blocks)).astype(np.float32) for maps in (first, second))
+    df = len(first) - 1 - len(np.unique(orders.blocks))
+    return _run(orders, BetweenMaps(one, other, df), asked)
 
 
 def flip_signs(changes: FloatArray, asked: Permuting) -> PermutationResult:

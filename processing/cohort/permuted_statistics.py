@@ -164,21 +164,18 @@ class WelchDifference:
 class BetweenMaps:
     """t of the correlation over subjects of two maps; the subjects of the second change places.
 
-    ``first`` and ``second``: (subjects, voxels), centred and of unit length for each voxel.
+    ``first`` and ``second``: (subjects, voxels), centred, within sites where there are any, and of unit length for each
+    voxel; ``df``: subjects less 1 less the number of sites.
     """
 
     first: npt.NDArray[np.float32]
     second: npt.NDArray[np.float32]
+    df: int
 
     @property
     def n_voxels(self) -> int:
         """Of the maps."""
         return int(self.first.shape[1])
-
-    @property
-    def df(self) -> int:
-        """Degrees of freedom."""
-        return int(self.first.shape[0]) - 2
 
     def size(self, rows: Rows, voxels: slice) -> npt.NDArray[np.float32]:
         """Squared correlations, in single precision."""

@@ -6,80 +6,20 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import rankdata
 
-from config.cohort_plans import Asked, BetweenMaps, ByGroup, ByVariable, CohortPlan, OverTime, OverVisits
+from config.cohort_plans import BetweenMaps, ByGroup, ByVariable, CohortPlan, OverTime, OverVisits
 from processing.cohort.association import ranked
-from processing.cohort.design import Design, make_design
+from processing.cohort.design import Design, FloatArray, make_design
 from processing.cohort.exchange import Orders, Signs, orders_of
-from processing.results import Level
+from service.cohort.asked import Question
+from service.cohort.chosen import Chosen, check_alike, choose, lines_of
 from service.cohort.table import CohortError, CohortTable, Scan
 
 #: Of the variable's spread that its covariates leave; a subject that holds more is named.
 _HEAVY = 0.4
 
 IntArray = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """One analysis at one level: the columns it asks for, and what it is called."""
-
-    asked: Asked
-    level: Level
-
-    def column(self, name: str) -> str:
-        """A column's name at this level."""
-        return name.replace("{level}", self.level.name)
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """All columns it needs."""
-        match self.asked:
-            case ByVariable(variable=variable, covariates=covariates):
-                names = (variable, *covariates)
-            case ByGroup(column=column, covariates=covariates):
-                names = (column, *covariates)
-            case OverTime(variable=variable, column=column, covariates=covariates):
-                bare = None if variable is None else variable.removesuffix("-baseline")
-                names = tuple(one for one in (bare, column) if one is not None) + covariates
-            case OverVisits(time=time, variable=variable, column=column, covariates=covariates):
-                names = (*(one for one in (variable, column) if one is not None), *covariates, time)
-            case _:
-                names = ()
-        return tuple(self.column(name) for name in names)
-
-    @property
-    def has_variable(self) -> bool:
-        """Maps are held against a column of the table.
-
-        Raises:
-            CohortError: covariates, and nothing that they could be adjusted for.
-        """
-        match self.asked:
-            case BetweenMaps():
-                return False
-            case OverTime(variable=None, column=None) | OverVisits(variable=None, column=None):
-                if self.asked.covariates:
-                    raise CohortError("covariates without variable or column: a mean change is not adjusted")
-                return False
-            case _:
-                return True
-
-    @property
-    def column_of_words(self) -> str | None:
-        """The column that names groups, not numbers."""
-        if isinstance(self.asked, ByGroup):
-            return self.column(self.asked.column) if self.asked.second else None
-        if isinstance(self.asked, OverTime | OverVisits) and self.asked.column is not None:
-            return self.column(self.asked.column)
-        return None
-
-    @property
-    def change_of(self) -> str | None:
-        """The column whose change from baseline is asked for."""
-        variable = self.asked.variable if isinstance(self.asked, OverTime) else None
-        is_change = variable is not None and variable.endswith("-baseline")
-        return self.column(variable.removesuffix("-baseline")) if is_change and variable is not None else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,11 +42,6 @@ class Prepared:
     notes: tuple[str, ...]
 
 
-def questions(plan: CohortPlan) -> tuple[Question, ...]:
-    """Every analysis at every level."""
-    return tuple(Question(asked, Level[level]) for asked in plan.analyses for level in plan.levels)
-
-
 def unit_name(scan: Scan, paper: bool) -> str:
     """A subject; in paper mode a scan is a unit of its own."""
     return f"{scan.subject} {scan.visit}".strip() if paper else scan.subject
@@ -125,33 +60,32 @@ def prepare(
         CohortError, DesignError: what is wrong, with the rule and the row or column.
     """
     table.check_columns(question.columns)
-    scans, before, left_out = _chosen(plan, table, question, has_map)
-    by_subject = {one.subject: one for one in before}
+    chosen = choose(plan, table, question, has_map)
     kept, unknown = [], []
-    for one in scans:
-        missing = _missing(question, one, by_subject.get(one.subject))
+    for place, (one, told) in enumerate(zip(chosen.scans, chosen.told, strict=True)):
+        missing = _missing(question, one, told)
         if missing:
-            unknown.append(f"line {one.line}: {one.subject}: no {', '.join(missing)}")
+            unknown.append(missing)
         else:
-            kept.append(one)
-    found = tuple(kept)
-    earlier = tuple(by_subject[one.subject] for one in found) if before else ()
-    if len(found) < plan.min_n:
-        few = "; ".join((*left_out, *unknown)[:5])
-        raise CohortError(f"{len(found)} subjects have all values; min_n is {plan.min_n}{f' ({few})' if few else ''}")
-    blocks = _blocks(plan, found)
-    values = _values(question, found, earlier) if question.has_variable else None
-    notes = _exchangeable(plan, question, found, values, blocks)
+            kept.append(place)
+    chosen = chosen.only(kept)
+    left_out = (*chosen.left_out, *unknown)
+    if len(kept) < plan.min_n:
+        few = "; ".join(left_out[:5])
+        raise CohortError(f"{len(kept)} subjects have all values; min_n is {plan.min_n}{f' ({few})' if few else ''}")
+    check_alike(plan, question, chosen)
+    blocks = _blocks(plan, chosen.told)
+    values = _values(question, chosen) if question.has_variable else None
+    notes = _exchangeable(plan, question, chosen, values, blocks)
+    if blocks is not None:
+        notes += _sites(plan, question, blocks)
     design = None
     if values is not None:
-        design = _design(plan, question, found, values)
+        design = _design(plan, question, chosen, values)
         _check_groups(question, design)
         notes += _leverage(design)
-    course: tuple[Scan, ...] = ()
-    if isinstance(question.asked, OverVisits):
-        courses = _courses(table, question.asked, has_map)
-        course = tuple(scan for one in found for scan in courses[one.subject])
-    return Prepared(question, found, earlier, course, design, blocks, (*left_out, *unknown), notes)
+    course = tuple(scan for one in chosen.courses for scan in one)
+    return Prepared(question, chosen.scans, chosen.before, course, design, blocks, left_out, notes)
 
 
 def describe(prepared: Prepared) -> str:
@@ -170,85 +104,40 @@ def describe(prepared: Prepared) -> str:
     return "; ".join((told, *prepared.notes))
 
 
-def _chosen(
-    plan: CohortPlan, table: CohortTable, question: Question, has_map: Callable[[Scan], bool]
-) -> tuple[tuple[Scan, ...], tuple[Scan, ...], tuple[str, ...]]:
-    """The scans that are asked for and have maps, their baselines, and who is left out so far."""
-    asked = question.asked
-    left_out: list[str] = []
-
-    def with_map(scans: Sequence[Scan]) -> list[Scan]:
-        left_out.extend(
-            f"line {one.line}: {one.subject} {one.visit}: no map".replace(" :", ":")
-            for one in scans
-            if not has_map(one)
-        )
-        return [one for one in scans if has_map(one)]
-
-    if isinstance(asked, OverVisits):
-        with_map([one for one in table.scans if not asked.visits or one.visit in asked.visits])
-        courses = _courses(table, asked, has_map)
-        several = [
-            course[0] for course in courses.values() if course[0].number(asked.time) < course[-1].number(asked.time)
-        ]
-        kept = {one.subject for one in several}
-        left_out.extend(
-            f"{subject}: no two scans at different {asked.time}" for subject in courses if subject not in kept
-        )
-        return tuple(several), (), tuple(left_out)
-    if not isinstance(asked, OverTime):
-        scans = with_map(table.scans if plan.paper and not asked.visit else table.at(asked.visit))
-        return tuple(scans), (), tuple(left_out)
-    first = {one.subject: one for one in with_map(table.at(asked.baseline))}
-    second = {one.subject: one for one in with_map(table.at(asked.later))}
-    both = [subject for subject in first if subject in second]
-    left_out.extend(f"{subject}: not both scans" for subject in sorted(first.keys() ^ second.keys()))
-    if len(both) < 3:
-        raise CohortError(f"{len(both)} subjects have both {asked.baseline} and {asked.later}; at least 3 are needed")
-    return tuple(second[one] for one in both), tuple(first[one] for one in both), tuple(left_out)
-
-
-def _courses(table: CohortTable, asked: OverVisits, has_map: Callable[[Scan], bool]) -> dict[str, list[Scan]]:
-    """The scans of each subject whose time is known, in the order of time."""
-    for visit in asked.visits:
-        table.at(visit)
-    chosen = [one for one in table.scans if (not asked.visits or one.visit in asked.visits) and has_map(one)]
-    timed = [one for one in chosen if not math.isnan(one.number(asked.time))]
-    courses: dict[str, list[Scan]] = {}
-    for one in sorted(timed, key=lambda one: one.number(asked.time)):
-        courses.setdefault(one.subject, []).append(one)
-    return courses
-
-
-def _missing(question: Question, scan: Scan, before: Scan | None) -> list[str]:
-    words = question.column_of_words
-    missing = [
-        column
+def _missing(question: Question, scan: Scan, told: Scan) -> str:
+    """What a subject lacks, in words; empty where it has all."""
+    words, later = question.column_of_words, question.later_column
+    lacks = [
+        (one, column)
         for column in question.columns
-        if (scan.is_empty(column) if column == words else math.isnan(scan.number(column)))
+        for one in ((scan,) if column == later else (told,))
+        if (one.is_empty(column) if column == words else math.isnan(one.number(column)))
     ]
-    if question.change_of is not None and before is not None and math.isnan(before.number(question.change_of)):
-        missing.append(f"{question.change_of} at {before.visit}")
-    return missing
+    if question.change_of is not None and math.isnan(told.number(question.change_of)):
+        lacks.append((told, question.change_of))
+    if not lacks:
+        return ""
+    columns = ", ".join(dict.fromkeys(column for _, column in lacks))
+    return f"{lines_of([one for one, _ in lacks])}: {scan.subject}: no {columns}"
 
 
-def _values(question: Question, scans: Sequence[Scan], before: Sequence[Scan]) -> list[float]:
+def _values(question: Question, chosen: Chosen) -> list[float]:
     """The variable of interest, a number for each scan; 1 for the second group."""
-    asked = question.asked
+    asked, told = question.asked, chosen.told
     match asked:
         case ByVariable(variable=variable) | OverVisits(variable=str() as variable):
-            return [one.number(question.column(variable)) for one in scans]
+            return [one.number(question.column(variable)) for one in told]
         case ByGroup(column=column, above=float() as above):
-            return [float(one.number(question.column(column)) > above) for one in scans]
+            return [float(one.number(question.column(column)) > above) for one in told]
         case ByGroup(column=column, second=second):
-            return _in_second(question.column(column), second, scans)
+            return _in_second(question.column(column), second, told)
         case OverTime(column=str() as column, second=second) | OverVisits(column=str() as column, second=second):
-            return _in_second(question.column(column), second, scans)
-        case OverTime(variable=str() as variable):
-            later = [one.number(question.column(variable.removesuffix("-baseline"))) for one in scans]
+            return _in_second(question.column(column), second, told)
+        case OverTime(variable=str()) if question.later_column is not None:
+            later = [one.number(question.later_column) for one in chosen.scans]
             if question.change_of is None:
                 return later
-            return [value - one.number(question.change_of) for value, one in zip(later, before, strict=True)]
+            return [value - one.number(question.change_of) for value, one in zip(later, told, strict=True)]
         case _:
             raise TypeError(f"{type(asked).__name__} has no variable")
 
@@ -261,22 +150,22 @@ def _in_second(column: str, second: str, scans: Sequence[Scan]) -> list[float]:
     return [float(word == second) for word in words]
 
 
-def _design(plan: CohortPlan, question: Question, scans: Sequence[Scan], values: list[float]) -> Design:
+def _design(plan: CohortPlan, question: Question, chosen: Chosen, values: list[float]) -> Design:
     """The numbers of a question. In paper mode every scan is a unit of its own, as published."""
-    units = [unit_name(one, plan.paper) for one in scans]
+    units = [unit_name(one, plan.paper) for one in chosen.scans]
     covariates = {
-        question.column(name): [one.number(question.column(name)) for one in scans]
+        question.column(name): [one.number(question.column(name)) for one in chosen.told]
         for name in getattr(question.asked, "covariates", ())
     }
     name = question.columns[0]
     if name in covariates:
         raise CohortError(f"{name}: is a covariate, too: a column is a combination of itself")
     for column, numbers in covariates.items():
-        _check_spread(column, numbers, scans)
+        _check_spread(column, numbers, chosen.told)
     told = name if question.change_of is None else f"change of {question.change_of}"
-    _check_spread(told, values, scans)
+    _check_spread(told, values, chosen.told if question.later_column is None else chosen.scans)
     if plan.site is not None:  # else the P values of no permutation would know that sites differ
-        sites = [one.values[plan.site].strip() for one in scans]
+        sites = [one.values[plan.site].strip() for one in chosen.told]
         for site in sorted(set(sites))[1:]:
             covariates[f"{plan.site} {site}"] = [float(one == site) for one in sites]
     design = make_design(values, covariates, units=units, variable_name=told)
@@ -323,12 +212,25 @@ def _blocks(plan: CohortPlan, scans: Sequence[Scan]) -> IntArray | None:
     return np.array([sites.index(name) for name in names])
 
 
+def _sites(plan: CohortPlan, question: Question, blocks: IntArray) -> tuple[str, ...]:
+    """Whether sites are adjusted for.
+
+    Raises:
+        CohortError: there is nothing to adjust for, or nothing is left.
+    """
+    n_sites = len(np.unique(blocks))
+    if question.is_mean_change:
+        told = f"{plan.site} is not adjusted for: the mean is that of all subjects, each with the same weight"
+        return (told,) if n_sites > 1 else ()
+    if n_sites == 1:
+        raise CohortError(f"{plan.site}: the same for all {len(blocks)} subjects: leave site out of the plan")
+    if isinstance(question.asked, BetweenMaps) and len(blocks) < n_sites + 2:
+        raise CohortError(f"{len(blocks)} subjects are too few for {n_sites} sites: at least {n_sites + 2} are needed")
+    return ()
+
+
 def _exchangeable(
-    plan: CohortPlan,
-    question: Question,
-    scans: Sequence[Scan],
-    values: Sequence[float] | None,
-    blocks: IntArray | None,
+    plan: CohortPlan, question: Question, chosen: Chosen, values: Sequence[float] | None, blocks: IntArray | None
 ) -> tuple[str, ...]:
     """Notes about permutations that are few.
 
@@ -337,25 +239,45 @@ def _exchangeable(
     """
     if plan.paper or not plan.inference.permutations:
         return ()
-    ways: Orders | Signs = Signs(len(scans), plan.inference.permutations, plan.seed)
+    n, asked, is_mirrored = len(chosen.scans), plan.inference.permutations, True
+    ways: Orders | Signs = Signs(n, asked, plan.seed)
     if values is not None:
         names = getattr(question.asked, "covariates", ())
-        columns = [[one.number(question.column(name)) for one in scans] for name in names]
-        ways = orders_of(np.column_stack([values, *columns]), plan.inference.permutations, plan.seed, blocks)
+        columns = [[one.number(question.column(name)) for one in chosen.told] for name in names]
+        ways = orders_of(np.column_stack([values, *columns]), asked, plan.seed, blocks)
+        ranks = isinstance(question.asked, ByVariable) and question.asked.ranks
+        is_mirrored = not names and _is_mirrored(rankdata(values) if ranks else np.asarray(values), blocks)
     elif isinstance(question.asked, BetweenMaps):
-        ways = orders_of(
-            np.arange(len(scans), dtype=np.float64)[:, None], plan.inference.permutations, plan.seed, blocks
-        )
+        ways = orders_of(np.arange(n, dtype=np.float64)[:, None], asked, plan.seed, blocks)
+        is_mirrored = blocks is not None and np.bincount(blocks).max() <= 2  # what is left of two is one, negated
     if ways.n_distinct == 1 and len(set(values or (0, 1))) > 1:
         raise CohortError(
             f"within {plan.site} no two subjects differ that could change places: leave {plan.site} out of the plan, or"
-            " set inference: permutations: 0"
+            " set inference: permutations: 0 and headline: fdr_bh"
         )
-    notes = []
-    if ways.is_exact:
-        notes.append(f"only {ways.n_distinct} permutations differ: all are made, P is not below {1 / ways.n_made:.3g}")
+    notes = _few(ways, is_mirrored, plan.inference.alpha)
     if blocks is not None and not isinstance(ways, Signs):
-        alone = [one.subject for one, block in zip(scans, blocks, strict=True) if (blocks == block).sum() == 1]
+        alone = [one.subject for one, block in zip(chosen.scans, blocks, strict=True) if (blocks == block).sum() == 1]
         if alone:
             notes.append(f"alone at their {plan.site}, and never exchanged: {', '.join(alone[:5])}")
     return tuple(notes)
+
+
+def _is_mirrored(values: FloatArray, blocks: IntArray | None) -> bool:
+    """Whether some order gives every t with the other sign: two-sided, the data are then as rare as their mirror."""
+    for block in np.unique(blocks) if blocks is not None else (None,):
+        mine = np.sort(values if block is None else values[blocks == block])
+        if np.ptp(mine + mine[::-1]) > 1e-9 * np.ptp(values):
+            return False
+    return True
+
+
+def _few(ways: Orders | Signs, is_mirrored: bool, alpha: float) -> list[str]:
+    """The smallest P that so many permutations can give, where they are few."""
+    least = (2 if is_mirrored and ways.is_exact else 1) / ways.n_made
+    if not ways.is_exact and least <= alpha:
+        return []
+    made = f"{ways.n_made} permutations"
+    told = f"only {made} differ: all are made" if ways.is_exact else f"only {made} are made"
+    beyond = f", and alpha is {alpha:g}: no permutation can show anything" if least > alpha else ""
+    return [f"{told}, P is not below {least:.3g}{beyond}"]

@@ -15,6 +15,7 @@ from processing.cohort.figures import draw_groups, draw_maps
 from processing.cohort.inference import CONTROL_NAMES, Control
 from processing.display import LEVEL_NAMES, QUANTITY_NAMES, REGION_NAMES
 from processing.results import Level, Quantity
+from service.cohort.methods import headline_of, how_asked, how_corrected, what_chance_finds
 from service.cohort.model_report import model_pages, targets_table
 from service.cohort.models import ModelFinding
 from service.cohort.run import CohortFinding
@@ -65,8 +66,8 @@ def cohort_report(
     models: Sequence[ModelFinding] = (),
 ) -> Document:
     """The report; its figures are also written to the folder ``figures``."""
-    control = Control.UNCORRECTED if plan.paper else Control(plan.inference.headline)
-    pages = [Page(f"Cohort: {plan.name}", tuple(_head(plan, findings, facts, models, control)))]
+    control = headline_of(plan)
+    pages = [Page(f"Cohort: {plan.name}", tuple(_head(plan, findings, facts, models)))]
     for name in dict.fromkeys(one.name for one in findings):
         mine = [one for one in findings if one.name == name]
         for quantity in dict.fromkeys(one.quantity for one in mine):
@@ -82,24 +83,21 @@ def _head(
     findings: Sequence[CohortFinding],
     facts: RunFacts,
     models: Sequence[ModelFinding],
-    control: Control,
 ) -> Iterator[Block]:
     if plan.paper:
-        lines = (
+        lines = [
             "P values are not corrected for the number of voxels.",
-            "Scans of one subject count as independent.",
             "Times above the published ceilings are left out.",
-        )
-        yield Notice(Tone.CAUTION, "Paper mode: as published, for comparison with the publication only", lines)
+        ]
+        if any(getattr(one, "visit", None) == "" for one in plan.analyses):
+            lines.insert(1, "Scans of one subject count as independent.")
+        yield Notice(Tone.CAUTION, "Paper mode: as published, for comparison with the publication only", tuple(lines))
     if facts.warnings:
         yield Notice(Tone.CAUTION, "To bear in mind", facts.warnings)
     alpha = plan.inference.alpha
     asked = []
     if findings:
-        asked.append(
-            f"{len(findings)} maps were tested (analysis, level, quantity), each on its own: where nothing is there,"
-            f" about {alpha * len(findings):.1f} show something at α = {alpha:g}, even when corrected for voxels."
-        )
+        asked.append(what_chance_finds(plan, len(findings)))
     if models:
         asked.append(f"{len(models)} repeated-measures models of the means of regions were fitted.")
     files = {"Table": facts.table_sha256, **facts.precision_sha256}
@@ -109,7 +107,7 @@ def _head(
         yield _control_table(findings, alpha)
     if models:
         yield targets_table(models, 1 - alpha)
-    yield Text("Methods", tuple(_methods(plan, findings, facts, control)))
+    yield Text("Methods", tuple(_methods(plan, findings, facts)))
 
 
 def _section(plan: CohortPlan, findings: Sequence[CohortFinding], control: Control, folder: Path) -> Iterator[Block]:
@@ -118,6 +116,7 @@ def _section(plan: CohortPlan, findings: Sequence[CohortFinding], control: Contr
     used = control if all(control in one.inference.p for one in by_level.values()) else Control.FDR_BH
     stem = f"{first.name}_{first.quantity.replace(' ', '_')}"
     heading = _heading(first)
+    yield Text("How", (how_asked(plan, next(one for one in plan.analyses if one.name == first.name)),))
     n_slices = min(2, max(one.maps.regions.shape[0] for one in by_level.values()))
     figure = draw_maps(by_level, used, alpha=plan.inference.alpha, n_slices=n_slices, heading=heading)
     outlined = f"outlined: {CONTROL_NAMES[used]}"
@@ -135,7 +134,7 @@ def _section(plan: CohortPlan, findings: Sequence[CohortFinding], control: Contr
         for note in (*one.analysis.inference.notes, *one.left_out)
     )
     if notes:
-        yield Text("Left out", tuple(notes))
+        yield Text("Left out, and to bear in mind", tuple(notes))
 
 
 def _heading(one: CohortFinding) -> str:
@@ -203,27 +202,13 @@ _SHORT = {
 }
 
 
-def _methods(plan: CohortPlan, findings: Sequence[CohortFinding], facts: RunFacts, control: Control) -> Iterator[str]:
-    asked = plan.inference
+def _methods(plan: CohortPlan, findings: Sequence[CohortFinding], facts: RunFacts) -> Iterator[str]:
     yield (
         "Relaxation times were fitted voxel by voxel after each disc had been registered to the disc of its level in an"
         f" atlas ({_CITATION}). Maps of levels were analysed separately and never pooled."
     )
     if findings:
-        yield (
-            "Correlations are Pearson's, or partial with the covariates that are named, or Spearman's where ranks are"
-            " asked for; intervals are Fisher's, of ranks those of Bonett and Wright. Groups were compared by Welch's"
-            " test unless the plan says otherwise; with covariates or sites, by a regression with one variance."
-        )
-    if findings and not plan.paper:
-        yield (
-            f"Family-wise error was controlled within each map: by {asked.permutations:,} permutations (Freedman–Lane;"
-            " of two groups without covariates, Welch's t; of a mean change, signs; each once where fewer differ), by"
-            " random field theory with smoothness from the residuals, and by Bonferroni; false discoveries by"
-            " Benjamini–Hochberg and Benjamini–Yekutieli. Clusters form at a two-sided"
-            f" P of {asked.forming_p:g} and join at faces, edges and corners. Outlined in the figures:"
-            f" {CONTROL_NAMES[control]}; where no permutation is made, the false discovery rate."
-        )
+        yield from how_corrected(plan)
     quantities = " and ".join(QUANTITY_NAMES[Quantity(one)] for one in plan.quantities)
     yield f"Maps of {quantities}. Made with {', '.join(f'{name} {found}' for name, found in facts.packages.items())}."
     if facts.made_of:

@@ -20,8 +20,9 @@ from processing.cohort.design import DesignError
 from processing.cohort.inference import InferenceRules
 from processing.cohort.slopes import subject_slopes
 from processing.results import Level, Quantity
+from service.cohort.asked import Question, questions
 from service.cohort.maps import CohortMaps, key_of
-from service.cohort.questions import Prepared, Question, describe, prepare, questions, unit_name
+from service.cohort.questions import Prepared, describe, prepare, unit_name
 from service.cohort.table import CohortError, CohortTable, Scan
 
 #: A subject that lacks more than this share of a level's voxels is named: no voxel that it lacks is corrected.

@@ -37,6 +37,7 @@ def test_a_file_of_the_precision_is_taken_from_the_folder_of_the_plan(tmp_path):
     ("changes", "said"),
     [
         ({"analyses": [], "models": []}, "give analyses, models, or both"),
+        ({"quantities": ["T1rho"]}, "t1rho-t2: between needs two quantities; the plan has one"),
         ({"paper": True}, "no part of what was published"),
         ({"levels": ["L4L5"], "models": [{"levels": ["L5S1"]}]}, "L5S1: none of the plan's levels"),
         ({"models": [{"levels_as": "mean", "covariates": ["grade_{level}"]}]}, "a column for each level needs"),

@@ -124,6 +124,23 @@ def test_two_maps_of_one_subject_are_correlated_over_subjects():
     assert Control.RANDOM_FIELD not in found.inference.p
 
 
+def test_maps_that_share_nothing_but_their_sites_are_not_correlated():
+    rng = np.random.default_rng(17)
+    site = np.arange(16) % 2
+    first, second = maps_of(rng, 16), maps_of(rng, 16, quantity="T2")
+    for maps in (first, second):
+        maps.values[:] += 40.0 * site[:, None]
+    alone, within = between_maps(first, second, RULES), between_maps(first, second, RULES, blocks=site)
+    assert np.median(alone.effect) > 0.8
+    assert abs(np.median(within.effect)) < 0.5
+    assert all(row.p > 0.01 for row in within.regions)
+    for control in (Control.BONFERRONI, Control.FDR_BH, Control.MAX_T):
+        assert alone.inference.survives(control).any()
+        assert not within.inference.survives(control).any(), control
+    with pytest.raises(DesignError, match="16 subjects are too few for 15 sites"):
+        between_maps(first, second, RULES, blocks=np.arange(16) % 15)
+
+
 def test_voxels_that_a_subject_lacks_are_in_no_correction_and_it_is_said():
     rng = np.random.default_rng(8)
     maps = maps_of(rng, 12)

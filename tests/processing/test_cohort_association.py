@@ -158,6 +158,23 @@ def test_two_maps_are_correlated_over_subjects():
         assert found.n[voxel] == kept.sum()
 
 
+def test_sites_are_taken_out_of_two_maps_as_covariates_are():
+    rng = np.random.default_rng(27)
+    first, second = with_holes(rng, (18, 12)), with_holes(rng, (18, 12), 0.1)
+    sites = np.arange(18) % 3
+    first[sites == 2, 0] = np.nan  # a site that has no value there costs nothing
+    first, second = first + 4.0 * sites[:, None], second + 3.0 * sites[:, None]
+    found = correlation_between_maps(first, second, blocks=sites)
+    for voxel in range(12):
+        kept = np.isfinite(first[:, voxel]) & np.isfinite(second[:, voxel])
+        mine = sites[kept]
+        dummies = {f"site {one}": (mine == one).astype(float).tolist() for one in np.unique(mine)[1:]}
+        design = make_design(first[kept, voxel].tolist(), dummies)
+        wanted = partial_correlation(second[kept, voxel][:, None], design)
+        for name in ("r", "p", "df", "low", "high", "n"):
+            assert getattr(found, name)[voxel] == pytest.approx(getattr(wanted, name)[0], abs=1e-10), name
+
+
 def test_voxels_with_too_few_subjects_have_no_result():
     rng = np.random.default_rng(15)
     maps = rng.standard_normal((12, 3))

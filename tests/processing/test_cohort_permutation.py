@@ -14,7 +14,7 @@ import pytest
 import statsmodels.api as sm
 from scipy import ndimage, stats
 
-from processing.cohort.association import equivalent_t, partial_correlation
+from processing.cohort.association import correlation_between_maps, equivalent_t, partial_correlation
 from processing.cohort.design import make_design
 from processing.cohort.enhancement import enhance
 from processing.cohort.lattice import clusters_above, largest_clusters, structure
@@ -323,3 +323,25 @@ def test_memory_does_not_grow_with_permutations():
 
     few, many = peak(300), peak(3000)
     assert many - few <= 3000 * 8 * 8  # a few numbers for each permutation, no maps
+
+
+def test_two_maps_permuted_within_sites_are_those_less_the_means_of_sites():
+    rng = np.random.default_rng(31)
+    site = np.arange(14) % 2
+    first, second = rng.standard_normal((2, 14, 6))
+    asked = Permuting(99, 5)
+    plain = permute_between(first, second, asked, blocks=site)
+    shifted = permute_between(first + 9.0 * site[:, None], second - 7.0 * site[:, None], asked, blocks=site)
+    np.testing.assert_allclose(shifted.t, plain.t, atol=1e-4)
+    np.testing.assert_allclose(shifted.p, plain.p)
+    np.testing.assert_allclose(plain.t, correlation_between_maps(first, second, blocks=site).t, atol=1e-4)
+
+
+@pytest.mark.parametrize(("size", "fewest"), [(2, 2), (3, 1)])
+def test_the_least_p_of_two_maps_within_small_sites(size, fewest):
+    rng = np.random.default_rng(32)
+    site = np.arange(6) // size
+    first = rng.standard_normal((6, 1))
+    found = permute_between(first, first, Permuting(500, 5), blocks=site)
+    assert found.is_exact
+    assert found.p[0] == pytest.approx(fewest / (found.n_permutations + 1))

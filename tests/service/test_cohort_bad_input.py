@@ -187,6 +187,21 @@ class TestSites:
         assert desk.check(site="site") == 2
         assert "line 9: S7: no site" in capsys.readouterr().err
 
+    @pytest.mark.parametrize("analysis", [VARIABLE, {"kind": "between", "name": "q", "visit": "BL"}])
+    def test_one_site_is_none_to_adjust_for(self, desk, capsys, analysis):
+        desk.table(everywhere("site", ["north"] * 10))
+        assert desk.check(analysis, site="site") == 2
+        assert "site: the same for all 10 subjects: leave site out of the plan" in capsys.readouterr().err
+
+    def test_too_many_sites_leave_nothing_to_correlate(self, desk, capsys):
+        between = {"kind": "between", "name": "q", "visit": "BL"}
+        desk.table(everywhere("site", [f"site {i % 9}" for i in range(10)]))
+        assert desk.check(between, site="site") == 2
+        assert "10 subjects are too few for 9 sites: at least 11 are needed" in capsys.readouterr().err
+        desk.table(everywhere("site", [f"site {i % 5}" for i in range(10)]))
+        assert desk.check(between, site="site") == 0
+        assert "only 32 permutations differ: all are made, P is not below 0.0625" in capsys.readouterr().out
+
     def test_a_subject_alone_at_its_site_is_told(self, desk, capsys):
         desk.table(changed(7, "site", "west"))
         assert desk.check(site="site") == 0
@@ -198,7 +213,7 @@ def test_few_permutations_are_counted_before_anything_is_computed(desk, capsys):
     analysis = {"kind": "group", "name": "q", "column": "arm", "second": "b", "visit": "BL"}
     assert desk.check(analysis, min_n=4) == 0
     assert (
-        "4 subjects (2 and 2); only 6 permutations differ: all are made, P is not below 0.167"
+        "4 subjects (2 and 2); only 6 permutations differ: all are made, P is not below 0.333, and alpha is 0.05"
         in capsys.readouterr().out
     )
 
@@ -256,6 +271,11 @@ def test_a_file_that_is_not_there_is_told(desk, capsys, name):
     assert name in capsys.readouterr().err
 
 
+def later(row: list[str]) -> list[str]:
+    """The row with a time in the fifth column: another one at the later visit."""
+    return [*row[:4], "12" if row[1] == "M12" else "0", *row[5:]]
+
+
 class TestChange:
     """Questions about two visits of the same subjects."""
 
@@ -285,7 +305,7 @@ class TestChange:
         )
         visits.table((*changed(3, "odi", ""), *later))
         assert visits.check(self.CHANGE | {"variable": "odi-baseline"}) == 0
-        assert "9 subjects with both scans, 1 left out (line 15: S3: no odi at BL)" in capsys.readouterr().out
+        assert "9 subjects with both scans, 1 left out (line 5: S3: no odi)" in capsys.readouterr().out
 
     def test_a_mean_change_is_not_adjusted(self, visits, capsys):
         assert visits.check(self.CHANGE | {"covariates": ["age"]}) == 2
@@ -303,9 +323,86 @@ class TestChange:
 
     def test_a_group_of_one_is_told(self, visits, capsys):
         rows = (*self.LATER[:9], self.LATER[9].replace(",b", ",c"))
-        visits.table((*BASE, *rows))
+        visits.table((*changed(9, "arm", "c"), *rows))
         assert visits.check(self.CHANGE | {"column": "arm", "second": "c"}) == 2
         assert "the second group has 1 subjects (S9); at least 2 are needed" in capsys.readouterr().err
+
+    @pytest.mark.parametrize("column", ["arm", "site"])
+    def test_a_subject_of_two_groups_or_sites_is_told(self, visits, capsys, column):
+        """Two visits that say different things of one subject."""
+        place = HEADER.split(",").index(column)
+        cells = self.LATER[7].split(",")
+        was, cells[place] = cells[place], "x"
+        visits.table((*BASE, *self.LATER[:7], ",".join(cells), *self.LATER[8:]))
+        course = {"kind": "slope", "name": "q", "time": "months"}
+        header = HEADER.replace("bmi", "months")  # 22 to 28: any time will do, but for the later visit another
+        told = f"{column}: S7 has '{was}' in line 9, 'x' in line 19; a subject has one"
+        groups = {"column": "arm", "second": "b"} if column == "arm" else {}
+        plan = {} if column == "arm" else {"site": "site"}
+        assert visits.check(self.CHANGE | groups, **plan) == 2
+        assert told in capsys.readouterr().err
+        rows = (visits.folder / "cohort.csv").read_text().splitlines()[1:]
+        visits.table(tuple(",".join(later(row.split(","))) for row in rows), header)
+        assert visits.check(course | groups, **plan) == 2
+        assert told in capsys.readouterr().err
+
+    @pytest.mark.parametrize("kind", ["time", "slope"])
+    def test_what_is_a_subjects_is_read_at_the_baseline(self, visits, capsys, kind):
+        """Groups, sites and covariates stand in the rows of the baseline only."""
+        rows = [row.split(",") for row in (*BASE, *self.LATER)]
+        for row in rows[10:]:
+            row[3], row[7], row[8] = "", "", ""
+        visits.table(tuple(",".join(later(row)) for row in rows), HEADER.replace("bmi", "months"))
+        analysis = self.CHANGE if kind == "time" else {"kind": "slope", "name": "q", "time": "months"}
+        asked = analysis | {"column": "arm", "second": "b", "covariates": ["age"]}
+        assert visits.check(asked, site="site") == 0
+        assert "q at L4L5: 10 subjects" in capsys.readouterr().out
+        rows[3][3] = ""
+        visits.table(tuple(",".join(later(row)) for row in rows), HEADER.replace("bmi", "months"))
+        assert visits.check(asked, site="site") == 0
+        assert "1 left out (line 5: S3: no age)" in capsys.readouterr().out
+
+    def test_scans_without_a_time_are_named(self, visits, capsys):
+        rows = [row.split(",") for row in (*BASE, *self.LATER)]
+        for index in range(10):
+            visits.result(f"last{index}")
+            rows.append([f"S{index}", "M24", f"last{index}", "40", "50", "1", "1", "north", "a"])
+        for row in rows[10:20]:
+            row[4] = "40"
+        rows[13][4] = ""  # one of three scans
+        rows[5][4] = rows[15][4] = rows[25][4] = "NA"  # all
+        visits.table(tuple(",".join(row) for row in rows), HEADER.replace("bmi", "months"))
+        assert visits.check({"kind": "slope", "name": "q", "time": "months"}) == 0
+        told = capsys.readouterr().out
+        assert "9 subjects with 26 scans, 2 left out" in told
+        assert "line 15: S3 M12: no months" in told
+        assert "S5: no two scans at different months (no months in lines 7, 17, 27)" in told
+
+    def test_a_mean_change_tells_that_sites_are_not_adjusted_for(self, visits, capsys):
+        assert visits.check(self.CHANGE, site="site") == 0
+        assert "site is not adjusted for: the mean is that of all subjects" in capsys.readouterr().out
+        assert visits.check(self.CHANGE | {"column": "arm", "second": "b"}, site="site") == 0
+        assert "not adjusted for" not in capsys.readouterr().out
+
+    @pytest.mark.parametrize(
+        ("n", "plan", "said"),
+        [
+            (5, {}, "only 32 permutations differ: all are made, P is not below 0.0625, and alpha is 0.05"),
+            (6, {}, "only 64 permutations differ: all are made, P is not below 0.0312"),
+            (
+                10,
+                {"inference": {"permutations": 10}},
+                "only 11 permutations are made, P is not below 0.0909, and alpha",
+            ),
+        ],
+    )
+    def test_the_smallest_p_of_signs_is_two_of_all(self, visits, capsys, n, plan, said):
+        """A pattern of signs and its opposite give the same absolute t."""
+        visits.table((*BASE[:n], *self.LATER[:n]))
+        assert visits.check(self.CHANGE, **plan) == 0
+        told = capsys.readouterr().out
+        assert said in told
+        assert ("no permutation can show anything" in told) == ("alpha" in said)
 
     def test_paper_mode_takes_a_scan_as_a_unit(self, visits, capsys):
         asked = {key: value for key, value in VARIABLE.items() if key != "visit"}

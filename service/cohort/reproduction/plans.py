@@ -56,7 +56,7 @@ def plan_content(cohort: Cohort, way: str, *, seed: int, permutations: int, has_
         "quantities": [quantity.value for quantity in quantities_of(cohort)],
         "analyses": analyses,
         "min_n": 4,
-        "inference": {"permutations": permutations},
+        "inference": {"permutations": permutations} | ({} if permutations else {"headline": "fdr_bh"}),
         "paper": way == PAPER,
         "seed": seed,
     }
