@@ -14,9 +14,10 @@ from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 
-from processing.cohort.analysis import LevelMaps, MapAnalysis
+from processing.cohort.analysis import MapAnalysis
 from processing.cohort.design import FloatArray
 from processing.cohort.inference import CONTROL_NAMES, Control
+from processing.cohort.level_maps import LevelMaps
 from processing.cohort.spine import SpineView, spine_view
 from processing.display import LEVEL_NAMES, RESEARCH_USE_ONLY
 from processing.results import Level

@@ -14,10 +14,10 @@ from matplotlib.collections import PolyCollection
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure, SubFigure
 
-from processing.cohort.analysis import LevelMaps
 from processing.cohort.design import FloatArray
 from processing.cohort.figures import Scale, draw_level, draw_spine
 from processing.cohort.lattice import BoolArray
+from processing.cohort.level_maps import LevelMaps
 from processing.results import Level
 
 _PANEL_IN = (1.75, 3.9)

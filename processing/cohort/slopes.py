@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from processing.cohort.analysis import LevelMaps
 from processing.cohort.design import DesignError
+from processing.cohort.level_maps import LevelMaps
 
 
 def subject_slopes(maps: LevelMaps, subjects: Sequence[str], times: Sequence[float], per: str) -> LevelMaps:

@@ -10,7 +10,7 @@ import numpy as np
 
 from config.cohort_plans import CohortPlan
 from dicom_io.result_reader import UnreadableResult, read_atlas_maps
-from processing.cohort.analysis import LevelMaps
+from processing.cohort.level_maps import LevelMaps
 from processing.results import Level, Quantity
 from service.cohort.table import CohortError, Scan
 

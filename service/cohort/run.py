@@ -7,17 +7,16 @@ import numpy as np
 
 from config.cohort_plans import BetweenMaps, ByGroup, ByVariable, CohortPlan, OverVisits
 from processing.cohort.analysis import (
-    LevelMaps,
     MapAnalysis,
     between_maps,
     by_group,
     by_variable,
-    changes,
     mean_change,
     over_time,
 )
 from processing.cohort.design import DesignError
 from processing.cohort.inference import InferenceRules
+from processing.cohort.level_maps import LevelMaps, changes
 from processing.cohort.slopes import subject_slopes
 from processing.results import Level, Quantity
 from service.cohort.asked import Question, questions

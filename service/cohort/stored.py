@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from processing.cohort.analysis import LevelMaps, MapAnalysis, RegionRow
+from processing.cohort.analysis import MapAnalysis, RegionRow
 from processing.cohort.association import GroupDifference
 from processing.cohort.inference import ClusterRow, Control, Inference
+from processing.cohort.level_maps import LevelMaps
 from processing.cohort.random_fields import Smoothness
 from processing.results import Level
 from service.cohort.run import CohortFinding

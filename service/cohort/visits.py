@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from config.cohort_models import VisitModel
 from config.cohort_plans import CohortPlan
-from processing.cohort.analysis import region_means
 from processing.cohort.design import FloatArray
+from processing.cohort.level_maps import region_means
 from processing.cohort.visit_models import Occasion, VisitData
 from processing.results import Level, Quantity, Region
 from service.cohort.maps import CohortMaps, key_of

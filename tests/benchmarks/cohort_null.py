@@ -23,10 +23,11 @@ from typing import Any
 import numpy as np
 from scipy import ndimage, stats
 
-from processing.cohort.analysis import LevelMaps, MapAnalysis, by_group, by_variable, group_design, over_time
+from processing.cohort.analysis import MapAnalysis, by_group, by_variable, group_design, over_time
 from processing.cohort.design import FloatArray, make_design
 from processing.cohort.inference import Control, InferenceRules
 from processing.cohort.lattice import BoolArray
+from processing.cohort.level_maps import LevelMaps
 from processing.results import Level
 
 SUBJECTS, WIDTHS, ALPHA, LIMIT, PADDING = 16, (2.0, 3.0, 4.0, 6.0, 8.0), 0.05, 0.07, 3

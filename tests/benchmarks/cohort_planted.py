@@ -20,10 +20,11 @@ import numpy as np
 from scipy import ndimage, stats
 
 from processing.atlas import load_atlas
-from processing.cohort.analysis import LevelMaps, by_variable
+from processing.cohort.analysis import by_variable
 from processing.cohort.design import FloatArray, make_design
 from processing.cohort.inference import Control, InferenceRules
 from processing.cohort.lattice import BoolArray, structure
+from processing.cohort.level_maps import LevelMaps
 from processing.results import Level, Region
 
 SUBJECTS, SPACING_MM, FWHM_VOXELS = 30, (2.0, 0.78, 0.78), (2.0, 4.0, 4.0)

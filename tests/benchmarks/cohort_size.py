@@ -19,7 +19,7 @@ from scipy import ndimage
 
 from config.cohort_plans import CohortPlan
 from processing.atlas import load_atlas
-from processing.cohort.analysis import LevelMaps
+from processing.cohort.level_maps import LevelMaps
 from processing.results import Quantity
 from service.cohort.maps import CohortMaps, key_of
 from service.cohort.run import run_plan

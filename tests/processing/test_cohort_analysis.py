@@ -9,17 +9,10 @@ from scipy import ndimage, stats
 from statsmodels.stats.multitest import multipletests
 
 from processing.atlas import load_atlas
-from processing.cohort.analysis import (
-    LevelMaps,
-    between_maps,
-    by_group,
-    by_variable,
-    group_design,
-    over_time,
-    region_means,
-)
+from processing.cohort.analysis import between_maps, by_group, by_variable, group_design, over_time
 from processing.cohort.design import DesignError, make_design
 from processing.cohort.inference import Control, InferenceRules
+from processing.cohort.level_maps import LevelMaps, region_means
 from processing.results import Level, Region
 
 RULES = InferenceRules(n_permutations=300, seed=3)

@@ -4,10 +4,11 @@ import numpy as np
 from matplotlib.collections import LineCollection, PolyCollection
 
 from processing.atlas import load_atlas
-from processing.cohort.analysis import LevelMaps, by_group, by_variable, group_design
+from processing.cohort.analysis import by_group, by_variable, group_design
 from processing.cohort.design import make_design
 from processing.cohort.figures import draw_groups, draw_maps
 from processing.cohort.inference import Control, InferenceRules
+from processing.cohort.level_maps import LevelMaps
 from processing.cohort.spine import spine_view
 from processing.results import LUMBAR_LEVELS, Level
 

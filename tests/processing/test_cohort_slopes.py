@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from processing.cohort.analysis import LevelMaps, mean_change
+from processing.cohort.analysis import mean_change
 from processing.cohort.design import DesignError
 from processing.cohort.inference import Control, InferenceRules
+from processing.cohort.level_maps import LevelMaps
 from processing.cohort.slopes import subject_slopes
 from processing.results import Level
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from config.cohort_plans import CohortPlan
-from processing.cohort.analysis import LevelMaps
+from processing.cohort.level_maps import LevelMaps
 from processing.display import LEVEL_NAMES
 from processing.results import Level, Quantity
 from service.cohort import power_command, run_folder
