@@ -132,6 +132,15 @@ def report_again(folder: Path) -> None:
     write_report(one.plan, one.findings, folder, facts=one.facts, models=models)
 
 
+def is_finished_run(folder: Path) -> bool:
+    """Whether a folder holds a finished run that this version can read."""
+    try:
+        _read_run(folder)
+    except CohortError:
+        return False
+    return True
+
+
 def finished_run(folder: Path) -> FinishedRun:
     """What a finished run found in maps, as it lies in its folder.
 

@@ -30,6 +30,7 @@ from service.cohort.reproduction.scans import (
 )
 from service.cohort.reproduction.subjects import FOLLOW_UP, draw_cohort
 from service.cohort.reproduction.whole import Asked, NotOurs, claim
+from service.cohort.run_folder import is_finished_run
 
 SIZES = {Cohort.A: 16, Cohort.B: 15}
 
@@ -263,6 +264,19 @@ def test_a_plan_that_was_run_on_the_same_results_is_not_run_again(made):
     result = folder / "scans" / "B01-BL" / "result" / "result.json"
     result.write_text(result.read_text() + "\n")
     assert digest_of(plan) != ran_on
+
+
+def test_a_run_that_cannot_be_read_any_more_is_made_again(made):
+    """Its maps were "not found", and the figures of the paper not made, though the folder was there."""
+    folder, _ = made
+    plan, run = folder / "B-corrected.yaml", folder / "B-corrected" / "run.json"
+    plan.with_suffix(".sha256").write_text(digest_of(plan))
+    old = json.loads(run.read_text())
+    del old["table_sha256"]
+    run.write_text(json.dumps(old))
+    assert not is_finished_run(run.parent)
+    run_plans([plan], workers=1, tell=lambda _what, _share: None)
+    assert is_finished_run(run.parent)
 
 
 def test_a_plan_that_cannot_be_run_says_why(made):

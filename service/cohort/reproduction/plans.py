@@ -18,6 +18,7 @@ from processing.results import LUMBAR_LEVELS
 from service.cohort.reproduction.effects import quantities_of
 from service.cohort.reproduction.records import Cohort, table_path
 from service.cohort.reproduction.subjects import BASELINE, FOLLOW_UP
+from service.cohort.run_folder import is_finished_run
 from service.cohort.table import CohortError, read_table
 from service.progress import Progress
 
@@ -119,7 +120,7 @@ def run_plans(plans: Sequence[Path], *, workers: int, tell: Progress) -> None:
 def _run(plan: Path) -> None:
     out, partial = plan.with_suffix(""), plan.with_suffix(".partial")
     stamp, ran_on = plan.with_suffix(".sha256"), digest_of(plan)
-    if (out / "run.json").is_file() and stamp.is_file() and stamp.read_text(encoding="utf-8") == ran_on:
+    if stamp.is_file() and stamp.read_text(encoding="utf-8") == ran_on and is_finished_run(out):
         return
     stamp.unlink(missing_ok=True)
     shutil.rmtree(partial, ignore_errors=True)
