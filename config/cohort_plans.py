@@ -49,6 +49,14 @@ class BetweenMaps(Section):
     visit: str = ""
 
 
+def _check_one_question(variable: str | None, column: str | None, second: str) -> None:
+    """Of a change or a slope."""
+    if variable is not None and column is not None:
+        raise ValueError("give variable or column, not both")
+    if (column is None) != (not second):
+        raise ValueError("column and second go together")
+
+
 class OverTime(Section):
     """Voxel by time: the change of each subject; against a variable or between groups where one is named.
 
@@ -67,10 +75,7 @@ class OverTime(Section):
 
     @model_validator(mode="after")
     def _one_question(self) -> Self:
-        if self.variable is not None and self.column is not None:
-            raise ValueError("give variable or column, not both")
-        if (self.column is None) != (not self.second):
-            raise ValueError("column and second go together")
+        _check_one_question(self.variable, self.column, self.second)
         if self.baseline == self.later:
             raise ValueError("baseline and later are the same visit")
         return self
@@ -94,10 +99,7 @@ class OverVisits(Section):
 
     @model_validator(mode="after")
     def _one_question(self) -> Self:
-        if self.variable is not None and self.column is not None:
-            raise ValueError("give variable or column, not both")
-        if (self.column is None) != (not self.second):
-            raise ValueError("column and second go together")
+        _check_one_question(self.variable, self.column, self.second)
         if len(self.visits) == 1:
             raise ValueError("one visit has no slope")
         return self

@@ -136,12 +136,7 @@ def by_group(
     Raises:
         DesignError: a group of fewer than two, or a subject without a map.
     """
-    second = in_second.variable > 0.5
-    for name, count in (("first", int((~second).sum())), ("second", int(second.sum()))):
-        if count < 2:
-            raise DesignError(
-                f"{in_second.variable_name}: the {name} group has {count} subjects; at least 2 are needed"
-            )
+    second = _second_group(in_second)
     chosen = maps.of(in_second.units)
     k = in_second.covariates.shape[1]
     is_welch = not k and not equal_variances
@@ -288,6 +283,17 @@ def mean_change(
     means = region_means(change)
     regions = _region_rows(*_one_sample(means, min_n), np.isfinite(means).sum(axis=0))
     return MapAnalysis(title or change.quantity, "ms", change, effect, low, high, n, inference, regions, change.units)
+
+
+def _second_group(in_second: Design) -> BoolArray:
+    """Who is in the second group, (subjects,)."""
+    second: BoolArray = in_second.variable > 0.5
+    for name, count in (("first", int((~second).sum())), ("second", int(second.sum()))):
+        if count < 2:
+            raise DesignError(
+                f"{in_second.variable_name}: the {name} group has {count} subjects; at least 2 are needed"
+            )
+    return second
 
 
 def _one_sample(values: FloatArray, min_n: int) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray]:

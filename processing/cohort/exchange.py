@@ -7,6 +7,7 @@ more ways differ than were asked for, each is made once and P values are exact.
 
 import itertools
 import math
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,8 +21,30 @@ from processing.cohort.design import FloatArray
 IntArray = npt.NDArray[np.int64]
 
 
+class _Ways(ABC):
+    """Ways of exchange: all of them where no more differ than are asked for, else so many at random."""
+
+    __slots__ = ()
+    n_asked: int
+
+    @property
+    @abstractmethod
+    def n_distinct(self) -> int:
+        """How many differ, the data as they are among them."""
+
+    @property
+    def is_exact(self) -> bool:
+        """All of them are made."""
+        return self.n_distinct <= self.n_asked + 1
+
+    @property
+    def n_made(self) -> int:
+        """The data as they are among them."""
+        return self.n_distinct if self.is_exact else self.n_asked + 1
+
+
 @dataclass(frozen=True, slots=True, eq=False)
-class Orders:
+class Orders(_Ways):
     """Orders of the subjects: row ``i`` says whose row of the design each subject is given.
 
     ``blocks`` and ``labels`` (subjects,): see :func:`orders_of`.
@@ -40,16 +63,6 @@ class Orders:
             labels = self.labels[self.blocks == block]
             total *= math.factorial(len(labels)) // math.prod(math.factorial(one) for one in np.bincount(labels))
         return total
-
-    @property
-    def is_exact(self) -> bool:
-        """All of them are made."""
-        return self.n_distinct <= self.n_asked + 1
-
-    @property
-    def n_made(self) -> int:
-        """The data as they are among them."""
-        return self.n_distinct if self.is_exact else self.n_asked + 1
 
     def chunks(self, size: int) -> Iterator[IntArray]:
         """(at most ``size``, subjects), the data as they are first."""
@@ -77,7 +90,7 @@ class Orders:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Signs:
+class Signs(_Ways):
     """Signs of the subjects, 1 or -1."""
 
     n_subjects: int
@@ -88,16 +101,6 @@ class Signs:
     def n_distinct(self) -> int:
         """How many patterns of signs there are, the data as they are among them."""
         return int(2**self.n_subjects)
-
-    @property
-    def is_exact(self) -> bool:
-        """All of them are made."""
-        return self.n_distinct <= self.n_asked + 1
-
-    @property
-    def n_made(self) -> int:
-        """The data as they are among them."""
-        return self.n_distinct if self.is_exact else self.n_asked + 1
 
     def chunks(self, size: int) -> Iterator[FloatArray]:
         """(at most ``size``, subjects), the data as they are first."""

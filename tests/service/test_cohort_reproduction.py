@@ -2,9 +2,11 @@
 
 import csv
 import json
+import os
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -141,8 +143,10 @@ def test_a_folder_of_something_else_is_refused(tmp_path, capsys):
 @pytest.mark.timeout(180)
 def test_a_process_that_measured_ends_with_its_registration_process():
     pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
+    measured = pool.submit(os.getpid).result()
     pool.submit(end_registration_at_exit).result()
     pool.shutdown()  # would wait for ever
+    assert not Path(f"/proc/{measured}").exists()
 
 
 # -- verdict on findings that are made up -----------------------------------------------------------------------------
